@@ -1,0 +1,120 @@
+"""All four exact pixel figures: kizu against anomalib and scikit-learn, in time, in memory and in value.
+
+500 maps of 256x256 (33 million pixels), 3 % of them defects, two to four regions a mask, smooth noise; anomalib runs its four
+metric classes one after the other on the same arrays, scaled to [0, 1] because its AUROC puts a sigmoid on anything else;
+scikit-learn computes AUROC and average precision only. Memory is the growth of a fresh process's peak over its loaded inputs.
+
+    python benchmarks/pixel_metrics.py [--images 500] [--size 256] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _harness import Peer, interleave, write
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from kizu import metrics
+
+KEYS = ("auroc", "ap", "f1_max", "aupro")
+
+
+def synthetic(images: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (n, H, W) float32 in [0, 1] and masks (n, H, W) bool: smooth noise, blurred bumps of varying strength on elliptic defects."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    maps, masks = np.empty((images, size, size), np.float32), np.zeros((images, size, size), bool)
+    for image in range(images):
+        for _ in range(rng.integers(2, 5)):
+            radius = rng.uniform(5, 24) * size / 256
+            y, x = rng.uniform(radius, size - radius, 2)
+            masks[image] |= (rows - y) ** 2 + ((columns - x) * rng.uniform(0.6, 1.7)) ** 2 < radius**2
+        noise = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 4, mode="wrap")
+        maps[image] = noise / noise.std() + rng.uniform(1.5, 4) * gaussian_filter(masks[image].astype(np.float32), 3)
+    maps -= maps.min()
+    maps /= maps.max()
+    return maps, masks
+
+
+def by_sklearn(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+    """AUROC and average precision of the flattened pixels."""
+    scores, labels = maps.ravel(), masks.ravel()
+    return {"auroc": float(roc_auc_score(labels, scores)), "ap": float(average_precision_score(labels, scores))}
+
+
+OURS = {"kizu": metrics.pixel_metrics, "scikit-learn": by_sklearn}
+
+
+def extra_memory(case: str, folder: str) -> None:
+    """Run one case in this fresh process and print by how many MiB its peak grew."""
+    maps, masks = np.load(f"{folder}/maps.npy"), np.load(f"{folder}/masks.npy")
+    OURS[case](maps[:1], masks[:1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    OURS[case](maps, masks)
+    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+
+
+def memory_of(case: str, folder: str) -> float:
+    """MiB of one case in a process of its own."""
+    command = [sys.executable, __file__, "--memory", case, folder]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure(maps: np.ndarray, masks: np.ndarray, folder: str, repeats: int) -> dict[str, Any]:
+    """Times, values and memory of every side."""
+    peer = Peer("anomalib_metrics")
+    about = peer.ask(load=folder)
+    answers: dict[str, dict[str, float]] = {}
+    extra: list[float] = []
+
+    def anomalib() -> float:
+        answers.update({key: peer.ask(run=key) for key in KEYS})
+        extra.append(sum(answer["extra_mib"] for answer in answers.values()))
+        return sum(answer["seconds"] for answer in answers.values())
+
+    cases = {"kizu": lambda: metrics.pixel_metrics(maps, masks), "anomalib": anomalib, "scikit-learn": lambda: by_sklearn(maps, masks)}
+    seconds = interleave(cases, repeats)
+    peer.close()
+    values = {"kizu": metrics.pixel_metrics(maps, masks), "scikit-learn": by_sklearn(maps, masks)}
+    values["anomalib"] = {key: answers[key]["value"] for key in KEYS}
+    ours = values["kizu"]
+    differences = {side: {key: found[key] - ours[key] for key in found} for side, found in values.items() if side != "kizu"}
+    memory = {"kizu": memory_of("kizu", folder), "scikit-learn": memory_of("scikit-learn", folder), "anomalib": extra[0]}
+    each = {key: answer["seconds"] for key, answer in answers.items()}
+    return {"peer": about, "seconds": seconds, "anomalib_each": each, "values": values, "minus_kizu": differences, "extra_mib": memory}
+
+
+def main() -> None:
+    """Run and write benchmarks/results/pixel_metrics.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory:
+        extra_memory(*given.memory)
+        return
+    maps, masks = synthetic(given.images, given.size)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "maps.npy", maps)
+        np.save(Path(folder) / "masks.npy", masks)
+        found = measure(maps, masks, folder, given.repeats)
+    seconds = found["seconds"]
+    ratios = {side: seconds[side]["median"] / seconds["kizu"]["median"] for side in ("anomalib", "scikit-learn")}
+    workload = {"images": given.images, "size": given.size, "defect_share": float(masks.mean())}
+    path = write("pixel_metrics", workload=workload, ratio_to_kizu=ratios, **found)
+    print(path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""kizu finds flaws in pictures of products after seeing only good ones, and tells where they are.
+
+    import kizu
+
+    samples = kizu.dataset("folder", "photos/")
+    model = kizu.detector("patchcore").fit(samples.train.normal)
+    prediction = model.predict("new_parts/")        # .map (B, H, W), .score (B,); higher is more anomalous
+    model.save("model.kizu")
+
+Everything is imported when first used: `import kizu` alone loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kizu.datasets._samples import Samples
+    from kizu.detectors._base import Detector
+    from kizu.representations._base import Representation
+
+__version__ = "0.1.0"
+__all__ = ["dataset", "detector", "load", "representation"]
+
+_ROOMS = frozenset(
+    "apps calibration checks datasets detectors errors images maps metrics neighbours nn papers protocols reports representations rooms store types".split()
+)
+
+
+def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
+    """Read a dataset from disk: `name` is a file of kizu/datasets ("folder", "mvtec", "visa", ...), filters are its keywords.
+
+    Raises UnknownName, UnknownKnob naming the nearest, LayoutError, MaskError, EmptyData.
+    """
+    from kizu import rooms
+
+    function = rooms.load("datasets", name)
+    rooms.check_keywords(f"dataset {name}", function, filters)
+    return function(path, **filters)
+
+
+def representation(name_or_path: str | Path | None = None) -> Representation:
+    """Open a representation: "timm/wide_resnet50_2.tv_in1k@2,3", "random/resnet18", a saved one's path, None for the default.
+
+    Raises UnknownName, UsageError, WeightsUnavailable (no network and not cached), ModelFileError.
+    """
+    from kizu.representations._open import representation as open_representation
+
+    return open_representation(name_or_path)
+
+
+def detector(name: str, representation: Representation | str | Path | None = None, **knobs: Any) -> Detector:
+    """Build an unfitted detector: `name` is a file of kizu/detectors, knobs are the keywords of its constructor.
+
+    Raises UnknownName and UnknownKnob, naming the nearest, and what `representation` raises.
+    """
+    from kizu import rooms
+    from kizu.detectors._base import build
+
+    return build(rooms.load("detectors", name), representation, knobs)
+
+
+def load(path: str | Path) -> Detector:
+    """Open a fitted detector. Runs none of the file's content as code and never touches the network. Raises ModelFileError."""
+    from kizu.detectors._files import load as load_detector
+
+    return load_detector(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"kizu.{name}")
+    raise AttributeError(f"module 'kizu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS, "__version__"])

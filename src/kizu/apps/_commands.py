@@ -1,0 +1,188 @@
+"""What the commands do, each a few calls into the rooms; returns the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kizu
+from kizu import rooms
+from kizu.apps._screen import Screen
+from kizu.apps._settings import knobs_from
+from kizu.errors import EmptyData, OutputExists
+
+if TYPE_CHECKING:
+    from kizu.datasets._samples import Samples
+    from kizu.detectors._base import Detector
+
+
+def fit(
+    data: Path,
+    out: Path,
+    dataset: str,
+    category: str | None,
+    detector: str,
+    representation: str | None,
+    knobs: list[str],
+    false_alarm_rate: float | None,
+    calibration: str,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """`kizu fit`."""
+    screen = Screen(as_json)
+    if out.exists() and not overwrite:
+        raise OutputExists(out)
+    kind = rooms.load("detectors", detector)
+    settings = knobs_from(knobs, kind)
+    good = training(read(dataset, data, category))
+    from kizu.protocols._calibrated import fit_calibrated
+
+    model = kizu.detector(detector, representation, **settings)
+    screen.say(f"Learning from {len(good)} good images with {detector} on {model.representation.card['name']}")
+    if representation is None:
+        screen.say(default_notice())
+    with screen.progress(len(good)) as progress:
+        fit_calibrated(model, good, false_alarm_rate=false_alarm_rate, method=calibration, seed=seed, progress=progress)
+    model.save(out, overwrite=overwrite)
+    screen.say(f"Wrote {out}. {promise(model)}")
+    screen.unreadable(model.skipped_)
+    screen.result({"model": str(out), "images": model.images_seen_, "calibration": calibration_facts(model), "skipped": _errors(model.skipped_)})
+    return 1 if model.skipped_ else 0
+
+
+def inspect(model: Path, paths: list[Path], out: Path, panels: bool, overwrite: bool, resume: bool, as_json: bool) -> int:
+    """`kizu inspect`."""
+    from kizu.apps._inspect import inspect_images
+
+    screen = Screen(as_json)
+    detector = kizu.load(model)
+    return inspect_images(detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen)
+
+
+def evaluate(model: Path, data: Path, out: Path, dataset: str, category: str | None, overwrite: bool, as_json: bool) -> int:
+    """`kizu evaluate`."""
+    screen = Screen(as_json)
+    if out.exists() and not overwrite:
+        raise OutputExists(out)
+    detector = kizu.load(model)
+    samples = read(dataset, data, category)
+    test = samples.test if len(samples.test) else samples
+    name = f"{category or data.resolve().name}"
+    return evaluate_and_report(detector, test, out, screen, name=name, dataset=dataset, category=category or "", overwrite=overwrite)
+
+
+def evaluate_and_report(
+    detector: Detector, test: Samples, out: Path, screen: Screen, *, name: str, dataset: str, category: str, overwrite: bool, notes: list[str] | None = None
+) -> int:
+    """Run folder, report and the few numbers that a terminal shows."""
+    from kizu.protocols._run import Run, evaluate
+    from kizu.reports.html import html
+
+    run = Run(name, dataset=dataset, category=category, command=screen.command, notes=list(notes or []), counts={"train": detector.images_seen_})
+    with screen.progress(len(test)) as progress:
+        metrics = evaluate(detector, test, out, run, overwrite=overwrite, progress=progress)
+    report = html(out)
+    flat = flatten(metrics)
+    screen.table(flat)
+    screen.say(f"Report: {report}")
+    screen.unreadable(run.errors)
+    screen.result({**flat, "run": str(out), "report": str(report), "errors": _errors(run.errors)})
+    return 1 if run.errors else 0
+
+
+def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
+    """`kizu bench`."""
+    from kizu.protocols._experiment import read_experiment, run_experiment
+    from kizu.reports.table import table
+
+    screen = Screen(as_json)
+    plan = read_experiment(experiment)
+    with screen.steps() as say:
+        done = run_experiment(plan, out, data_root, say)
+    written = table(out)
+    screen.say(f"{done} cells; tables: {written}")
+    screen.result({"cells": done, "table": str(written)})
+    return 0
+
+
+def list_room(room: str, as_json: bool) -> int:
+    """`kizu list`."""
+    screen = Screen(as_json)
+    rows = [{"name": name, "summary": rooms.summary(room, name)} for name in rooms.names(room)]
+    if room == "representations":
+        rows += [
+            {"name": "timm/ARCHITECTURE.TAG@LEVELS", "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3"},
+            {"name": "random/ARCHITECTURE@LEVELS", "summary": "the same networks with random weights, by seed"},
+            {"name": "PATH", "summary": "a representation that kizu saved"},
+        ]
+    for row in rows:
+        screen.say(f"{row['name']:<24} {row['summary']}", plain=True)
+    screen.result(rows)
+    return 0
+
+
+def data_check(name: str, path: Path, as_json: bool) -> int:
+    """`kizu data check`."""
+    from kizu.datasets._check import check
+
+    rooms.module("datasets", name)
+    screen = Screen(as_json)
+    with screen.progress(None) as progress:
+        report = check(name, path, progress=lambda done, total: progress(done, f"opening {total} images"))
+    for line in report.lines:
+        screen.say(line, plain=True)
+    screen.result({"ok": report.ok, "lines": list(report.lines)})
+    return 0 if report.ok else 1
+
+
+def read(dataset: str, path: Path, category: str | None) -> Samples:
+    """Samples of a data set on disk, one category of it when asked for."""
+    samples = kizu.dataset(dataset, path)
+    return samples.where(category=category) if category else samples
+
+
+def training(samples: Samples) -> Samples:
+    """The good images of the training split, or all good images where there is no split."""
+    good = samples.train.normal if len(samples.train) else samples.normal
+    if not len(good):
+        raise EmptyData(f"There are no good images among these {len(samples)}: put good parts into a folder of their own, or into one called good/.")
+    return good
+
+
+def promise(model: Detector) -> str:
+    """The decision's promise in a sentence."""
+    facts = model.calibration_
+    if facts is None:
+        return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
+    backed = "held-out good images" if facts["method"] == "split" else "good images, each scored by a model that had not seen it"
+    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous (score > {facts['threshold']:.4g}; {facts['images']} {backed})."
+
+
+def calibration_facts(model: Detector) -> dict[str, Any] | None:
+    """The calibration without its scores."""
+    return {key: value for key, value in model.calibration_.items() if key != "scores"} if model.calibration_ else None
+
+
+def default_notice() -> str:
+    """What stands behind the default representation."""
+    from kizu.representations._weights import DEFAULT
+
+    return f"No representation was named: taking {DEFAULT}, an untrained network. Trained weights see far more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+
+
+def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
+    """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where undefined."""
+    flat: dict[str, Any] = {}
+    for name in ("auroc", "ap", "f1_max_oracle"):
+        flat[f"image_{name}"] = (metrics["image"] or {}).get(name)
+    for name in ("auroc", "ap", "f1_max_oracle"):
+        flat[f"pixel_{name}"] = (metrics["pixel"] or {}).get(name)
+    flat["aupro_0.3"] = (metrics["pixel"] or {}).get("aupro_0.3")
+    flat.update(metrics["decision"] or {})
+    return flat
+
+
+def _errors(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "error": reason} for path, reason in errors]

@@ -1,0 +1,44 @@
+"""`kizu demo`: the main job, whole, on pictures that kizu draws itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kizu
+from kizu.apps._commands import default_notice, evaluate_and_report, promise
+from kizu.apps._screen import Screen
+from kizu.errors import OutputExists
+
+PRODUCTS = ("capsule", "metal", "circuit")
+FALSE_ALARM_RATE = 0.05
+
+
+def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
+    """Draw products with planted defects, learn from the good ones, promise a false-alarm rate, test, report.
+
+    out/data holds the pictures, out/<product>/model.kizu the models, out/<product>/run/report.html the reports.
+    """
+    from kizu.protocols._calibrated import fit_calibrated
+
+    screen = Screen(as_json)
+    if out.exists() and not overwrite and any(out.iterdir()):
+        raise OutputExists(out)
+    products, size, train = (PRODUCTS[:1], 128, 40) if quick else (PRODUCTS, 256, 60)
+    screen.say(f"Drawing {', '.join(products)}: {train} good pictures each to learn from, 50 to test on ...")
+    samples = kizu.dataset("planted", out / "data", products=products, train=train, test_good=20, test_defective=30, size=size)
+    screen.say(default_notice())
+    worst = 0
+    for product in products:
+        chosen = samples.where(category=product)
+        model = kizu.detector("patchcore", image_size=size)
+        with screen.progress(len(chosen.train)) as progress:
+            fit_calibrated(model, chosen.train, false_alarm_rate=FALSE_ALARM_RATE, progress=progress)
+        folder = out / product
+        model.save(folder / "model.kizu", overwrite=True)
+        screen.say(f"\n{product}: {promise(model)}")
+        code = evaluate_and_report(
+            model, chosen.test, folder / "run", screen, name=f"demo: {product}", dataset="planted", category=product, overwrite=True
+        )
+        worst = max(worst, code)
+    screen.say(f"\nNext: kizu inspect {out / products[0] / 'model.kizu'} {out / 'data' / products[0] / 'test'} -o {out / 'inspected'}")
+    return worst

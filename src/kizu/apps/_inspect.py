@@ -1,0 +1,149 @@
+"""`kizu inspect`: every image looked at, one line each as it comes, a picture each, and a page at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kizu import store
+from kizu.apps._screen import Screen
+from kizu.errors import EmptyData, ImageError, OutputExists
+from kizu.images import is_image, open_image
+
+if TYPE_CHECKING:
+    from kizu.detectors._base import Detector
+    from kizu.types import Prediction
+
+RESULTS = "results.jsonl"
+
+
+def inspect_images(
+    detector: Detector, paths: list[Path], out: Path, *, panels: bool, overwrite: bool, resume: bool, screen: Screen
+) -> int:
+    """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
+
+    An image that cannot be read costs its own line, with the reason under "error". Interrupted, what was looked at stays, and
+    resume=True goes on behind it. Returns 1 when an image could not be read, else 0. Raises OutputExists, EmptyData.
+    """
+    files = expand(paths)
+    done = _prepare(out, overwrite, resume)
+    left = [path for path in files if str(path) not in done]
+    shown: tuple[float, float] | None = (detector.calibration_ or {}).get("map_range")
+    broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
+    facts = {"model": detector.knobs, "detector": type(detector).__name__, "calibration": _calibration(detector)}
+    with screen.progress(len(left)) as progress, (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream:
+        number, at = len(done), 0
+        for chunk in _chunks(left, detector.batch_size):
+            errors: list[tuple[str, str]] = []
+            rows = dict.fromkeys((str(path) for path in chunk), {})
+            for part in detector.predict_batches(chunk, errors=errors):
+                shown = shown or _range(part)
+                for index, path in enumerate(part.paths):
+                    picture = _panel(part, index, out, number + chunk.index(Path(path)), shown) if panels else None
+                    rows[path] = _row(part, index, path, picture)
+            rows |= {path: {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason} for path, reason in errors}
+            _write(rows, stream, screen)
+            broken += errors
+            number, at = number + len(chunk), at + len(chunk)
+            progress(at, "looking at images")
+    page = _page(out, facts, shown)
+    screen.say(f"{len(files)} images, {_count(out)} called anomalous. Page: {page}")
+    screen.unreadable(broken)
+    return 1 if broken else 0
+
+
+def expand(paths: list[Path]) -> list[Path]:
+    """Folders become the images in them, at any depth; files stay as they are. Raises EmptyData when nothing is left."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file)) if path.is_dir() else [path]
+        found += inside
+    if not found:
+        raise EmptyData(f"There are no images under {', '.join(str(path) for path in paths)}.")
+    return list(dict.fromkeys(found))
+
+
+def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, Any]]:
+    """Make the output folder; the rows that an interrupted run left there."""
+    if out.exists() and overwrite and (out / RESULTS).exists():
+        shutil.rmtree(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not resume or not (out / RESULTS).exists():
+            raise OutputExists(out)
+        lines = (out / RESULTS).read_text("utf-8").splitlines()
+        whole = [json.loads(line) for line in lines if line.endswith("}")]
+        (out / RESULTS).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8")
+        return {row["path"]: row for row in whole}
+    (out / "panels").mkdir(parents=True, exist_ok=True)
+    return {}
+
+
+def _chunks(files: list[Path], size: int) -> Iterator[list[Path]]:
+    step = max(size, 1) * 4
+    for start in range(0, len(files), step):
+        yield files[start : start + step]
+
+
+def _range(part: Prediction) -> tuple[float, float]:
+    """A display range from the first batch, for a model without calibration."""
+    low, high = float(part.map.median()), float(part.map.max())
+    return low, high if high > low else low + 1.0
+
+
+def _row(part: Prediction, index: int, path: str, picture: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": path,
+        "score": float(part.score[index]),
+        "p_value": None if part.p_value is None else float(part.p_value[index]),
+        "is_anomalous": None if part.is_anomalous is None else bool(part.is_anomalous[index]),
+        "error": None,
+    }
+    return {**row, "panel": picture} if picture else row
+
+
+def _panel(part: Prediction, index: int, out: Path, number: int, shown: tuple[float, float]) -> str | None:
+    from kizu.reports.panel import panel
+
+    path = part.paths[index]
+    try:
+        image = open_image(path)
+    except ImageError:
+        return None  # gone since it was scored; its line stays
+    picture = panel(
+        image,
+        part.map[index].numpy(),
+        map_range=shown,
+        title=Path(path).name,
+        score=float(part.score[index]),
+        p_value=None if part.p_value is None else float(part.p_value[index]),
+        is_anomalous=None if part.is_anomalous is None else bool(part.is_anomalous[index]),
+    )
+    name = f"panels/{number:06d}.png"
+    (out / "panels").mkdir(exist_ok=True)
+    with store.replacing(out / name) as temporary:
+        picture.save(temporary, format="PNG")
+    return name
+
+
+def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> None:
+    for row in rows.values():
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        screen.line({key: row[key] for key in ("path", "score", "p_value", "is_anomalous", "error")})
+
+
+def _calibration(detector: Detector) -> dict[str, Any] | None:
+    return {key: value for key, value in detector.calibration_.items() if key != "scores"} if detector.calibration_ else None
+
+
+def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:
+    from kizu.reports.inspection_html import inspection_html
+
+    store.write_json(out / "inspection.json", {**facts, "map_range": shown})
+    return inspection_html(out)
+
+
+def _count(out: Path) -> int:
+    return sum(1 for line in (out / RESULTS).read_text("utf-8").splitlines() if json.loads(line)["is_anomalous"])

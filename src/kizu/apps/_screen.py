@@ -1,0 +1,75 @@
+"""What a command shows: progress and words on stderr, results on stdout; with --json nothing but JSON on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Screen:
+    """One command's output. `as_json`: stdout carries one JSON document, stderr stays silent but for errors."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.command = " ".join(["kizu", *sys.argv[1:]])
+
+    def say(self, sentence: str, *, plain: bool = False) -> None:
+        """A sentence for a person. plain: it is a result and goes to stdout."""
+        if not self.as_json and sentence:
+            print(sentence, file=sys.stdout if plain else sys.stderr)
+
+    def result(self, value: Any) -> None:
+        """The result for a program."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+    def line(self, value: Any) -> None:
+        """One line of JSONL, with --json only."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+    def table(self, values: dict[str, Any]) -> None:
+        """Names and numbers; what is not defined stays empty."""
+        if self.as_json:
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in values.items():
+            text = "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+            table.add_row(name, text)
+        Console().print(table)
+
+    def unreadable(self, errors: list[tuple[str, str]]) -> None:
+        """List the images that could not be read."""
+        if errors and not self.as_json:
+            print(f"{len(errors)} images could not be read:", file=sys.stderr)
+            for path, reason in errors:
+                print(f"  {path}: {reason}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def progress(self, total: int | None) -> Iterator[Callable[[int, str], None]]:
+        """A progress bar with rate and time left; yields update(done, what)."""
+        if self.as_json:
+            yield lambda done, what: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=total)
+
+            def update(done: int, what: str) -> None:
+                bar.update(task, completed=done, description=what)
+
+            yield update
+
+    @contextlib.contextmanager
+    def steps(self) -> Iterator[Callable[[str], None]]:
+        """For long work made of many parts: a line each."""
+        yield lambda sentence: self.say(sentence)

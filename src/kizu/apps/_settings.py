@@ -1,0 +1,52 @@
+"""`--set name=value` -> a knob of the type that the detector's signature names."""
+
+from __future__ import annotations
+
+import ast
+import typing
+from typing import Any
+
+from kizu import rooms
+from kizu.errors import UsageError
+
+
+def knobs_from(texts: list[str], kind: type) -> dict[str, Any]:
+    """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}, checked against the signature of `kind`.
+
+    Raises UsageError for a text without "=" or a value of another type, UnknownKnob for a name that does not exist.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes name=value, got '{text}'.")
+        pairs[name.strip()] = value.strip()
+    rooms.check_keywords(kind.__name__, kind.__init__, pairs)
+    hints = typing.get_type_hints(kind.__init__)
+    return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
+
+
+def _value(name: str, text: str, hint: Any) -> Any:
+    options = typing.get_args(hint) if not isinstance(hint, type) else (hint,)
+    options = options or (hint,)
+    value = _literal(text)
+    for option in options:
+        origin = typing.get_origin(option) or option
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if origin is typing.Literal and value in typing.get_args(option):
+            return value
+        if isinstance(origin, type) and type(value) is origin:
+            return value
+    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise UsageError(f"The knob {name} is {wanted}, got '{text}'.")
+
+
+def _literal(text: str) -> Any:
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

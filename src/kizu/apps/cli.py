@@ -1,0 +1,187 @@
+"""The command line. Each command calls the rooms and prints what they say; it decides nothing itself.
+
+Exit codes: 0 done; 1 done, but some images could not be read (they are listed); 2 the command cannot be meant or its
+input cannot be used (one line says why; --debug shows the traceback); 130 interrupted, nothing half-written.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import kizu
+
+app = typer.Typer(
+    name="kizu",
+    help="Finds flaws in pictures of products after seeing only good ones, and tells where they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there already.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Dataset = Annotated[str, typer.Option("--dataset", help="How the data is laid out: see `kizu list datasets`.")]
+Category = Annotated[str | None, typer.Option("--category", help="One category of the data set.")]
+Rate = Annotated[float | None, typer.Option("--false-alarm-rate", help="Share of good parts that may be called anomalous; 0.01 is one in a hundred.")]
+DetectorName = Annotated[str, typer.Option("--detector", help="See `kizu list detectors`.")]
+RepresentationName = Annotated[
+    str | None, typer.Option("--representation", help="timm/NAME@2,3, random/NAME, a saved one's path; left out: the embedded default.")
+]
+Knobs = Annotated[list[str] | None, typer.Option("--set", help="A knob of the detector, as name=value; may be repeated.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - read by main
+) -> None:
+    """Finds flaws in pictures of products after seeing only good ones, and tells where they are."""
+    if version:
+        typer.echo(f"kizu {kizu.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Folder (or CSV) of good images.")],
+    out: Out,
+    dataset: Dataset = "folder",
+    category: Category = None,
+    detector: DetectorName = "patchcore",
+    representation: RepresentationName = None,
+    knobs: Knobs = None,
+    false_alarm_rate: Rate = None,
+    calibration: Annotated[str, typer.Option("--calibration", help="auto, split, cross or none: how the promise is backed.")] = "auto",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn from good images and write a model."""
+    from kizu.apps import _commands
+
+    _finish(_commands.fit(data, out, dataset, category, detector, representation, knobs or [], false_alarm_rate, calibration, seed, overwrite, as_json))
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A model that `kizu fit` wrote.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
+    out: Out,
+    panels: Annotated[bool, typer.Option(help="Write a picture per image: image, heat map, decision.")] = True,
+    overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on behind what an interrupted run left in the output folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at new images: score, heat map and decision for each, and a page to look through."""
+    from kizu.apps import _commands
+
+    _finish(_commands.inspect(model, paths, out, panels, overwrite, resume, as_json))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model that `kizu fit` wrote.")],
+    data: Annotated[Path, typer.Argument(help="Labelled images: their test split, or all when there is none.")],
+    out: Out,
+    dataset: Dataset = "folder",
+    category: Category = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled images; writes a run folder and its report."""
+    from kizu.apps import _commands
+
+    _finish(_commands.evaluate(model, data, out, dataset, category, overwrite, as_json))
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller pictures and fewer of them.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """The main job on planted data, from drawing the pictures to the report; needs no data and no network."""
+    from kizu.apps import _demo
+
+    _finish(_demo.demo(out, quick, overwrite, as_json))
+
+
+@app.command()
+def bench(
+    experiment: Annotated[Path, typer.Argument(help="A TOML file, such as those in experiments/.")],
+    out: Out,
+    data_root: Annotated[Path | None, typer.Option("--data", envvar="KIZU_DATA", help="Folder that holds the data sets the file names.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every cell of an experiment, or those that are not done yet, and write its tables."""
+    from kizu.apps import _commands
+
+    _finish(_commands.bench(experiment, out, data_root, as_json))
+
+
+@app.command("list")
+def list_room(room: Annotated[str, typer.Argument(help="detectors, datasets, metrics, protocols, ...")], as_json: AsJson = False) -> None:
+    """What there is in a room."""
+    from kizu.apps import _commands
+
+    _finish(_commands.list_room(room, as_json))
+
+
+@data_app.command()
+def check(name: Annotated[str, typer.Argument(help="See `kizu list datasets`.")], path: Path, as_json: AsJson = False) -> None:
+    """Open every image and mask of a data set and compare the counts with the published ones."""
+    from kizu.apps import _commands
+
+    _finish(_commands.data_check(name, path, as_json))
+
+
+def _finish(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into one line and an exit code."""
+    from kizu.errors import KizuError
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        app(args=arguments, prog_name="kizu")
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("Interrupted; nothing was left half-written.")
+        sys.exit(130)
+    except (KizuError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        _say(_sentence(error))
+        sys.exit(2)
+
+
+def _sentence(error: BaseException) -> str:
+    import errno
+
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"The disk is full{f' ({error.filename})' if error.filename else ''}; nothing was left half-written. Free some space and run the same command again."
+    if isinstance(error, MemoryError):
+        return f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(sentence: str) -> None:
+    print(f"kizu: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

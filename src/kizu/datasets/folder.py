@@ -1,0 +1,102 @@
+"""Your own images: a folder of good ones, good/ beside folders of defects, train/ and test/, or a CSV file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kizu.datasets._layout import Row, add_masks, folders_in, images_in, need_good, read_classes, read_tree, root_of, to_samples
+from kizu.datasets._samples import Samples, some
+from kizu.errors import EmptyData, LayoutError, UsageError
+from kizu.images import MaskRule, is_image, list_images
+
+LICENCE = "your own"
+CITATION = "none"
+HOMEPAGE = "none"
+MASK_RULE: MaskRule = "half"
+GOOD_NAMES = ("good", "ok", "normal")
+"""Class folders, in any case, that hold normal images."""
+MASK_FOLDERS = ("ground_truth", "masks")
+"""Where masks are looked for, below `path`, when `mask_folder` is not given."""
+
+
+def folder(
+    path: Path | str,
+    *,
+    category: str | None = None,
+    mask_folder: Path | str | None = None,
+    use_masks: bool = True,
+    good: Sequence[str] = GOOD_NAMES,
+) -> Samples:
+    """Images of a folder, by whichever of these layouts it has.
+
+        images only                         all normal, split train
+        good/  scratch/  dent/ ...          split null (a protocol splits them); good/ may be alone
+        train/ and/or test/, with good/     split as said; images directly in train/ are good
+        and defect folders in them
+        a .csv file                         the columns of Samples; relative paths are meant from its folder
+
+    category: what to call the product (default: the name of the folder). good: names of the folders of normal images, in any case.
+    Masks are used when there is a folder ground_truth/ or masks/ below `path`, or the given `mask_folder` (absolute, or from `path`): then
+    every anomalous image must have one, in <masks>/<class>/ or in <masks>/ itself, named as the image or with _mask, _label or _gt after
+    it. use_masks=False goes without. A grey value above half is a defect (`kizu.images.open_mask`).
+
+    Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks and images that do not pair;
+    for a CSV what `Samples.from_csv` raises.
+    """
+    source = Path(path)
+    if source.is_file() and source.suffix.lower() == ".csv":
+        if mask_folder is not None or category is not None:
+            raise UsageError(f"{source} is a CSV file: category and masks are columns of it, not arguments.")
+        return Samples.from_csv(source)
+    root = root_of(source, "folder (a folder of images, or a .csv file)")
+    names = frozenset(name.lower() for name in ((good,) if isinstance(good, str) else good))
+    masks = _mask_folder(root, mask_folder, use_masks)
+    rows = _rows(root, category or root.name, names, masks, skip=_mask_folder(root, mask_folder, True))
+    need_good(rows, root, names)
+    return to_samples(rows, "folder")
+
+
+def expected_counts() -> dict[tuple[str, str | None, int], int]:
+    """Nothing: a folder promises no counts."""
+    return {}
+
+
+def _rows(root: Path, category: str, good: frozenset[str], masks: Path | None, *, skip: Path | None) -> list[Row]:
+    splits = [split for split in ("train", "test") if (root / split).is_dir()]
+    if splits:
+        return read_tree(root, category=category, good=good, masks=masks, splits=splits)
+    inner = [sub for sub in folders_in(root) if sub != skip]
+    bare = list_images(root)
+    if bare and skip is not None:
+        raise LayoutError(
+            f"{root} holds images beside the mask folder {skip.name}/, so which are good? Put them in good/ and <defect>/, or use a CSV."
+        )
+    if bare and not any(list_images(sub) for sub in inner):
+        return [Row(image, category, "good", 0, "train") for image in images_in(root)]
+    rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=skip)
+    if not rows:
+        _explain_nothing(root, inner)
+    return add_masks(rows, masks) if masks else rows
+
+
+def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | None:
+    if not wanted:
+        return None
+    if given is None:
+        return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    place = root / given
+    if not place.is_dir():
+        raise LayoutError(f"{place}: there is no such folder of masks. mask_folder is an absolute path, or one below {root}.")
+    return place
+
+
+def _explain_nothing(root: Path, inner: list[Path]) -> None:
+    """Raise EmptyData, or LayoutError when images lie deeper than any layout says."""
+    categories = [sub.name for sub in inner if (sub / "train").is_dir()]
+    if categories:
+        raise LayoutError(f"{root} holds several data sets: {some(categories)}. Give one of them, or use the data set mvtec.")
+    deeper = sorted({str(file.parent.relative_to(root)) for file in root.rglob("*") if is_image(file)})
+    if deeper:
+        raise LayoutError(f"{root} holds no images, but folders below it do: {some(deeper)}. Give the folder right above the images.")
+    raise EmptyData(f"{root} holds no images (by suffix: .png, .jpg, .bmp, .tif, ...).")

@@ -1,0 +1,5 @@
+"""Detectors: fit on good images, predict map and score; one file each (level 3)."""
+
+from kizu import rooms
+
+rooms.open_room(__name__)

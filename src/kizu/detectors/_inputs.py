@@ -1,0 +1,95 @@
+"""Whatever a user may hand to fit or predict -> an iterator of Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kizu import images as image_files
+from kizu.datasets._batches import batches
+from kizu.datasets._samples import Samples
+from kizu.datasets.folder import folder
+from kizu.errors import EmptyData, ShapeError, UsageError
+from kizu.types import Batch
+
+Errors = list[tuple[str, str]]
+
+
+def as_batches(
+    data: Samples | str | Path | Tensor | Iterable[Batch | Tensor], size: tuple[int, int], batch_size: int, errors: Errors
+) -> Iterator[Batch]:
+    """Training data -> batches. Samples and folders may hold good images only, or a training split of them.
+
+    Raises UsageError for rows labelled anomalous: a detector of this kind learns from good images alone.
+    """
+    if isinstance(data, str | Path):
+        data = folder(data)
+        data = data.train.normal if len(data.train.normal) else data.normal
+    if isinstance(data, Samples):
+        bad = len(data.anomalous)
+        if bad:
+            raise UsageError(f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give samples.train.normal, or use a protocol.")
+        yield from _from_files(data, size, batch_size, errors)
+    elif isinstance(data, Tensor):
+        yield from _from_tensor(data, batch_size)
+    else:
+        for item in data:
+            if isinstance(item, Batch):
+                yield Batch(_checked(item.images), item.paths, item.rows)
+            elif isinstance(item, Tensor):
+                yield Batch(_checked(item))
+            else:
+                raise UsageError(f"fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of {type(item).__name__}.")
+
+
+def image_batches(
+    images: Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path], size: tuple[int, int], batch_size: int, errors: Errors
+) -> Iterator[Batch]:
+    """Images to look at -> batches; labels and masks are never touched."""
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
+    if isinstance(images, Tensor):
+        yield from _from_tensor(images, batch_size)
+    elif isinstance(images, Samples):
+        yield from _from_files(images, size, batch_size, errors)
+    elif isinstance(images, str | Path):
+        yield from _from_files(_paths(Path(images)), size, batch_size, errors)
+    else:
+        yield from _from_files([Path(path) for path in images], size, batch_size, errors)
+
+
+def _paths(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = image_files.list_images(path)
+    if not found:
+        raise EmptyData(f"{path} holds no images.")
+    return found
+
+
+def _from_files(source: Samples | list[Path], size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
+    loader = batches(source, image_size=size, batch_size=batch_size, on_error="collect")
+    with loader:
+        yield from loader
+    errors.extend(loader.errors)
+
+
+def _from_tensor(images: Tensor, batch_size: int) -> Iterator[Batch]:
+    checked = _checked(images)
+    for start in range(0, len(checked), batch_size):
+        yield Batch(checked[start : start + batch_size])
+
+
+def _checked(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
+    if not images.is_floating_point():
+        raise UsageError(f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255.")
+    low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
+    if not (low >= -1e-3 and high <= 1.0 + 1e-3):
+        raise UsageError(f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; leave normalising to the representation.")
+    return images.float()

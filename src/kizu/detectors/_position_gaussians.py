@@ -1,0 +1,113 @@
+"""One Gaussian per position, learned in a stream: mean, covariance + eps 1, and the factor that whitens a difference.
+
+Two forms, by how many images n there are for D dimensions:
+    full  n > D / 4   W = L^-1 with S + eps 1 = L L^T; d^2 = |W f|^2. Kept as packed lower triangles.
+    thin  otherwise   Woodbury: with X (n, D) the centred rows, d^2 = (|f|^2 - |V f|^2) / eps,
+                      V = C^-1 X, C C^T = eps (n - 1) 1 + X X^T. Memory n D a position instead of D^2, no D x D solve.
+Both are the exact Mahalanobis distance under S + eps 1 (S with n - 1), which is positive definite whatever n is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kizu.errors import EmptyData, ShapeError
+
+THIN = 4
+CHUNK_BYTES = 256 * 2**20
+
+
+class PositionGaussians:
+    """Accumulates features (B, D, h, w) and yields mean (P, D) and a whitening factor; P = h * w positions.
+
+    Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rows: list[Tensor] = []
+        self.products: Tensor | None = None
+        self.grid: tuple[int, int] | None = None
+
+    def update(self, features: Tensor) -> None:
+        """Add B images. Raises ShapeError when their grid is another one."""
+        B, D, h, w = features.shape
+        if self.grid not in (None, (h, w)):
+            raise ShapeError(f"All images must have one size: a grid of {(h, w)} after {self.grid}.")
+        self.grid = (h, w)
+        rows = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
+        self.count += B
+        if self.products is None:
+            self.rows.append(rows.contiguous())
+            if self.count * THIN > D:
+                self._fold()
+        else:
+            self._add(rows - self.origin[:, None])
+
+    def finish(self, eps: float) -> tuple[Tensor, Tensor, bool]:
+        """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or V (P, n, D)."""
+        if not self.count:
+            raise EmptyData("There is no image to learn from.")
+        if self.products is None:
+            return *_thin(torch.cat(self.rows, dim=1), eps), True
+        mean = self.sums / self.count
+        P, D = mean.shape
+        factor = torch.empty(P, D, D)
+        step = max(CHUNK_BYTES // (D * D * 4), 1)
+        unit = torch.eye(D, device=mean.device)
+        for start in range(0, P, step):
+            part = slice(start, min(start + step, P))
+            covariance = torch.baddbmm(self.products[part], mean[part, :, None], mean[part, None, :], alpha=-self.count)
+            covariance /= max(self.count - 1, 1)
+            lower = torch.linalg.cholesky(covariance + eps * unit)
+            factor[part] = torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
+        return self.origin + mean, factor, False
+
+    def _fold(self) -> None:
+        """From rows to sums of products."""
+        rows = torch.cat(self.rows, dim=1)
+        P, _, D = rows.shape
+        self.rows = []
+        self.origin = rows.mean(1)
+        self.sums, self.products = rows.new_zeros(P, D), rows.new_zeros(P, D, D)
+        self._add(rows - self.origin[:, None])
+
+    def _add(self, shifted: Tensor) -> None:
+        assert self.products is not None  # only called once folded
+        self.sums += shifted.sum(1)
+        self.products.baddbmm_(shifted.transpose(1, 2), shifted)
+
+
+def _thin(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(mean (P, D), V (P, n, D)) of rows (P, n, D)."""
+    _, n, _ = rows.shape
+    mean = rows.mean(1)
+    centred = rows - mean[:, None]
+    gram = torch.bmm(centred, centred.transpose(1, 2)) + eps * max(n - 1, 1) * torch.eye(n, device=rows.device)
+    lower = torch.linalg.cholesky(gram)
+    return mean, torch.linalg.solve_triangular(lower, centred, upper=False)
+
+
+def distances(difference: Tensor, factor: Tensor, thin: bool, eps: float) -> Tensor:
+    """Mahalanobis distances (P, B) of differences (P, D, B) from the means."""
+    projected = torch.bmm(factor, difference)
+    if not thin:
+        return projected.square_().sum(1).sqrt_()
+    rest = difference.square().sum(1) - projected.square_().sum(1)
+    return (rest.clamp_min_(0) / eps).sqrt_()
+
+
+def pack(factor: Tensor) -> Tensor:
+    """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, rounded to nearest: relative error 2^-11 an entry."""
+    D = factor.shape[1]
+    rows, columns = torch.tril_indices(D, D)
+    return factor[:, rows, columns].half()
+
+
+def unpack(packed: Tensor, D: int) -> Tensor:
+    """Inverse of `pack`: (P, D, D) float32, zeros above the diagonal."""
+    rows, columns = torch.tril_indices(D, D)
+    factor = torch.zeros(len(packed), D, D)
+    factor[:, rows, columns] = packed.float()
+    return factor

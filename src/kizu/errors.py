@@ -1,0 +1,122 @@
+"""The error tree. Every message says what was received, what was expected and what to do.
+
+    KizuError
+    |-- UsageError (ValueError)      a call or a command that cannot be meant
+    |   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
+    |   |-- UnknownKnob              a keyword that the class does not have; names the nearest
+    |   |-- ShapeError               an array of the wrong shape
+    |   `-- OutputExists             the output is there already and nobody said to replace it
+    |-- DataError                    what lies on disk is not what was promised
+    |   |-- ImageError               one image file that cannot be used; carries its path
+    |   |-- MaskError                a mask that is missing, superfluous or does not match its image
+    |   |-- LayoutError              a folder that is not laid out as its dataset says
+    |   `-- EmptyData                nothing to work on: no images, or no good images
+    |-- ModelFileError               a saved model or representation that is damaged, foreign or unsafe
+    |-- WeightsUnavailable           weights that are neither on this machine nor to be had
+    |-- NotFitted                    predict or save before fit
+    |-- NotFinite (ArithmeticError)  NaN or infinity where numbers were promised
+    |-- TooFewImages                 a promise that this many images cannot back
+    `-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+MANY = 40
+
+
+class KizuError(Exception):
+    """Root of every error that kizu raises on purpose."""
+
+
+class UsageError(KizuError, ValueError):
+    """A call or a command that cannot be meant."""
+
+
+class UnknownName(UsageError):
+    """No member of that name in a room."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(_unknown(kind, name, known))
+
+
+class UnknownKnob(UsageError):
+    """A keyword that a class or function does not take."""
+
+    def __init__(self, owner: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(_unknown(f"knob of {owner}", name, known))
+
+
+class ShapeError(UsageError):
+    """An array of the wrong shape."""
+
+
+class OutputExists(UsageError):
+    """The output is there already and nobody said to replace it."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"{path} exists already. Give another name, or say --overwrite (Python: overwrite=True) to replace it.")
+        self.path = Path(path)
+
+
+class DataError(KizuError):
+    """What lies on disk is not what was promised."""
+
+
+class ImageError(DataError):
+    """One image file that cannot be used. `path` is the file, `reason` the sentence without it."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = Path(path), reason
+
+
+class MaskError(DataError):
+    """A mask that is missing, superfluous or does not match its image."""
+
+
+class LayoutError(DataError):
+    """A folder that is not laid out as its dataset says."""
+
+
+class EmptyData(DataError):
+    """Nothing to work on: no images, or no good images."""
+
+
+class ModelFileError(KizuError):
+    """A saved model or representation that is damaged, foreign or unsafe."""
+
+
+class WeightsUnavailable(KizuError):
+    """Weights that are neither on this machine nor to be had."""
+
+
+class NotFitted(KizuError):
+    """predict or save before fit."""
+
+
+class NotFinite(KizuError, ArithmeticError):
+    """NaN or infinity where numbers were promised."""
+
+
+class TooFewImages(KizuError):
+    """A promise that this many images cannot back."""
+
+
+class MissingExtra(KizuError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"This needs the package {package}, which is not installed. Install it with: pip install 'kizu[{extra}]'.")
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    if len(names) > MANY:
+        return f"There is no {kind} named '{name}'.{hint} There are {len(names)}, such as {', '.join(names[:: len(names) // 6][:6])}."
+    return f"There is no {kind} named '{name}'.{hint} There are: {', '.join(names) or 'none'}."

@@ -1,0 +1,5 @@
+"""Metrics: pure functions of raw scores; higher is more anomalous (level 1)."""
+
+from kizu import rooms
+
+rooms.open_room(__name__)

@@ -1,0 +1,219 @@
+"""Exact nearest neighbours: bounds from a narrow product, true distances for the few rows that the bounds leave.
+
+For every query: (1) the row of least bound gives a distance that the nearest row cannot exceed; (2) every row whose bound is above
+it is farther, and is not looked at; (3) the others are measured by direct difference. The first level multiplies in the bank's
+leading principal directions only; a level that leaves too many rows hands its queries to the next, at last to all directions.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from kizu.neighbours._checks import check_finite, check_rows, check_width, to_tensor
+from kizu.neighbours._filter import Frame
+from kizu.neighbours._level import GROUP, Level, comparable, extra_columns, product_type
+from kizu.neighbours._settle import Found, direct, measure, settle
+
+QUERIES = 1024
+STRIPE = 2048
+"""Bank rows of one product: 2,048 x 784 bounds in bfloat16 stay in the cache."""
+BANK_ROWS = 16384
+"""Bank rows whose bounds are kept at once."""
+CROWD = 12
+"""Rows left per query at which a level gives up."""
+WIDTHS = (32, 128)
+"""Columns of the narrow levels."""
+SAMPLE, SPREAD = 64, 4096
+"""Rows that judge a level; rows that it is judged against and that the principal directions are taken from."""
+EIGEN = 512
+"""Up to this size all eigenvectors are computed."""
+VAST = 2.0**25
+_KEPT = threading.local()
+
+
+class NearestNeighbours:
+    """A bank (N, D), prepared once, that answers nearest-neighbour queries exactly.
+
+    bank: tensor or array of floats; kept as given, not copied. prefix: prepare products in the leading principal directions (worth
+    it for more than a few hundred queries); False searches in all directions, with next to no preparation.
+
+    `query` returns Euclidean distances. They are those of direct differences (relative error about 1e-7), and the neighbours are
+    true nearest rows; of rows equally near (in float64) the smallest index is returned.
+
+    Raises UsageError for an empty bank, ShapeError for a bank that is not (N, D), NotFinite for NaN or infinity in it.
+    """
+
+    def __init__(self, bank: Tensor, *, prefix: bool = True) -> None:
+        bank = to_tensor("bank", bank)
+        check_rows("bank", bank)
+        check_finite("bank", bank)
+        self.bank = bank
+        with torch.inference_mode(), torch.autocast(bank.device.type, enabled=False):
+            self._frame = Frame.of(bank)
+            self._dtype = product_type(bank.device)
+            self._bases = self._narrow_bases() if prefix else []
+            self._levels: dict[int, Level] = {}
+            self._first = self._choose() if self._bases else 0
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> NearestNeighbours:
+        """The index whose `state()` this is; preparing it anew gives the same answers."""
+        return cls(state["bank"])
+
+    def state(self) -> dict[str, Tensor]:
+        """All that must be saved: {"bank": (N, D)}."""
+        return {"bank": self.bank}
+
+    def query(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """The k nearest rows of each query: distances (Q, k) Euclidean, ascending, and int64 indices (Q, k).
+
+        queries: (Q, D) tensor or array. Raises ShapeError when D differs, UsageError when k is not in 1..N, NotFinite for NaN
+        or infinity in the queries.
+        """
+        queries = to_tensor("queries", queries).to(self.bank.device)
+        check_width(queries, self.bank, k)
+        peak = check_finite("queries", queries) if len(queries) else 0.0
+        with torch.inference_mode(), torch.autocast(self.bank.device.type, enabled=False):
+            parts = [self._answer(part, k, peak * self._frame.scale) for part in queries.split(QUERIES)]
+        distances = torch.cat([distance for distance, _ in parts])
+        return distances.clone(), torch.cat([index for _, index in parts]).clone()
+
+    def _answer(self, queries: Tensor, k: int, peak: float) -> tuple[Tensor, Tensor]:
+        if not len(queries):
+            return self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32)), torch.empty((0, k), dtype=torch.int64)
+        if k * GROUP > min(len(self.bank), BANK_ROWS) or peak > VAST:
+            return measure(queries, self.bank, k)
+        rows = self._frame.shift(queries)
+        for number in range(self._first, len(self._bases) + 1):
+            last = number == len(self._bases)
+            found = self._search(self._level(number), rows, queries, k, None if last else CROWD * k)
+            if found is not None:
+                return settle(found, queries, self.bank, k, self._frame.scale)
+        return measure(queries, self.bank, k)
+
+    def _search(self, level: Level, rows: Tensor, queries: Tensor, k: int, crowd: int | None) -> list[Found] | None:
+        """Rows that may be nearest, with their distances; None when more than `crowd` a query are left."""
+        side, lost, error = level.queries(rows)
+        reach = torch.full((len(rows),), torch.inf, device=rows.device)
+        found: list[Found] = []
+        for start in range(0, len(level.columns), BANK_ROWS):
+            bounds, least = _bounds(level, side, start, min(start + BANK_ROWS, len(level.columns)))
+            first = _leaders(bounds, least, min(k, len(least)))
+            leaders = self._measure_leaders(queries, first, start)
+            if first.shape[1] == k:
+                reach = torch.minimum(reach, leaders.squared.view(-1, k).amax(1).sqrt().float())
+            limits = level.limits(reach, lost, error)
+            left = _below(bounds, least, limits, first, crowd)
+            if left is None:
+                return None
+            query, row = left[0], left[1] + start
+            found += [leaders, Found(query, row, direct(queries, self.bank, query, row, self._frame.scale))]
+        return found
+
+    def _measure_leaders(self, queries: Tensor, first: Tensor, start: int) -> Found:
+        """Measured pairs of each query with its rows `first` (Q, k)."""
+        count, k = first.shape
+        query, row = torch.arange(count, device=first.device), first.reshape(-1) + start
+        if k == 1:
+            return Found(query, row, direct(queries, self.bank, None, row, self._frame.scale))
+        query = query.repeat_interleave(k)
+        return Found(query, row, direct(queries, self.bank, query, row, self._frame.scale))
+
+    def _level(self, number: int) -> Level:
+        if number not in self._levels:
+            basis = self._bases[number] if number < len(self._bases) else None
+            self._levels[number] = Level.of(self._frame.shift(self.bank), basis, self._dtype)
+        return self._levels[number]
+
+    def _narrow_bases(self) -> list[Tensor]:
+        """Orthonormal leading directions (D, K) for every narrow level that is much narrower than D."""
+        size = self.bank.shape[1]
+        widths = [width for width in WIDTHS if 2 * width <= size]
+        if not widths:
+            return []
+        rows = self._frame.shift(self.bank[:: -(-len(self.bank) // SPREAD)])
+        basis = _leading(rows, max(widths))
+        return [basis[:, : width - extra_columns(self._dtype)].contiguous() for width in widths]
+
+    def _choose(self) -> int:
+        """The first level that leaves few rows, judged on rows of the bank themselves against all others."""
+        step = -(-len(self.bank) // SPREAD)
+        rows = self._frame.shift(self.bank[::step])
+        tries = rows[:: -(-len(rows) // SAMPLE)]
+        nearest = torch.cdist(tries, rows).topk(min(2, len(rows)), largest=False).values[:, -1:]
+        for number, basis in enumerate(self._bases):
+            left = (torch.cdist(tries @ basis, rows @ basis) <= nearest).sum() * step / len(tries)
+            if float(left) <= CROWD:
+                return number
+        return len(self._bases)
+
+
+def _leading(rows: Tensor, width: int) -> Tensor:
+    """Orthonormal (D, width) that spans about the leading principal directions of rows (M, D): block power iteration, no chance in it.
+
+    Any orthonormal basis gives valid bounds; a better one gives closer bounds.
+    """
+    covariance = (rows.T @ rows).double()
+    values, vectors = torch.linalg.eigh(covariance) if rows.shape[1] <= EIGEN else _power(covariance, width)
+    order = values.argsort(descending=True)[:width]
+    basis = torch.linalg.qr(vectors[:, order]).Q
+    return basis.float()
+
+
+def _power(covariance: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Leading eigenpairs, about, of (D, D): three block iterations from its columns of largest diagonal, then Rayleigh-Ritz."""
+    start = covariance[:, covariance.diagonal().argsort(descending=True)[: 2 * width]]
+    block = torch.linalg.qr(start).Q
+    for _ in range(3):
+        block = torch.linalg.qr(covariance @ block).Q
+    values, small = torch.linalg.eigh(block.T @ covariance @ block)
+    return values, block @ small
+
+
+def _scratch(side: Tensor, rows: int) -> Tensor:
+    """Room for bounds (rows, Q), kept by each thread: fresh memory of this size costs more than the product that fills it."""
+    if side.device.type != "cpu":
+        return side.new_empty(rows, side.shape[1])
+    size = rows * side.shape[1]
+    kept: Tensor | None = getattr(_KEPT, str(side.dtype), None)
+    if kept is None or kept.numel() < size:
+        kept = torch.empty(size, dtype=side.dtype)
+        setattr(_KEPT, str(side.dtype), kept)
+    return kept[:size].view(rows, side.shape[1])
+
+
+def _bounds(level: Level, side: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Bounds (groups, GROUP, Q) of bank rows start to stop, and the least of each group (groups, Q)."""
+    bounds = _scratch(side, stop - start)
+    least = comparable(side.new_empty((stop - start) // GROUP, side.shape[1]))
+    for first in range(start, stop, STRIPE):
+        last = min(first + STRIPE, stop)
+        piece = bounds[first - start : last - start]
+        torch.mm(level.columns[first:last], side, out=piece)
+        torch.amin(comparable(piece).view(-1, GROUP, side.shape[1]), 1, out=least[(first - start) // GROUP : (last - start) // GROUP])
+    return comparable(bounds).view(-1, GROUP, side.shape[1]), least
+
+
+def _leaders(bounds: Tensor, least: Tensor, k: int) -> Tensor:
+    """The row of least bound in each of the k groups of least bound: (Q, k)."""
+    groups = least.argmin(0)[None] if k == 1 else least.topk(k, dim=0, largest=False).indices
+    query = torch.arange(least.shape[1], device=least.device)
+    inside = bounds[groups, :, query].argmin(-1)
+    return (groups * GROUP + inside).T.contiguous()
+
+
+def _below(bounds: Tensor, least: Tensor, limits: Tensor, first: Tensor, crowd: int | None) -> tuple[Tensor, Tensor] | None:
+    """Pairs (query, row) whose bound is within the query's limit, without the rows `first` (Q, k); None when they are a crowd."""
+    group, query = (least <= limits).nonzero(as_tuple=True)
+    if crowd is not None and len(group) > crowd * least.shape[1]:
+        return None
+    pair, inside = (bounds[group, :, query] <= limits[query][:, None]).nonzero(as_tuple=True)
+    query, row = query[pair], group[pair] * GROUP + inside
+    fresh = (first[query] != row[:, None]).all(1)
+    query, row = query[fresh], row[fresh]
+    if crowd is not None and len(query) > crowd * least.shape[1]:
+        return None
+    return query, row

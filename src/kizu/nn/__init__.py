@@ -1,0 +1,1 @@
+"""Parameterised bricks without opinion (level 1)."""

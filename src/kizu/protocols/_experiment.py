@@ -1,0 +1,215 @@
+"""An experiment is a TOML file of names and keywords; its cells are the product of what it lists, each done once and kept.
+
+    name = "magnetic_tile_few_shot"
+    [[dataset]]
+    name = "magnetic_tile"          # a file of kizu/datasets; path is looked for under the data folder
+    path = "magnetic-tile"
+    [[representation]]
+    name = "random/resnet18"
+    [[detector]]
+    name = "patchcore"
+    knobs = { image_size = 224 }
+    [[protocol]]
+    name = "few_shot"
+    seeds = [0, 1, 2, 3, 4]
+    grid = { shots = [5, 10, 50], leak_safe = [false, true] }
+
+A cell's results are one line of cells.jsonl in the output folder; a run that was interrupted goes on with the cells that are not
+there yet. results.csv holds the same rows flat, for the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import kizu
+from kizu import rooms, store
+from kizu.datasets._samples import Samples
+from kizu.errors import LayoutError, NotFinite, UnknownKnob, UsageError
+from kizu.protocols._measure import measure
+from kizu.protocols._predict import predict_all
+from kizu.protocols._split import Split
+
+KEYS = {"name", "description", "dataset", "representation", "detector", "protocol", "published"}
+PARTS: dict[str, set[str]] = {
+    "dataset": {"name", "path", "filters", "categories"},
+    "representation": {"name"},
+    "detector": {"name", "knobs"},
+    "protocol": {"name", "seeds", "grid"},
+    "published": {"paper", "table", "note", "where"},
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment file."""
+
+    name: str
+    description: str
+    parts: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination; `key` names it in cells.jsonl."""
+
+    dataset: dict[str, Any]
+    category: str
+    representation: str
+    detector: str
+    knobs: dict[str, Any]
+    protocol: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """A digest of all that decides the outcome."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_experiment(path: Path | str) -> Experiment:
+    """Parse and check an experiment: every name exists, every keyword is in the signature it goes to.
+
+    Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownKnob, UsageError.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LayoutError(f"{path} is not a readable TOML file: {error}") from error
+    for key in raw:
+        if key not in KEYS:
+            raise UnknownKnob(f"experiment {path.name}", key, KEYS)
+    parts = {name: list(raw.get(name, [])) for name in PARTS}
+    for name in ("dataset", "representation", "detector", "protocol"):
+        if not parts[name]:
+            raise UsageError(f"{path.name} lists no [[{name}]].")
+    for name, entries in parts.items():
+        for entry in entries:
+            for key in entry:
+                if key not in PARTS[name]:
+                    raise UnknownKnob(f"[[{name}]] in {path.name}", key, PARTS[name])
+    _check_signatures(parts)
+    return Experiment(str(raw.get("name", path.stem)), str(raw.get("description", "")), parts)
+
+
+def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
+    for entry in parts["dataset"]:
+        rooms.check_keywords(f"dataset {entry['name']}", rooms.load("datasets", entry["name"]), entry.get("filters", {}))
+    for entry in parts["detector"]:
+        kind = rooms.load("detectors", entry["name"])
+        rooms.check_keywords(kind.__name__, kind.__init__, entry.get("knobs", {}))
+    for entry in parts["protocol"]:
+        rooms.check_keywords(f"protocol {entry['name']}", rooms.load("protocols", entry["name"]), entry.get("grid", {}))
+
+
+def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[Cell]:
+    """Every combination, data set by data set; `categories` lists those of each [[dataset]] by its position."""
+    parts = experiment.parts
+    for at, dataset in enumerate(parts["dataset"]):
+        combinations = itertools.product(categories[at], parts["representation"], parts["protocol"])
+        for category, representation, protocol in combinations:
+            grid = protocol.get("grid", {})
+            lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+            for values in itertools.product(*lists):
+                for seed, detector in itertools.product(protocol.get("seeds", [0]), parts["detector"]):
+                    settings = dict(zip(grid, values, strict=True))
+                    knobs = detector.get("knobs", {})
+                    yield Cell(dataset, category, representation["name"], detector["name"], knobs, protocol["name"], settings, seed)
+
+
+def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]) -> int:
+    """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the cell at hand and no other."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "cells.jsonl"
+    rows = _read_rows(log)
+    store.write_json(out / "experiment.json", {"name": experiment.name, "description": experiment.description, **experiment.parts})
+    tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
+    listed = list(cells(experiment, {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}))
+    for number, cell in enumerate(listed):
+        if cell.key in rows:
+            continue
+        samples = tables[experiment.parts["dataset"].index(cell.dataset)].where(category=cell.category)
+        row = run_cell(cell, samples)
+        rows[cell.key] = row
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        say(f"[{number + 1}/{len(listed)}] {_sentence(cell, row)}")
+    wanted = [rows[cell.key] for cell in listed]
+    with store.replacing(out / "results.csv") as temporary:
+        pl.DataFrame(wanted, infer_schema_length=None).write_csv(temporary)
+    return len(wanted)
+
+
+def run_cell(cell: Cell, samples: Samples) -> dict[str, Any]:
+    """Split, fit, predict, measure: one flat row. A detector that ends in NaN is a row with its error, not the end of the table."""
+    split: Split = rooms.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
+    detector = kizu.detector(cell.detector, cell.representation, **cell.knobs)
+    row: dict[str, Any] = {
+        "key": cell.key,
+        "dataset": cell.dataset["name"],
+        "category": cell.category,
+        "representation": detector.representation.card["name"],
+        "detector": cell.detector,
+        "knobs": json.dumps(cell.knobs, sort_keys=True),
+        "protocol": cell.protocol,
+        **{name: value for name, value in split.settings.items() if isinstance(value, str | int | float)},
+        "seed": cell.seed,
+        "train_images": len(split.train),
+        "test_normal": int((split.test.labels == 0).sum()),
+        "test_anomalous": int((split.test.labels == 1).sum()),
+        **dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3"), None),
+    }
+    started = time.perf_counter()
+    try:
+        detector.fit(split.train)
+        fitted = time.perf_counter()
+        seen = predict_all(detector, split.test)
+    except NotFinite as error:
+        return {**row, "error": str(error)}
+    predicted = time.perf_counter()
+    readable = split.test.take(seen.rows)
+    metrics = measure(readable, seen.scores, None, seen.pixels(readable)).metrics
+    image, pixel = metrics["image"] or {}, metrics["pixel"] or {}
+    row |= {"image_auroc": image.get("auroc"), "image_ap": image.get("ap"), "pixel_auroc": pixel.get("auroc")}
+    row |= {"pixel_ap": pixel.get("ap"), "aupro_0.3": pixel.get("aupro_0.3"), "error": None}
+    spent = {"fit_seconds": fitted - started, "predict_seconds": predicted - fitted, "measure_seconds": time.perf_counter() - predicted}
+    return row | {name: round(value, 3) for name, value in spent.items()}
+
+
+def _samples(entry: dict[str, Any], data_root: Path | None) -> Samples:
+    path = Path(entry["path"])
+    if not path.is_absolute():
+        path = (data_root or Path()) / path
+    return kizu.dataset(entry["name"], path, **entry.get("filters", {}))
+
+
+def _categories(entry: dict[str, Any], samples: Samples) -> list[str]:
+    return list(entry.get("categories") or sorted(samples.table["category"].unique().to_list()))
+
+
+def _read_rows(log: Path) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier run; a last line that was cut short is dropped."""
+    if not log.exists():
+        return {}
+    whole = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
+    log.write_text("".join(json.dumps(row) + "\n" for row in whole), "utf-8")
+    return {row["key"]: row for row in whole}
+
+
+def _sentence(cell: Cell, row: dict[str, Any]) -> str:
+    settings = " ".join(f"{name}={value}" for name, value in cell.settings.items())
+    found = "failed: " + row["error"] if row["error"] else f"image AUROC {row['image_auroc']}, pixel AUROC {row['pixel_auroc']}"
+    return f"{row['dataset']}/{cell.category} {cell.detector} {settings} seed={cell.seed}: {found}"

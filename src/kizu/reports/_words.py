@@ -1,0 +1,120 @@
+"""The verdict of a run in plain sentences: what was learnt, what was promised, what was measured, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import polars as pl
+
+from kizu.reports._run import Run, number, section
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Decisions on the labelled test images. `good`, `flawed`: how many of each; `false_alarms`, `found`: None without decisions."""
+
+    good: int
+    flawed: int
+    unlabelled: int
+    false_alarms: int | None
+    found: int | None
+
+
+def tally(run: Run) -> Tally:
+    """Count labels and decisions, from the samples themselves."""
+    samples = run.samples
+    good, flawed = (samples.filter(pl.col("label") == label) for label in (0, 1))
+    decided = samples["is_anomalous"].null_count() == 0 and not samples.is_empty()
+    alarms, found = (int(part["is_anomalous"].sum() or 0) if decided else None for part in (good, flawed))
+    return Tally(good.height, flawed.height, samples["label"].null_count(), alarms, found)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share, `hits` of `n` (Wilson, 1927); n >= 1."""
+    z, share = 1.959963984540054, hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percent(share: float) -> str:
+    """A share as per cent with one decimal, without it from 10 % on where it is whole."""
+    text = f"{100 * share:.1f}"
+    return f"{text.removesuffix('.0')}\N{NO-BREAK SPACE}%"
+
+
+def learnt(run: Run) -> str:
+    """What the detector was trained and calibrated on."""
+    counts, calibration = section(run.info, "counts"), section(run.info, "calibration")
+    detector = f"The {run.info['detector']} detector" if run.info.get("detector") else "The detector"
+    what = ", ".join(str(run.info[key]) for key in ("dataset", "category") if run.info.get(key))
+    train = number(counts.get("train"))
+    first = f"{detector} was trained on {_many(train, 'good picture')}{f' ({what})' if what else ''}."
+    images, promised = number(calibration.get("images")), run.promised
+    if run.threshold is None:
+        return f"{first} It was not calibrated: it gives scores, but no decisions."
+    rate = "" if promised is None else f" so that at most {percent(promised)} of good parts should raise a false alarm"
+    return f"{first} Its threshold was set on {_many(images, 'good picture')}{rate}."
+
+
+def measured(run: Run) -> list[str]:
+    """What the test showed: one sentence on good parts, one on flawed ones, each only where there are any."""
+    counted = tally(run)
+    if counted.false_alarms is None or counted.found is None:
+        parts = [_many(counted.good, "good part"), _many(counted.flawed, "flawed part"), _many(counted.unlabelled, "unlabelled picture")]
+        held = [part for part, n in zip(parts, (counted.good, counted.flawed, counted.unlabelled), strict=True) if n]
+        return [f"The test holds {' and '.join(held)}." if held else "The test holds no pictures."]
+    sentences = []
+    if counted.good:
+        promise = "" if run.promised is None else f"; promised: at most {percent(run.promised)}"
+        rate = percent(counted.false_alarms / counted.good)
+        sentences.append(f"Of {_many(counted.good, 'good part')}, {_were(counted.false_alarms)} called anomalous ({rate}{promise}).")
+    if counted.flawed:
+        sentences.append(
+            f"Of {_many(counted.flawed, 'flawed part')}, {_were(counted.found)} found ({percent(counted.found / counted.flawed)})."
+        )
+    else:
+        sentences.append("The test holds no flawed parts, so nothing can be said of how many flaws are found.")
+    return sentences
+
+
+def sureness(run: Run) -> str:
+    """Whether the promise held, and within which bounds the true rates lie. Empty without decisions."""
+    counted, promised = tally(run), run.promised
+    if counted.false_alarms is None or counted.found is None:
+        return ""
+    said = []
+    if counted.good and promised is not None:
+        said.append(_promise(counted.false_alarms, counted.good, promised))
+    bounds = []
+    if counted.good:
+        bounds.append(f"{_span(counted.false_alarms, counted.good)} for false alarms")
+    if counted.flawed:
+        bounds.append(f"{_span(counted.found, counted.flawed)} for flaws found")
+    if bounds:
+        said.append(f"Judged by this many pictures, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at {' and '.join(bounds)}.")
+    return " ".join(said)
+
+
+def _promise(alarms: int, good: int, promised: float) -> str:
+    if alarms / good <= promised:
+        return "The promise held on these pictures."
+    if wilson(alarms, good)[0] <= promised:
+        return f"That is more than promised, but with {_many(good, 'good part')} it can be chance."
+    return "The promise did not hold: the good parts of the test differ from those the threshold was set on."
+
+
+def _span(hits: int, n: int) -> str:
+    low, high = wilson(hits, n)
+    return f"{100 * low:.0f}\N{EN DASH}{100 * high:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _many(count: float | None, noun: str) -> str:
+    if count is None:
+        return f"an unknown number of {noun}s"
+    return f"{int(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def _were(count: int) -> str:
+    return f"{count or 'none'} {'was' if count == 1 else 'were'}"

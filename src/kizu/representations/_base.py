@@ -1,0 +1,86 @@
+"""What every representation is: image -> FeatureMaps, with channels, strides and a card; and its frozen, fast twin."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kizu.errors import ShapeError, UsageError
+from kizu.representations._fold import fold_batch_norms
+from kizu.types import FeatureMaps
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Representation(nn.Module):
+    """Base of all representations.
+
+    channels, strides: one number a level, finest level first; card: what it is, source, licence, what it was trained on.
+    `forward(images (B, 3, H, W) float32 in [0, 1]) -> [(B, C_l, h_l, w_l)]`; normalising is done inside.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    card: dict[str, Any]
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        """Images (B, 3, H, W) float32 in [0, 1] -> one (B, C_l, h_l, w_l) a level."""
+        raise NotImplementedError
+
+    def frozen(self, precision: str = "auto", device: str = "auto") -> Frozen:
+        """A copy for inference only: evaluation mode, convolutions and batch norms folded, bf16 where the machine has it."""
+        return Frozen(self, precision, device)
+
+
+class Frozen:
+    """A representation's inference twin. The original is left untouched; calling it never records gradients.
+
+    precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device "auto" is the GPU when
+    there is one. Feature maps come back as float32 on that device.
+    """
+
+    def __init__(self, representation: Representation, precision: str = "auto", device: str = "auto") -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self.device = torch.device(pick_device() if device == "auto" else device)
+        self.dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(self.device)) else torch.float32
+        twin = copy.deepcopy(representation).eval().requires_grad_(False)
+        for name, child in list(twin.named_children()):
+            setattr(twin, name, _channels_last(fold_batch_norms(child).to(self.dtype)))  # the twin's own buffers stay float32
+        self.twin = twin.to(self.device)
+        self.channels, self.strides = representation.channels, representation.strides
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> FeatureMaps:
+        """Images (B, 3, H, W) float32 in [0, 1], any device -> [(B, C_l, h_l, w_l) float32]."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
+        placed = images.to(self.device, memory_format=torch.channels_last)
+        return [level.float() for level in self.twin(placed)]
+
+
+def _channels_last(net: nn.Module) -> nn.Module:
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
+@functools.cache
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def pick_device() -> str:
+    """The GPU when there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,246 @@
+"""Anything trained <-> disk: weights.safetensors + card.json, in a folder or in one uncompressed zip. Never pickle.
+
+Loading a file from a stranger runs no code: the card is JSON, the weights are safetensors, names are a fixed pair, sizes are
+checked against the file before anything is read, and the caller states the shapes that it expects.
+Writing is atomic: a temporary neighbour is filled, flushed and renamed, so that a reader sees the old or the new, never a half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kizu.errors import ModelFileError, OutputExists
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+FORMAT = 1
+MAX_CARD = 16 * 2**20
+MAX_HEADER = 32 * 2**20
+ZIP_SUFFIXES = (".kizu", ".zip")
+
+
+def save(path: Path | str, tensors: dict[str, Tensor], card: dict[str, Any], *, overwrite: bool = False) -> Path:
+    """Write tensors and card to `path`: one zip when it ends in .kizu or .zip, a folder otherwise.
+
+    Raises OutputExists when `path` is there and `overwrite` is not said; on any failure (a full disk, Ctrl-C) what was
+    there before is still there and no half-written file remains.
+    """
+    from safetensors.torch import save as to_bytes
+
+    path = Path(path)
+    whole = {"kizu_format": FORMAT, **card}
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    data = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    if path.suffix in ZIP_SUFFIXES:
+        with replacing(path, overwrite=overwrite) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(CARD), text)
+            archive.writestr(zipfile.ZipInfo(WEIGHTS), data)
+    else:
+        with replacing_folder(path, overwrite=overwrite) as temporary:
+            (temporary / CARD).write_text(text, "utf-8")
+            (temporary / WEIGHTS).write_bytes(data)
+    return path
+
+
+def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, card) of what `save` wrote. Raises ModelFileError when the file is missing, damaged, foreign or unsafe."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    path = Path(path)
+    card = load_card(path)
+    size, read = _entry(path, WEIGHTS)
+    _check_header(path, size, read)
+    try:
+        return from_bytes(read(size)), card
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: the weights are damaged or cut short ({error}). Save the model again.") from error
+
+
+def load_card(path: Path | str) -> dict[str, Any]:
+    """The card alone. Raises ModelFileError."""
+    path = Path(path)
+    if not path.exists():
+        raise ModelFileError(f"{path} does not exist. Give the path that `kizu fit ... -o` or `.save` wrote.")
+    size, read = _entry(path, CARD)
+    if size > MAX_CARD:
+        raise ModelFileError(f"{path}: card.json claims {size:,} bytes; a card has at most {MAX_CARD:,}. Refused.")
+    try:
+        card = json.loads(read(size))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: card.json is not valid JSON ({error}).") from error
+    if not isinstance(card, dict) or "kizu_format" not in card:
+        raise ModelFileError(f"{path}: card.json is not one of kizu's (it has no kizu_format).")
+    if card["kizu_format"] != FORMAT:
+        raise ModelFileError(f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or save the model again.")
+    return card
+
+
+def expect(path: Path | str, tensors: dict[str, Tensor], shapes: dict[str, str]) -> dict[str, int]:
+    """Check names, shapes and numbers of loaded tensors against patterns such as {"bank": "N D"}; returns the letters bound.
+
+    Raises ModelFileError naming the tensor that is missing, of another shape, or not finite.
+    """
+    from kizu.checks import bind_shape
+    from kizu.errors import ShapeError
+
+    bound: dict[str, tuple[int, str]] = {}
+    for name, pattern in shapes.items():
+        if name not in tensors:
+            raise ModelFileError(f"{path}: tensor '{name}' is missing; found {sorted(tensors)[:12]}.")
+        try:
+            bind_shape(name, tuple(tensors[name].shape), pattern, bound)
+        except ShapeError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
+            raise ModelFileError(f"{path}: tensor '{name}' holds NaN or infinity.")
+    return {letter: size for letter, (size, _) in bound.items()}
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary file beside `path` to fill; renamed to `path` on success, removed on any failure. Raises OutputExists."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """As `replacing`, for a folder: what was there is moved aside first and comes back if the rename fails."""
+    path = Path(path)
+    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputExists(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _swap(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON atomically; NaN is refused (a number that is not defined is null)."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and time of day for a card or a run."""
+    import importlib.metadata
+    import platform
+    import time
+
+    import kizu
+
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")}
+    return {
+        "kizu": kizu.__version__,
+        "python": platform.python_version(),
+        **versions,
+        "commit": _commit(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    source = Path(__file__).resolve().parent
+    if not (source.parent.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _entry(path: Path, name: str) -> tuple[int, Any]:
+    """(size, read(count)) of one of the two entries, in a folder or a zip."""
+    if path.is_dir():
+        file = path / name
+        if not file.is_file():
+            raise ModelFileError(f"{path} holds no {name}: it is not a model that kizu saved.")
+
+        def from_file(count: int) -> bytes:
+            with file.open("rb") as stream:
+                return stream.read(count)
+
+        return file.stat().st_size, from_file
+    try:
+        archive = zipfile.ZipFile(path)
+        info = archive.getinfo(name)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ModelFileError(f"{path} is damaged, cut short, or not a model that kizu saved ({error}).") from error
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size or info.flag_bits & 0x1:
+        raise ModelFileError(f"{path}: {name} claims {info.file_size:,} bytes in a file of {path.stat().st_size:,}. Refused.")
+
+    def from_zip(count: int) -> bytes:
+        try:
+            with archive.open(info) as stream:
+                return stream.read(count)
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise ModelFileError(f"{path} is damaged or cut short ({error}).") from error
+
+    return info.file_size, from_zip
+
+
+def _check_header(path: Path, size: int, read: Any) -> None:
+    """Refuse a safetensors header that claims more than it may, before anything of that size is allocated."""
+    start = read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
+    if length is None or length > min(MAX_HEADER, max(size - 8, 0)):
+        raise ModelFileError(f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged or hostile: refused.")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.replace(path)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.replace(aside)
+    try:
+        temporary.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    if sys.platform == "win32":
+        return 0
+    current = os.umask(0)
+    os.umask(current)
+    return current

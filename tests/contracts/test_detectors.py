@@ -1,0 +1,215 @@
+"""What every detector owes its users, on every kind of representation; a new file in detectors/ is picked up by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kizu
+from kizu import rooms
+from kizu.datasets._samples import Samples
+from kizu.detectors._base import Detector, knob_names
+from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, UsageError
+from kizu.metrics.image_metrics import image_metrics
+from kizu.representations._base import Representation
+from kizu.representations._open import representation, save_representation
+from kizu.representations._weights import file_state
+
+SIZE = 64
+KINDS = ("random", "timm")
+
+
+@pytest.fixture(scope="module")
+def representations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Representation]:
+    """random: drawn from a seed. timm: a network whose weights came from a file, as trained ones do, so that a model must carry them."""
+    drawn = representation("random/resnet18@2,3")
+    path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
+    source = representation("random/resnet10t@2,3", seed=5)
+    import safetensors.torch
+
+    safetensors.torch.save_file({name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path)
+    assert file_state(path)
+    return {"random": drawn, "timm": representation(f"resnet10t:{path}@2,3")}
+
+
+@pytest.fixture(scope="module", params=rooms.names("detectors"))
+def kind(request: pytest.FixtureRequest) -> type[Detector]:
+    return rooms.load("detectors", request.param)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def fitted(request: pytest.FixtureRequest, kind: type[Detector], representations: dict[str, Representation], tiny_planted: Samples) -> Detector:
+    net = representations[request.param]
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    detector = kind.tiny(net)
+    assert detector.fit(tiny_planted.train) is detector
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "fit changed the representation"
+    return detector
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_prediction_has_the_promised_shape(fitted: Detector) -> None:
+    prediction = fitted.predict(images(3))
+    assert prediction.map.shape == (3, SIZE, SIZE)
+    assert prediction.score.shape == (3,)
+    assert prediction.map.dtype == prediction.score.dtype == torch.float32
+    assert torch.isfinite(prediction.map).all()
+    assert torch.isfinite(prediction.score).all()
+    assert prediction.p_value is None
+    assert prediction.is_anomalous is None
+
+
+def test_a_planted_defect_is_found(fitted: Detector, tiny_planted: Samples) -> None:
+    """Good against foreign: half the picture painted over must score above every good test image."""
+    good = fitted.predict(tiny_planted.test.normal)
+    defective = torch.stack([open_tensor(path) for path in tiny_planted.test.normal.paths])
+    defective[:, :, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.8])[:, None, None]
+    foreign = fitted.predict(defective)
+    assert foreign.score.min() > good.score.max()
+    inside, outside = foreign.map[:, 16:48, 16:48].mean(), foreign.map[:, :8].mean()
+    assert inside > outside
+
+
+def open_tensor(path: str) -> torch.Tensor:
+    from kizu.images import open_image
+
+    return torch.from_numpy(open_image(path)).permute(2, 0, 1).float() / 255
+
+
+def test_better_than_chance_on_real_flaws(fitted: Detector, tiny_planted: Samples) -> None:
+    prediction = fitted.predict(tiny_planted.test)
+    assert image_metrics(prediction.score, tiny_planted.test.labels)["auroc"] > 0.55
+
+
+def test_same_data_same_result(fitted: Detector, tiny_planted: Samples) -> None:
+    again = fitted.clone().fit(tiny_planted.train)
+    assert torch.equal(again.predict(images(2)).score, fitted.predict(images(2)).score)
+    assert torch.equal(again.predict(images(2)).map, fitted.predict(images(2)).map)
+
+
+def test_a_batch_is_its_images(fitted: Detector) -> None:
+    together, single = fitted.predict(images(4)), [fitted.predict(images(4)[i : i + 1]) for i in range(4)]
+    assert torch.allclose(together.score, torch.cat([one.score for one in single]), rtol=1e-3, atol=1e-3)
+    assert torch.allclose(together.map, torch.cat([one.map for one in single]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["model.kizu", "model"])
+def test_save_and_load_give_the_same_output(fitted: Detector, tiny_planted: Samples, tmp_path: Path, name: str) -> None:
+    fitted.set_calibration(fitted.predict(tiny_planted.test.normal).score, 0.25, map_range=(0.0, 2.0))
+    try:
+        path = fitted.save(tmp_path / name)
+        loaded = kizu.load(path)
+        expected, got = fitted.predict(images(3)), loaded.predict(images(3))
+    finally:
+        expected_calibration, fitted.calibration_ = fitted.calibration_, None
+    assert type(loaded) is type(fitted)
+    assert loaded.knobs == fitted.knobs
+    assert torch.equal(got.score, expected.score)
+    assert torch.equal(got.map, expected.map)
+    assert torch.equal(got.p_value, expected.p_value)
+    assert torch.equal(got.is_anomalous, expected.is_anomalous)
+    assert loaded.calibration_["map_range"] == expected_calibration["map_range"]
+
+
+def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted: Samples) -> None:
+    stacked = torch.stack([open_tensor(path) for path in tiny_planted.train.paths])
+    from_tensor = fitted.clone().fit(stacked)
+    from_batches = fitted.clone().fit(iter(stacked.split(fitted.batch_size)))
+    score = fitted.predict(images(2)).score
+    assert torch.allclose(from_tensor.predict(images(2)).score, score, rtol=1e-3)
+    assert torch.equal(from_tensor.predict(images(2)).score, from_batches.predict(images(2)).score)
+
+
+def test_misuse_teaches(fitted: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
+    fresh = fitted.clone()
+    with pytest.raises(NotFitted, match="call .fit"):
+        fresh.predict(images(1))
+    with pytest.raises(NotFitted):
+        fresh.save(tmp_path / "m")
+    with pytest.raises(UsageError, match="good images only"):
+        fresh.fit(tiny_planted.test)
+    with pytest.raises(EmptyData):
+        fresh.fit([])
+    with pytest.raises(UsageError, match=r"in \[0, 1\]"):
+        fitted.predict(images(1) * 255)
+    with pytest.raises(ShapeError, match=r"\(B, 3, H, W\)"):
+        fitted.predict(torch.zeros(3, SIZE, SIZE))
+    with pytest.raises(UsageError, match="Divide"):
+        fitted.predict(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
+
+
+def test_broken_weights_are_named(kind: type[Detector], representations: dict[str, Representation]) -> None:
+    import copy
+
+    broken = copy.deepcopy(representations["random"])
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(NotFinite, match="random/resnet18"):
+        kind.tiny(broken).fit(images(4))
+
+
+def test_one_good_image_is_enough_to_begin(kind: type[Detector], representations: dict[str, Representation]) -> None:
+    detector = kind.tiny(representations["random"]).fit(images(1))
+    same, other = detector.predict(images(1)), detector.predict(images(1, seed=9))
+    assert torch.isfinite(other.score).all()
+    assert other.score.item() > same.score.item()
+
+
+def test_unreadable_files_cost_themselves(fitted: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
+    bad = tmp_path / "cut.png"
+    bad.write_bytes(Path(tiny_planted.paths[0]).read_bytes()[:200])
+    prediction = fitted.predict([tiny_planted.paths[0], bad, tiny_planted.paths[1]])
+    assert len(prediction) == 2
+    assert prediction.paths == (tiny_planted.paths[0], tiny_planted.paths[1])
+    assert prediction.errors[0][0] == str(bad)
+    again = fitted.clone().fit(tiny_planted.train.concat(Samples(tiny_planted.train.table.head(1).with_columns(image=bad_column(bad)))))
+    assert [path for path, _ in again.skipped_] == [str(bad)]
+
+
+def bad_column(path: Path) -> object:
+    import polars as pl
+
+    return pl.lit(str(path))
+
+
+def test_every_knob_is_kept(kind: type[Detector], representations: dict[str, Representation]) -> None:
+    detector = kind.tiny(representations["random"])
+    assert set(detector.knobs) == set(knob_names(kind)), "every keyword is stored under its own name"
+
+
+def test_a_model_with_a_wrong_shape(fitted: Detector, tmp_path: Path) -> None:
+    from kizu import store
+
+    path = fitted.save(tmp_path / "m")
+    tensors, card = store.load(path)
+    for name, tensor in tensors.items():
+        if name.startswith("detector.") and tensor.ndim > 1:
+            wrong = {**tensors, name: tensor[..., :-1].contiguous()}
+            store.save(tmp_path / "wrong", wrong, card, overwrite=True)
+            with pytest.raises((ModelFileError, ShapeError)):
+                kizu.load(tmp_path / "wrong").predict(images(1))
+    missing = {name: tensor for name, tensor in tensors.items() if not name.startswith("detector.")}
+    store.save(tmp_path / "wrong", missing, card, overwrite=True)
+    with pytest.raises(ModelFileError, match="missing"):
+        kizu.load(tmp_path / "wrong")
+    store.save(tmp_path / "wrong", tensors, {**card, "knobs": {**card["knobs"], "colour": 1}}, overwrite=True)
+    with pytest.raises(ModelFileError, match="colour"):
+        kizu.load(tmp_path / "wrong")
+
+
+def test_numpy_images(fitted: Detector) -> None:
+    array = images(1).numpy()
+    assert np.allclose(fitted.predict(array).score, fitted.predict(images(1)).score)
+
+
+def test_representation_of_another_kind_still_fits(kind: type[Detector], tmp_path: Path) -> None:
+    """A vision transformer's tokens on their grid, saved and opened again."""
+    saved = save_representation(representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")
+    detector = kind.tiny(saved).fit(images(6))
+    assert torch.isfinite(detector.predict(images(1, seed=3)).score).all()

@@ -1,0 +1,120 @@
+"""The published tables: schema, the papers' own arithmetic, and numbers read off the papers by hand."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from kizu import papers, rooms
+from kizu.errors import UnknownName
+from kizu.papers._tables import SCHEMA, averages
+
+NAMES = ["adpretrain", "fewshot_contrastive", "recontrast", "spd"]
+METRICS = {"image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3"}
+PROTOCOLS = {"one_class", "two_class", "few_shot", "unified"}
+
+
+def one(frame: pl.DataFrame, **where: object) -> float:
+    for column, value in where.items():
+        frame = frame.filter(pl.col(column) == value)
+    assert frame.height == 1, frame
+    return float(frame["value"][0])
+
+
+def test_the_room_holds_the_four_papers() -> None:
+    assert rooms.names("papers") == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schema_and_plausibility(name: str) -> None:
+    frame = getattr(papers, name)()
+    assert frame.columns == ["paper", "source", *SCHEMA]
+    assert frame.height > 250
+    assert frame["value"].is_between(0, 100).all()
+    assert set(frame["metric"]) <= METRICS
+    assert set(frame["protocol"]) <= PROTOCOLS
+    for column in ("paper", "source", "table", "row", "metric", "value", "dataset", "protocol", "detector"):
+        assert frame[column].null_count() == 0, column
+    few = frame.filter(pl.col("protocol") == "few_shot")
+    assert few["shots"].null_count() == 0
+    keys = ["table", "row", "metric", "dataset", "category", "shots", "backbone", "weights"]
+    assert frame.select(keys).is_unique().all(), "one line per printed number"
+    assert frame["source"].str.contains("Table").all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_printed_averages_are_the_means_of_their_rows_or_carry_a_note(name: str) -> None:
+    table = averages(getattr(papers, name)())
+    two_digits = pl.when(pl.col("table").is_in(["A2"]) | (pl.lit(name) == "fewshot_contrastive")).then(0.0101).otherwise(0.0501)
+    wrong = table.filter((pl.col("printed") - pl.col("recomputed")).abs() > two_digits)
+    right = table.join(wrong, on=["table", "row", "metric", "dataset", "shots", "category"], how="anti", nulls_equal=True)
+    assert wrong.filter(~pl.col("note").fill_null("").str.contains("inconsistent in the paper")).is_empty(), wrong
+    assert right.filter(pl.col("note").fill_null("").str.contains("inconsistent")).is_empty()
+
+
+def test_how_many_averages_are_checked_and_how_many_papers_slip() -> None:
+    checked = {name: averages(getattr(papers, name)()) for name in NAMES}
+    assert {name: t.height for name, t in checked.items()} == {"recontrast": 27, "fewshot_contrastive": 26, "adpretrain": 0, "spd": 8}
+    slips = {n: t["note"].fill_null("").str.contains("inconsistent").sum() for n, t in checked.items()}
+    assert slips == {"recontrast": 3, "fewshot_contrastive": 10, "adpretrain": 0, "spd": 0}
+
+
+def test_recontrast_numbers() -> None:
+    table = papers.recontrast("table1")
+    screws = {row: one(table, row=row, category="screw") for row in ("PatchCore", "PaDiM", "RD4AD", "Ours")}
+    assert screws == {"PatchCore": 98.1, "PaDiM": 85.8, "RD4AD": 97.0, "Ours": 98.0}
+    assert one(papers.recontrast("A2"), category="screw", metric="aupro_0.3") == 98.50
+    assert papers.recontrast("A2").filter(pl.col("category") == "screw")["spread"].to_list() == [0.14, 0.02, 0.07]
+    assert one(papers.recontrast("2"), row="PatchCore", metric="aupro_0.3", category="mean") == 93.4
+
+
+def test_recontrast_tables_agree_with_each_other() -> None:
+    """Table 3 prints the averages of the twelve categories of Table A3; Table A2 (three seeds) averages close to Tables 1 and 2."""
+    parts = papers.recontrast("A3").group_by("metric").agg(pl.col("value").mean())
+    for metric, mean in parts.iter_rows():
+        assert one(papers.recontrast("3"), row="Ours", metric=metric) == pytest.approx(mean, abs=0.0501)
+    for metric, table in (("image_auroc", "1"), ("pixel_auroc", "2"), ("aupro_0.3", "2")):
+        single = one(papers.recontrast(table), row="Ours", metric=metric, category="mean")
+        assert one(papers.recontrast("A2"), metric=metric, category="mean") == pytest.approx(single, abs=0.15)
+
+
+def test_fewshot_numbers() -> None:
+    table = papers.fewshot_contrastive("2")
+    assert table.height == 6 * 9
+    assert one(table, row="Ours (w/o np)", dataset="magnetic_tile", shots=10) == 61.93
+    assert one(table, row="DeepSVDD", dataset="aitex", shots=50) == 80.07
+    lost = papers.fewshot_contrastive("1").filter((pl.col("row") == "Ours (w/ np)") & (pl.col("shots") == 2))
+    assert lost["category"].to_list() == ["mean"], "the row with a lost category holds its average only"
+
+
+def test_fewshot_tables_agree_with_each_other() -> None:
+    six = papers.fewshot_contrastive("6").filter(pl.col("row") == "Ours (w/o np)")
+    for dataset, value in six.select("dataset", "value").iter_rows():
+        assert one(papers.fewshot_contrastive("2"), row="Ours (w/o np)", dataset=dataset, shots=5) == value
+
+
+def test_spd_numbers_and_cross_check() -> None:
+    assert one(papers.spd("2"), row="SimSiam +SPD", metric="image_auroc", dataset="mvtec") == 88.0
+    assert one(papers.spd("6"), row="Sup. pre-train", metric="pixel_ap", dataset="visa") == 38.4
+    five, two = papers.spd("5"), papers.spd("2")
+    for metric in ("image_ap", "image_auroc", "pixel_ap", "pixel_auroc"):
+        for dataset in ("visa", "mvtec"):
+            same = {"metric": metric, "dataset": dataset}
+            assert one(five, row="+SPD (eta = 0.1)", **same) == one(two, row="SimSiam +SPD", **same)
+            assert one(five, row="SimSiam w/ Res50", **same) == one(two, row="SimSiam", **same)
+    for row, other in (("SimSiam", "SimSiam"), ("Supervised +SPD", "Sup. pre-train+SPD")):
+        mean = one(papers.spd("7"), row=row, category="mean", metric="image_auroc")
+        assert one(two, row=other, dataset="visa", metric="image_auroc") == pytest.approx(mean, abs=0.0501)
+
+
+def test_adpretrain_numbers() -> None:
+    table = papers.adpretrain("1")
+    assert table.height == 25 * 6 * 2 * 2
+    where = {"dataset": "mvtec", "backbone": "imagebind", "metric": "image_auroc"}
+    assert (one(table, row="PatchCore", **where), one(table, row="PatchCore†", **where)) == (98.5, 98.9)
+    assert one(papers.adpretrain("5"), row="FeatureNorm (ours)", dataset="visa", metric="aupro_0.3", shots=4) == 89.3
+
+
+def test_an_unknown_table_lists_those_held() -> None:
+    with pytest.raises(UnknownName, match=r"no table of recontrast named '99'.*A2"):
+        papers.recontrast("99")

@@ -1,0 +1,143 @@
+"""The experiment table: means, spreads, empty cells, published rows and charts."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from kizu import papers, reports
+from kizu.errors import DataError, UnknownName
+from kizu.reports import _svg
+
+
+def run(detector: str, category: str, seed: int, value: float | None, **changes: Any) -> dict[str, Any]:
+    made = {"representation": "wide_resnet50_2", "detector": detector, "dataset": "mvtec", "category": category, "protocol": "one_class"}
+    return {**made, "shots": None, "seed": seed, "weights": "imagenet", "image_auroc": value, **changes}
+
+
+RUNS = [
+    *(run("patchcore", "screw", seed, value) for seed, value in enumerate((0.96, 0.97, 0.99))),
+    *(run("patchcore", "tile", seed, value) for seed, value in enumerate((0.98, 0.99, 1.0))),
+    run("padim", "screw", 0, 0.85),
+    run("padim", "tile", 0, None),
+]
+
+
+def cells(text: str, start: str) -> list[str]:
+    line = next(line for line in text.splitlines() if start in line)
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_mean_spread_and_empty_cells() -> None:
+    text = reports.table(pl.DataFrame(RUNS))
+    row = cells(text, "| patchcore |")
+    spread = 100 * statistics.stdev([0.96, 0.97, 0.99])
+    assert row[-3] == f"97.3 ± {spread:.1f} (3)"
+    means = [(a + b) / 2 for a, b in ((0.96, 0.98), (0.97, 0.99), (0.99, 1.0))]
+    assert row[-1] == f"{100 * statistics.mean(means):.1f} ± {100 * statistics.stdev(means):.1f} (3)"
+    assert cells(text, "| padim |")[-3:] == ["85.0", "", ""], "not run: empty, and no mean over what is not complete"
+
+
+def test_reads_csv_and_writes_files(tmp_path: Path) -> None:
+    pl.DataFrame(RUNS).write_csv(tmp_path / "runs.csv")
+    text = reports.table(tmp_path / "runs.csv", out=tmp_path / "t.md", plot=tmp_path / "t.png", published=papers.recontrast("A2"))
+    assert (tmp_path / "t.md").read_text("utf-8") == text
+    with Image.open(tmp_path / "t.png") as picture:
+        assert picture.width > 800
+    assert text.startswith("image_auroc")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs.csv", "t.md", "t.png"]
+
+
+def test_published_rows_say_why_they_are_not_comparable() -> None:
+    text = reports.table(pl.DataFrame([*RUNS, run("recontrast", "screw", 0, 0.97)]), published=papers.recontrast("1"))
+    assert "Published, not comparable:" in text
+    assert cells(text, "| Ours (wide_resnet50_2) |")[-2] == "best step chosen on the test set"
+    assert cells(text, "| PatchCore |")[-2] == "weights not stated by the paper"
+    assert cells(text, "| PatchCore |")[1:3] == ["98.1", "98.7"]
+    assert cells(text, "| DRAEM |")[-2].startswith("detector: draem; here: padim, patchcore, recontrast")
+    assert "NeurIPS 2023, Table 1" in cells(text, "| PaDiM |")[-1]
+
+
+def test_a_published_row_under_the_same_conditions_is_comparable() -> None:
+    spread = papers.recontrast("A2")
+    ours = [run("recontrast", "screw", 0, 0.97)]
+    assert "Published, under the same" in reports.table(pl.DataFrame(ours), published=spread)
+    for change, reason in (
+        ({"protocol": "unified"}, "protocol: one_class; here: unified"),
+        ({"shots": 10}, "shots: all good images; here: 10"),
+        ({"weights": "dino"}, "weights: imagenet; here: dino"),
+        ({"weights": None}, "weights not stated by these results"),
+        ({"representation": "resnet18"}, "backbone: wide_resnet50_2; here: resnet18"),
+    ):
+        text = reports.table(pl.DataFrame([run("recontrast", "screw", 0, 0.97, **change)]), published=spread)
+        assert f"| {reason} |" in text, text
+        assert "Published, under" not in text
+
+
+def test_no_category_means_one_column() -> None:
+    ours = [
+        run("gaussian", "", 0, 0.6, dataset="magnetic_tile", shots=10, protocol="few_shot", representation="resnet18") | {"category": None}
+    ]
+    text = reports.table(pl.DataFrame(ours, schema_overrides={"category": pl.String}), published=papers.fewshot_contrastive("2"))
+    assert "mean |" not in text.splitlines()[2]
+    assert cells(text, "| DeepSVDD (resnet18) |")[1] == "54.8"
+
+
+def test_errors_teach() -> None:
+    frame = pl.DataFrame(RUNS)
+    with pytest.raises(UnknownName, match="image_auroc"):
+        reports.table(frame, metric="image_aurocc")
+    with pytest.raises(DataError, match="lack the columns"):
+        reports.table(frame.drop("seed"))
+    with pytest.raises(DataError, match="twice with one seed"):
+        reports.table(pl.concat([frame, frame]))
+    with pytest.raises(DataError, match="not percent"):
+        reports.table(frame.with_columns(pl.col("image_auroc") * 100))
+
+
+def test_names_do_not_break_the_table() -> None:
+    text = reports.table(pl.DataFrame([run("a|b\nc", "screw", 0, 0.5)]))
+    assert "a\\|b c" in text
+
+
+def test_histogram_counts_every_score() -> None:
+    """The areas of the bars add up to the number of scores."""
+    rng = np.random.default_rng(0)
+    above, below = rng.normal(2, 1, 300), rng.normal(4, 1, 200)
+    chart = str(_svg.histogram(list(above), list(below), ("good", "flawed"), 3.0))
+    heights = {
+        kind: sum(float(part.split('height="')[1].split('"')[0]) for part in chart.split(f'<rect class="{kind}"')[1:])
+        for kind in ("good", "flawed")
+    }
+    assert heights["good"] / heights["flawed"] == pytest.approx(1.5, rel=0.02)
+    assert "threshold 3" in chart
+    assert _svg.histogram([], [], ("a", "b"), None) == ""
+    assert "<rect" in _svg.histogram([1.0], [], ("a", "b"), None)
+    assert "log scale" in _svg.histogram([1.0] * 9 + [500.0], [900.0], ("a", "b"), 2.0)
+    assert "<rect" in _svg.histogram([1.0] * 9 + [500.0], [900.0], ("a", "b"), -1.0)
+    assert "<rect" in _svg.histogram([float("nan"), 1.0, float("inf")], [2.0], ("a", "b"), 0.0)
+
+
+def test_thinned_line_stays_within_its_tolerance() -> None:
+    rng = np.random.default_rng(1)
+    xs = np.sort(rng.random(4000)) * 200
+    ys = np.cumsum(rng.random(4000)) / 20
+    path = list(zip(xs.tolist(), ys.tolist(), strict=True))
+    short = _svg.thin(path, 0.15)
+    assert len(short) < len(path) / 3
+    back = np.interp(xs, [x for x, _ in short], [y for _, y in short])
+    assert np.abs(back - ys).max() < 0.6
+    assert short[0] == path[0]
+    assert short[-1] == path[-1]
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert _svg.ticks(0, 10, 5) == [0, 2, 4, 6, 8, 10]
+    assert _svg.ticks(0.13, 0.41, 3) == [0.2, 0.3, 0.4]
+    assert _svg.ticks(5, 5) == [5]

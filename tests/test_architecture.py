@@ -1,0 +1,135 @@
+"""The house rules, checked on the syntax tree: rooms import lower levels only, members of a room never import each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kizu
+
+SOURCE = Path(kizu.__file__).parent
+LEVELS = {
+    "__init__": 0, "types": 0, "errors": 0, "checks": 0, "rooms": 0, "store": 0, "images": 0,
+    "datasets": 1, "views": 1, "nn": 1, "losses": 1, "neighbours": 1, "maps": 1, "calibration": 1, "metrics": 1,
+    "representations": 2, "training": 2,
+    "pretraining": 3, "adaptation": 3, "detectors": 3,
+    "protocols": 4, "papers": 4,
+    "reports": 5,
+    "apps": 6,
+}  # fmt: skip
+TORCH_FREE = ("reports", "papers", "images", "errors", "checks", "rooms")
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Full dotted names of what a module imports, at any depth; names under TYPE_CHECKING too: a type is a dependency."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def complaints(module: str, tree: ast.AST) -> list[str]:
+    """What a module (dotted, without "kizu.") may not import."""
+    room, _, member = module.partition(".")
+    said = []
+    for name in imports(tree):
+        if not name.startswith("kizu."):
+            continue
+        other, _, rest = name.removeprefix("kizu.").partition(".")
+        if other not in LEVELS:
+            continue
+        target = rest.partition(".")[0]
+        if other == room:
+            inside_machinery = target.startswith("_") or not rest or member in ("", "__init__")
+            is_member = (SOURCE / room / f"{target}.py").exists() or (SOURCE / room / target).is_dir()
+            if is_member and not inside_machinery and room not in ("apps", "nn", "neighbours") and not member.startswith("_"):
+                said.append(f"{module} imports its sibling {name}")
+        elif LEVELS[other] > LEVELS[room]:
+            said.append(f"{module} (level {LEVELS[room]}) imports upward: {name} (level {LEVELS[other]})")
+        elif LEVELS[other] == LEVELS[room] != 0:
+            said.append(f"{module} imports sideways: {name}")
+    return said
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") or "__init__"
+
+
+LAZY = {"__init__"}
+"""kizu/__init__ is the door: it imports any room, inside functions only."""
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_go_down(path: Path) -> None:
+    module = dotted(path)
+    if module in LAZY:
+        return
+    assert module.partition(".")[0] in LEVELS, f"{module} is in no room of the design"
+    assert not complaints(module, ast.parse(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("detectors.padim", "from kizu.detectors.patchcore import PatchCore"),
+        ("metrics.auroc", "from kizu.maps import upsample"),
+        ("datasets.folder", "import kizu.detectors._base"),
+        ("store", "from kizu.metrics import auroc"),
+        ("reports.html", "from kizu.apps import cli"),
+    ],
+)
+def test_a_planted_import_is_caught(module: str, line: str) -> None:
+    assert complaints(module, ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("detectors.padim", "from kizu.detectors._base import Detector"),
+        ("detectors.padim", "from kizu.representations._open import representation"),
+        ("apps.cli", "from kizu.apps import _commands"),
+        ("detectors._files", "from kizu import store"),
+    ],
+)
+def test_a_fair_import_passes(module: str, line: str) -> None:
+    assert not complaints(module, ast.parse(line))
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if dotted(p).partition(".")[0] in TORCH_FREE], ids=dotted)
+def test_no_torch_where_none_belongs(path: Path) -> None:
+    assert not [name for name in imports(ast.parse(path.read_text("utf-8"))) if name.partition(".")[0] in ("torch", "timm", "torchvision")]
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_size_and_habits(path: Path) -> None:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 300, "a file has at most 300 lines"
+    assert ast.get_docstring(tree), "a module says what it is"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (own[-1].end_lineno or 0) - own[0].lineno + 1 if own else 0
+            assert lines <= 40, f"{node.name} has {lines} lines; a function has at most 40"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "a bare except hides errors"
+    assert not {name.partition(".")[0] for name in imports(tree)} & {"pickle", "dill", "joblib", "cloudpickle"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_public_things_are_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    machinery = path.name.startswith("_") and path.name != "__init__.py"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not machinery:
+            assert ast.get_docstring(node), f"{node.name} has no docstring"

@@ -1,0 +1,211 @@
+"""Nearest neighbours against float64 distances by direct difference, level by level."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from kizu.errors import MissingExtra, NotFinite, ShapeError, UsageError
+from kizu.neighbours import NearestNeighbours, _index, nearest
+
+SIZE = 288
+
+
+def _brute(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Direct differences in float64; a stable sort puts the smallest index first among equals."""
+    rows = [(bank.double() - query.double()).square().sum(1) for query in queries]
+    values, index = torch.stack(rows).sort(dim=1, stable=True)
+    return values[:, :k].sqrt(), index[:, :k]
+
+
+def _made() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """name -> (queries, bank)."""
+    make = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=make)
+
+    steep, slow = torch.arange(1, SIZE + 1) ** -1.5, torch.arange(1, SIZE + 1) ** -0.3
+    centres = normal(30, SIZE)
+    which = torch.randint(0, 30, (700,), generator=make)
+    clusters = centres[which] + 0.2 * normal(700, SIZE)
+    grid = torch.randint(0, 3, (700, SIZE), generator=make).float()
+    grid[:, 5:] = 0.0
+    twins = torch.cat([normal(300, SIZE), normal(50, SIZE)]).repeat(2, 1)
+    return {
+        "steep": (normal(70, SIZE) * steep, normal(700, SIZE) * steep),
+        "slow": (normal(70, SIZE) * slow, normal(700, SIZE) * slow),
+        "clusters": (centres[:30] + 0.3 * normal(30, SIZE), clusters),
+        "far queries": (50 + normal(40, SIZE), normal(700, SIZE) * steep),
+        "own rows": (clusters[100:160], clusters),
+        "grid": (grid[:60], grid[60:]),
+        "half way": ((grid[:60] + grid[60:120]) / 2, grid),
+        "twins": (twins[:60] + 0.01, twins),
+        "identical": (normal(20, SIZE), torch.full((500, SIZE), 0.3)),
+        "far from zero": (1000 + 0.01 * normal(40, SIZE), 1000 + 0.01 * normal(700, SIZE)),
+        "huge": (1e30 * normal(40, SIZE), 1e30 * normal(700, SIZE)),
+        "tiny": (1e-25 * normal(40, SIZE), 1e-25 * normal(700, SIZE)),
+        "vast queries": (1e25 * normal(20, SIZE), normal(700, SIZE)),
+        "one wide": (normal(50, 1), normal(700, 1)),
+        "float64": (normal(40, SIZE).double() * steep, normal(700, SIZE).double() * steep),
+        "half": ((normal(40, SIZE) * steep).half(), (normal(700, SIZE) * steep).half()),
+        "bfloat16": ((normal(40, SIZE) * steep).bfloat16(), (normal(700, SIZE) * steep).bfloat16()),
+    }
+
+
+MADE = _made()
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """Both kinds of product, whatever this processor prefers."""
+    monkeypatch.setattr(_index, "product_type", lambda device: request.param)
+    return request.param
+
+
+def _same(got: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
+    distances, index = _brute(queries, bank, k)
+    assert got[1].dtype == torch.int64
+    assert torch.equal(got[1], index)
+    torch.testing.assert_close(got[0].double(), distances, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_true_nearest_from_every_level(name: str, product: torch.dtype) -> None:
+    queries, bank = MADE[name]
+    index = NearestNeighbours(bank)
+    for first in range(len(index._bases) + 1):
+        index._first = first
+        for k in (1, 3):
+            _same(index.query(queries, k), queries, bank, k)
+
+
+@pytest.mark.parametrize("name", ["steep", "slow", "grid", "twins"])
+def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_index, "BANK_ROWS", 192)
+    monkeypatch.setattr(_index, "STRIPE", 128)
+    monkeypatch.setattr(_index, "QUERIES", 25)
+    queries, bank = MADE[name]
+    for k in (1, 2, 3):
+        _same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
+
+
+def test_many_neighbours_and_small_banks() -> None:
+    queries, bank = MADE["slow"]
+    for rows, k in ((700, 700), (700, 40), (5, 5), (1, 1), (63, 1), (64, 1), (65, 1)):
+        _same(nearest(queries[:20], bank[:rows], k), queries[:20], bank[:rows], k)
+
+
+def test_a_steep_bank_is_answered_by_the_first_level_and_a_flat_one_is_not() -> None:
+    assert NearestNeighbours(MADE["steep"][1])._first == 0
+    make = torch.Generator().manual_seed(1)
+    assert NearestNeighbours(torch.randn(3000, SIZE, generator=make))._first == 2
+
+
+def test_narrow_levels_leave_few_rows_and_their_bounds_hold(product: torch.dtype) -> None:
+    queries, bank = MADE["steep"]
+    index = NearestNeighbours(bank)
+    distance, row = _brute(queries, bank, 1)
+    for number in range(3):
+        level = index._level(number)
+        side, lost, error = level.queries(index._frame.shift(queries))
+        bounds, _ = _index._bounds(level, side, 0, len(level.columns))
+        limits = level.limits(distance[:, 0].float(), lost, error)
+        kept = (bounds.reshape(-1, len(queries)) <= limits).T
+        assert kept.gather(1, row).all(), "no bound may lose the nearest row"
+        assert float(kept.sum()) < 3 * len(queries) * (12 if number == 0 else 1)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_rounded_products_do_not_change_the_answer(precision: str, product: torch.dtype) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        for name in ("steep", "slow"):
+            _same(nearest(*MADE[name], 2), *MADE[name], 2)
+            _same(NearestNeighbours(MADE[name][1]).query(MADE[name][0]), *MADE[name], 1)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_autocast_gradients_and_layout_do_not_matter() -> None:
+    queries, bank = MADE["slow"]
+    leaf = queries.clone().requires_grad_()
+    strided = torch.empty(SIZE, len(bank)).T.copy_(bank)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        distances, index = nearest(leaf, strided)
+    _same((distances, index), queries, bank, 1)
+    assert not distances.requires_grad
+    assert not distances.is_inference()
+    _same(nearest(queries.numpy(), bank.numpy()), queries, bank, 1)
+
+
+def test_batches_equal_single_queries_and_no_queries_are_fine() -> None:
+    queries, bank = MADE["clusters"]
+    index = NearestNeighbours(bank)
+    together = index.query(queries, 2)
+    for number in range(5):
+        alone = index.query(queries[number : number + 1], 2)
+        assert torch.equal(alone[1][0], together[1][number])
+        torch.testing.assert_close(alone[0][0], together[0][number], rtol=1e-6, atol=0.0)
+    assert index.query(queries[:0], 2)[0].shape == (0, 2)
+
+
+def test_state_is_the_bank_and_brings_the_same_answers() -> None:
+    queries, bank = MADE["steep"]
+    index = NearestNeighbours(bank)
+    state = index.state()
+    assert list(state) == ["bank"]
+    again = NearestNeighbours.from_state({"bank": state["bank"].clone()})
+    assert all(torch.equal(a, b) for a, b in zip(index.query(queries, 3), again.query(queries, 3), strict=True))
+
+
+def test_faiss_gives_euclidean_distances() -> None:
+    pytest.importorskip("faiss")
+    queries, bank = MADE["slow"]
+    distances, index = nearest(queries, bank, 3, backend="faiss")
+    expected, rows = _brute(queries, bank, 3)
+    assert torch.equal(index, rows)
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-4, atol=0.0)
+
+
+def test_faiss_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> ModuleType:
+        if name == "faiss":
+            raise ModuleNotFoundError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(MissingExtra, match=r"kizu\[faiss\]"):
+        nearest(*MADE["slow"], backend="faiss")
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_misuse_is_refused(backend: Any) -> None:
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    queries, bank = torch.randn(4, 3), torch.randn(9, 3)
+    for k in (0, 10, True, 1.0):
+        with pytest.raises(UsageError, match="from 1 to the 9 rows"):
+            nearest(queries, bank, k, backend=backend)
+    with pytest.raises(ShapeError, match=r"\(Q, 3\)"):
+        nearest(torch.randn(4, 2), bank, backend=backend)
+    with pytest.raises(ShapeError, match=r"\(N, D\)"):
+        nearest(queries, torch.randn(9), backend=backend)
+    with pytest.raises(UsageError, match="no rows"):
+        nearest(queries, bank[:0], backend=backend)
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(NotFinite, match="queries holds"):
+            nearest(torch.full((4, 3), bad), bank, backend=backend)
+        with pytest.raises(NotFinite, match="bank holds"):
+            nearest(queries, torch.full((9, 3), bad), backend=backend)
+    with pytest.raises(UsageError, match="'torch' or 'faiss'"):
+        nearest(queries, bank, backend="hnsw")  # type: ignore[arg-type]

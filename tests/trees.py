@@ -1,0 +1,128 @@
+"""Tiny data sets on disk, one builder per layout; every picture is drawn from a seed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (12, 16)
+"""Height and width of every picture, unless said otherwise."""
+
+
+def picture(path: Path, seed: int = 0, *, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
+    """Write one smooth noisy picture; format by suffix."""
+    rng = np.random.default_rng(seed)
+    base = np.linspace(40, 200, size[1])[None, :, None] + rng.normal(0, 12, (*size, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(base.clip(0, 255).astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+def mask(path: Path, *, size: tuple[int, int] = SIZE, value: int = 255, box: tuple[int, int, int, int] = (2, 3, 6, 9)) -> Path:
+    """Write one mask: `value` in rows box[0]:box[2], columns box[1]:box[3], 0 elsewhere."""
+    values = np.zeros(size, np.uint8)
+    values[box[0] : box[2], box[1] : box[3]] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    return path
+
+
+def mvtec_category(folder: Path, *, seed: int = 0) -> None:
+    """4 train, 2 good, 2 scratch, 1 dent."""
+    for index in range(4):
+        picture(folder / "train" / "good" / f"{index:03}.png", seed + index)
+    for index in range(2):
+        picture(folder / "test" / "good" / f"{index:03}.png", seed + 10 + index)
+        picture(folder / "test" / "scratch" / f"{index:03}.png", seed + 20 + index)
+        mask(folder / "ground_truth" / "scratch" / f"{index:03}_mask.png")
+    picture(folder / "test" / "dent" / "000.png", seed + 30)
+    mask(folder / "ground_truth" / "dent" / "000_mask.png", box=(0, 0, 2, 2))
+
+
+def mvtec(root: Path) -> None:
+    mvtec_category(root / "bottle")
+    mvtec_category(root / "gear", seed=100)
+    (root / "notes").mkdir()
+
+
+def visa(root: Path) -> None:
+    """Two products as downloaded, with the list 1cls in split_csv/: 3 train, 1 good, 2 anomalous each; rows shuffled, masks 0..3."""
+    rows: list[Sequence[object]] = []
+    for number, name in enumerate(("candle", "pcb1")):
+        data = root / name / "Data"
+        for index in range(4):
+            picture(data / "Images" / "Normal" / f"{index:04}.JPG", 100 * number + index)
+            rows.append((name, "train" if index else "test", "normal", f"{name}/Data/Images/Normal/{index:04}.JPG", ""))
+        for index in range(2):
+            picture(data / "Images" / "Anomaly" / f"{index:03}.JPG", 100 * number + 50 + index)
+            mask(data / "Masks" / "Anomaly" / f"{index:03}.png", value=index + 1)
+            rows.append(
+                (name, "test", "anomaly", f"{name}/Data/Images/Anomaly/{index:03}.JPG", f"{name}/Data/Masks/Anomaly/{index:03}.png")
+            )
+    write_csv(root / "split_csv" / "1cls.csv", [("object", "split", "label", "image", "mask"), *rows[::-1]])
+
+
+def visa_prepared(root: Path) -> None:
+    """One product as the authors' script lays it out, one class."""
+    folder = root / "1cls" / "candle"
+    for index in range(3):
+        picture(folder / "train" / "good" / f"{index:04}.JPG", index)
+    picture(folder / "test" / "good" / "0100.JPG", 10)
+    picture(folder / "test" / "bad" / "000.JPG", 20)
+    mask(folder / "ground_truth" / "bad" / "000.png")
+
+
+def magnetic_tile(root: Path) -> None:
+    """Two tiles of MT_Free (frames 10-12 and 500), one of MT_Crack (frame 501), one MT_Uneven whose mask is known to be empty."""
+    frames = {
+        "Free": ("exp1_num_10", "exp2_num_11", "exp3_num_12", "exp1_num_500"),
+        "Crack": ("exp2_num_501",),
+        "Uneven": ("exp3_num_45042",),
+    }
+    for number, (kind, names) in enumerate(frames.items()):
+        for index, name in enumerate(names):
+            picture(root / f"MT_{kind}" / "Imgs" / f"{name}.jpg", 10 * number + index, mode="L")
+            mask(root / f"MT_{kind}" / "Imgs" / f"{name}.png", value=176 if kind == "Crack" else 0)
+
+
+def ksdd(root: Path) -> None:
+    """Items 1..4 with 3 pictures each; Part2 of each item is defective."""
+    for item in range(1, 5):
+        for part in range(3):
+            picture(root / f"kos{item:02}" / f"Part{part}.jpg", 10 * item + part, mode="L")
+            mask(root / f"kos{item:02}" / f"Part{part}_label.bmp", value=255 if part == 2 else 0)
+
+
+def folder(root: Path) -> None:
+    """good/ with 3 images and scratch/ with 2, without masks."""
+    for index in range(3):
+        picture(root / "good" / f"g{index}.png", index)
+    for index in range(2):
+        picture(root / "scratch" / f"s{index}.png", 10 + index)
+
+
+def nothing(root: Path) -> None:
+    """For data sets that make their own files: the folder is not even there."""
+    root.rmdir()
+
+
+TREES: dict[str, Callable[[Path], None]] = {
+    "folder": folder,
+    "mvtec": mvtec,
+    "visa": visa,
+    "magnetic_tile": magnetic_tile,
+    "ksdd": ksdd,
+    "planted": nothing,
+}
+"""Data set -> what builds a tiny one in an empty folder."""
