@@ -38,7 +38,9 @@ def no_network() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_planted(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """One product at 64 pixels: 24 good to learn from, 12 good and 12 flawed to test on."""
-    return planted(tmp_path_factory.mktemp("planted") / "data", products="capsule", train=24, test_good=12, test_defective=12, size=64, seed=3)
+    return planted(
+        tmp_path_factory.mktemp("planted") / "data", products="capsule", train=24, test_good=12, test_defective=12, size=64, seed=3
+    )
 
 
 @pytest.fixture(scope="session")

@@ -271,6 +271,22 @@ def test_large_jpegs_are_decoded_small(tmp_path: Path) -> None:
     np.testing.assert_array_equal(small, open_image(path, size=(40, 60)))
 
 
+@pytest.mark.parametrize(("orientation", "decoded"), [(1, (200, 400)), (6, (200, 400))])
+def test_turned_jpegs_are_not_decoded_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, decoded: tuple[int, int]
+) -> None:
+    """Upright 400 x 800 (width x height) for 50 x 100 (height x width): a half is the least that keeps twice the width."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((800, 400) if orientation == 1 else (400, 800), np.uint8)
+    path = save(tmp_path / "a.jpg", stored, exif=exif)
+    seen: list[tuple[int, int]] = []
+    resized = images._resized
+    monkeypatch.setattr(images, "_resized", lambda picture, size: (seen.append(picture.size), resized(picture, size))[1])
+    assert open_image(path, size=(50, 100)).shape == (50, 100, 3)
+    assert seen == [decoded]
+
+
 def test_resize_is_antialiased_and_bilinear() -> None:
     stripes = rgb(np.tile(np.array([0, 200], np.uint8), (8, 32)))
     np.testing.assert_allclose(resize_image(stripes, (4, 8))[:, 1:-1], 100, atol=1)  # without the filter: 0 or 200

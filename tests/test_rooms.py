@@ -32,7 +32,7 @@ def test_unknown_names_teach() -> None:
         rooms.names("kitchen")
     with pytest.raises(AttributeError, match="there are: "):
         kizu.detectors.nothing  # noqa: B018
-    with pytest.raises(UnknownKnob, match="Did you mean 'coreset_fraction'"):
+    with pytest.raises(UnknownKnob, match="Did you mean 'coreset'"):
         kizu.detector("patchcore", "random/resnet18", coreset_fracton=0.1)
     with pytest.raises(UnknownKnob, match="dataset folder"):
         kizu.dataset("folder", ".", colour="red")

@@ -53,9 +53,13 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, name: str, monkeypatch
 
 
 def test_an_interrupted_folder_is_not_left(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), store.replacing_folder(tmp_path / "run") as folder:
-        (folder / "half").write_text("x")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with store.replacing_folder(tmp_path / "run") as folder:
+            (folder / "half").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 

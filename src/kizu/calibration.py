@@ -85,7 +85,9 @@ def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
     if not empty and not len(array):
         raise TooFewImages("Calibration needs at least one normal image that the detector was not fitted on.")
     if not np.isfinite(array).all():
-        raise NotFinite(f"{name} holds NaN or infinity at {np.flatnonzero(~np.isfinite(array))[:5].tolist()}: the detector's scores are broken.")
+        raise NotFinite(
+            f"{name} holds NaN or infinity at {np.flatnonzero(~np.isfinite(array))[:5].tolist()}: the detector's scores are broken."
+        )
     return array
 
 

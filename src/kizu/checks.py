@@ -37,7 +37,9 @@ def bind_shape(name: str, shape: tuple[int, ...], pattern: str, bound: dict[str,
             continue
         known, owner = bound.setdefault(part, (size, name))
         if known != size:
-            raise ShapeError(f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {part} is {size} here but {known} in {owner}.")
+            raise ShapeError(
+                f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {part} is {size} here but {known} in {owner}."
+            )
 
 
 def check_shapes(**patterns: str) -> Callable[[F], F]:
@@ -67,4 +69,11 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
 def _shape_of(name: str, value: Any) -> tuple[int, ...]:
     if hasattr(value, "shape"):
         return tuple(value.shape)
-    raise ShapeError(f"{name} must be an array or a tensor, got {type(value).__name__}.")
+    if isinstance(value, list | tuple):
+        import numpy
+
+        try:
+            return tuple(numpy.shape(value))
+        except ValueError as error:
+            raise ShapeError(f"{name} is a list whose parts have different lengths; an array was expected.") from error
+    raise ShapeError(f"{name} must be an array, a tensor or a list of numbers, got {type(value).__name__}.")

@@ -1,22 +1,22 @@
 """The error tree. Every message says what was received, what was expected and what to do.
 
-    KizuError
-    |-- UsageError (ValueError)      a call or a command that cannot be meant
-    |   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
-    |   |-- UnknownKnob              a keyword that the class does not have; names the nearest
-    |   |-- ShapeError               an array of the wrong shape
-    |   `-- OutputExists             the output is there already and nobody said to replace it
-    |-- DataError                    what lies on disk is not what was promised
-    |   |-- ImageError               one image file that cannot be used; carries its path
-    |   |-- MaskError                a mask that is missing, superfluous or does not match its image
-    |   |-- LayoutError              a folder that is not laid out as its dataset says
-    |   `-- EmptyData                nothing to work on: no images, or no good images
-    |-- ModelFileError               a saved model or representation that is damaged, foreign or unsafe
-    |-- WeightsUnavailable           weights that are neither on this machine nor to be had
-    |-- NotFitted                    predict or save before fit
-    |-- NotFinite (ArithmeticError)  NaN or infinity where numbers were promised
-    |-- TooFewImages                 a promise that this many images cannot back
-    `-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
+KizuError
+|-- UsageError (ValueError)      a call or a command that cannot be meant
+|   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
+|   |-- UnknownKnob              a keyword that the class does not have; names the nearest
+|   |-- ShapeError               an array of the wrong shape
+|   `-- OutputExists             the output is there already and nobody said to replace it
+|-- DataError                    what lies on disk is not what was promised
+|   |-- ImageError               one image file that cannot be used; carries its path
+|   |-- MaskError                a mask that is missing, superfluous or does not match its image
+|   |-- LayoutError              a folder that is not laid out as its dataset says
+|   `-- EmptyData                nothing to work on: no images, or no good images
+|-- ModelFileError               a saved model or representation that is damaged, foreign or unsafe
+|-- WeightsUnavailable           weights that are neither on this machine nor to be had
+|-- NotFitted                    predict or save before fit
+|-- NotFinite (ArithmeticError)  NaN or infinity where numbers were promised
+|-- TooFewImages                 a promise that this many images cannot back
+`-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
 """
 
 from __future__ import annotations

@@ -85,7 +85,9 @@ def load_card(path: Path | str) -> dict[str, Any]:
     if not isinstance(card, dict) or "kizu_format" not in card:
         raise ModelFileError(f"{path}: card.json is not one of kizu's (it has no kizu_format).")
     if card["kizu_format"] != FORMAT:
-        raise ModelFileError(f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or save the model again.")
+        raise ModelFileError(
+            f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or save the model again."
+        )
     return card
 
 
@@ -216,7 +218,9 @@ def _check_header(path: Path, size: int, read: Any) -> None:
     start = read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
     if length is None or length > min(MAX_HEADER, max(size - 8, 0)):
-        raise ModelFileError(f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged or hostile: refused.")
+        raise ModelFileError(
+            f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged or hostile: refused."
+        )
 
 
 def _flush(path: Path) -> None:

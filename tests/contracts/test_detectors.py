@@ -41,7 +41,9 @@ def kind(request: pytest.FixtureRequest) -> type[Detector]:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def fitted(request: pytest.FixtureRequest, kind: type[Detector], representations: dict[str, Representation], tiny_planted: Samples) -> Detector:
+def fitted(
+    request: pytest.FixtureRequest, kind: type[Detector], representations: dict[str, Representation], tiny_planted: Samples
+) -> Detector:
     net = representations[request.param]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     detector = kind.tiny(net)
@@ -128,7 +130,7 @@ def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted
 
 def test_misuse_teaches(fitted: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
     fresh = fitted.clone()
-    with pytest.raises(NotFitted, match="call .fit"):
+    with pytest.raises(NotFitted, match=r"call \.fit"):
         fresh.predict(images(1))
     with pytest.raises(NotFitted):
         fresh.save(tmp_path / "m")

@@ -48,7 +48,9 @@ def fit(
     model.save(out, overwrite=overwrite)
     screen.say(f"Wrote {out}. {promise(model)}")
     screen.unreadable(model.skipped_)
-    screen.result({"model": str(out), "images": model.images_seen_, "calibration": calibration_facts(model), "skipped": _errors(model.skipped_)})
+    screen.result(
+        {"model": str(out), "images": model.images_seen_, "calibration": calibration_facts(model), "skipped": _errors(model.skipped_)}
+    )
     return 1 if model.skipped_ else 0
 
 
@@ -74,13 +76,24 @@ def evaluate(model: Path, data: Path, out: Path, dataset: str, category: str | N
 
 
 def evaluate_and_report(
-    detector: Detector, test: Samples, out: Path, screen: Screen, *, name: str, dataset: str, category: str, overwrite: bool, notes: list[str] | None = None
+    detector: Detector,
+    test: Samples,
+    out: Path,
+    screen: Screen,
+    *,
+    name: str,
+    dataset: str,
+    category: str,
+    overwrite: bool,
+    notes: list[str] | None = None,
 ) -> int:
     """Run folder, report and the few numbers that a terminal shows."""
     from kizu.protocols._run import Run, evaluate
     from kizu.reports.html import html
 
-    run = Run(name, dataset=dataset, category=category, command=screen.command, notes=list(notes or []), counts={"train": detector.images_seen_})
+    run = Run(
+        name, dataset=dataset, category=category, command=screen.command, notes=list(notes or []), counts={"train": detector.images_seen_}
+    )
     with screen.progress(len(test)) as progress:
         metrics = evaluate(detector, test, out, run, overwrite=overwrite, progress=progress)
     report = html(out)
@@ -92,28 +105,16 @@ def evaluate_and_report(
     return 1 if run.errors else 0
 
 
-def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
-    """`kizu bench`."""
-    from kizu.protocols._experiment import read_experiment, run_experiment
-    from kizu.reports.table import table
-
-    screen = Screen(as_json)
-    plan = read_experiment(experiment)
-    with screen.steps() as say:
-        done = run_experiment(plan, out, data_root, say)
-    written = table(out)
-    screen.say(f"{done} cells; tables: {written}")
-    screen.result({"cells": done, "table": str(written)})
-    return 0
-
-
 def list_room(room: str, as_json: bool) -> int:
     """`kizu list`."""
     screen = Screen(as_json)
     rows = [{"name": name, "summary": rooms.summary(room, name)} for name in rooms.names(room)]
     if room == "representations":
         rows += [
-            {"name": "timm/ARCHITECTURE.TAG@LEVELS", "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3"},
+            {
+                "name": "timm/ARCHITECTURE.TAG@LEVELS",
+                "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3",
+            },
             {"name": "random/ARCHITECTURE@LEVELS", "summary": "the same networks with random weights, by seed"},
             {"name": "PATH", "summary": "a representation that kizu saved"},
         ]
@@ -147,7 +148,9 @@ def training(samples: Samples) -> Samples:
     """The good images of the training split, or all good images where there is no split."""
     good = samples.train.normal if len(samples.train) else samples.normal
     if not len(good):
-        raise EmptyData(f"There are no good images among these {len(samples)}: put good parts into a folder of their own, or into one called good/.")
+        raise EmptyData(
+            f"There are no good images among these {len(samples)}: put good parts into a folder of their own, or into one called good/."
+        )
     return good
 
 

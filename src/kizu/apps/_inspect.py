@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 RESULTS = "results.jsonl"
 
 
-def inspect_images(
-    detector: Detector, paths: list[Path], out: Path, *, panels: bool, overwrite: bool, resume: bool, screen: Screen
-) -> int:
+def inspect_images(detector: Detector, paths: list[Path], out: Path, *, panels: bool, overwrite: bool, resume: bool, screen: Screen) -> int:
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
     An image that cannot be read costs its own line, with the reason under "error". Interrupted, what was looked at stays, and
@@ -38,7 +36,7 @@ def inspect_images(
         number, at = len(done), 0
         for chunk in _chunks(left, detector.batch_size):
             errors: list[tuple[str, str]] = []
-            rows = dict.fromkeys((str(path) for path in chunk), {})
+            rows: dict[str, dict[str, Any]] = dict.fromkeys((str(path) for path in chunk), {})
             for part in detector.predict_batches(chunk, errors=errors):
                 shown = shown or _range(part)
                 for index, path in enumerate(part.paths):

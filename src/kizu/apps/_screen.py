@@ -60,7 +60,14 @@ class Screen:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("starting", total=total)
 
@@ -68,8 +75,3 @@ class Screen:
                 bar.update(task, completed=done, description=what)
 
             yield update
-
-    @contextlib.contextmanager
-    def steps(self) -> Iterator[Callable[[str], None]]:
-        """For long work made of many parts: a line each."""
-        yield lambda sentence: self.say(sentence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from kizu import rooms
@@ -21,8 +22,9 @@ def knobs_from(texts: list[str], kind: type) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"--set takes name=value, got '{text}'.")
         pairs[name.strip()] = value.strip()
-    rooms.check_keywords(kind.__name__, kind.__init__, pairs)
-    hints = typing.get_type_hints(kind.__init__)
+    constructor: Callable[..., None] = vars(kind)["__init__"]
+    rooms.check_keywords(kind.__name__, constructor, pairs)
+    hints = typing.get_type_hints(constructor)
     return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
 
 

@@ -30,7 +30,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Dataset = Annotated[str, typer.Option("--dataset", help="How the data is laid out: see `kizu list datasets`.")]
 Category = Annotated[str | None, typer.Option("--category", help="One category of the data set.")]
-Rate = Annotated[float | None, typer.Option("--false-alarm-rate", help="Share of good parts that may be called anomalous; 0.01 is one in a hundred.")]
+Rate = Annotated[
+    float | None, typer.Option("--false-alarm-rate", help="Share of good parts that may be called anomalous; 0.01 is one in a hundred.")
+]
 DetectorName = Annotated[str, typer.Option("--detector", help="See `kizu list detectors`.")]
 RepresentationName = Annotated[
     str | None, typer.Option("--representation", help="timm/NAME@2,3, random/NAME, a saved one's path; left out: the embedded default.")
@@ -42,7 +44,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
 @app.callback(invoke_without_command=True)
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - read by main
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Finds flaws in pictures of products after seeing only good ones, and tells where they are."""
     if version:
@@ -68,7 +70,11 @@ def fit(
     """Learn from good images and write a model."""
     from kizu.apps import _commands
 
-    _finish(_commands.fit(data, out, dataset, category, detector, representation, knobs or [], false_alarm_rate, calibration, seed, overwrite, as_json))
+    _finish(
+        _commands.fit(
+            data, out, dataset, category, detector, representation, knobs or [], false_alarm_rate, calibration, seed, overwrite, as_json
+        )
+    )
 
 
 @app.command()
@@ -120,13 +126,15 @@ def demo(
 def bench(
     experiment: Annotated[Path, typer.Argument(help="A TOML file, such as those in experiments/.")],
     out: Out,
-    data_root: Annotated[Path | None, typer.Option("--data", envvar="KIZU_DATA", help="Folder that holds the data sets the file names.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data", envvar="KIZU_DATA", help="Folder that holds the data sets the file names.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run every cell of an experiment, or those that are not done yet, and write its tables."""
-    from kizu.apps import _commands
+    from kizu.apps import _bench
 
-    _finish(_commands.bench(experiment, out, data_root, as_json))
+    _finish(_bench.bench(experiment, out, data_root, as_json))
 
 
 @app.command("list")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kizu.datasets._planted_noise import Field, box, inside, line, smooth, write
-from kizu.datasets._planted_render import Scene, Surface, colour, decal, tint
+from kizu.datasets._planted_noise import Field, box, decal, inside, line, smooth, write
+from kizu.datasets._planted_render import Scene, Surface, colour, tint
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -186,3 +187,10 @@ def line(draw: ImageDraw.ImageDraw, points: Points, width: float) -> None:
     draw.line(dots, fill=255, width=max(round(thick), 1), joint="curve")
     for x, y in (dots[0], dots[-1]):
         draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill=255)
+
+
+def decal(side: int, draw: Callable[[ImageDraw.ImageDraw], None]) -> Image.Image:
+    """A grey canvas (side, side), white where `draw` drew, anti-aliased by drawing it at twice the size."""
+    canvas = Image.new("L", (2 * side, 2 * side), 0)
+    draw(ImageDraw.Draw(canvas))
+    return canvas.reduce(2)

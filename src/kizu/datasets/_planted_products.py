@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from kizu.datasets._planted_circuit import circuit
-from kizu.datasets._planted_noise import Field, bevel, box, inside, line, noise, smooth, write
-from kizu.datasets._planted_render import Scene, Surface, break_edge, colour, decal, tint
+from kizu.datasets._planted_noise import Field, bevel, box, decal, inside, line, noise, smooth, write
+from kizu.datasets._planted_render import Scene, Surface, break_edge, colour, tint
 from kizu.datasets._planted_textures import concrete, fabric, leather, metal, tiles, wood
 
 
@@ -224,9 +224,9 @@ PRODUCTS: dict[str, Product] = {
     ),
     "concrete": Product(concrete, "texture", {"crack": "", "hole": "", "particle": "2f2b27", "stain": "4f4638"}),
     "fabric": Product(fabric, "texture", {"discolour": "8a7f5a", "fibre": "c4552d", "hole": "", "snag": "b9c6cf", "stain": "3a2c20"}),
-    "gear": Product(gear, "object", {"chip": "", "dent": "", "missing": "", "scratch": "", "stain": "8a4a20"}),
+    "gear": Product(gear, "object", {"chip": "", "dent": "", "missing": "", "scratch": "55585c", "stain": "8a4a20"}),
     "leather": Product(leather, "texture", {"dent": "", "discolour": "3c2a22", "hole": "", "scratch": "", "stain": "d8ceb4"}),
-    "metal": Product(metal, "texture", {"dent": "", "fibre": "35302c", "scratch": "", "stain": "7d4320"}),
+    "metal": Product(metal, "texture", {"dent": "", "fibre": "35302c", "scratch": "63666a", "stain": "7d4320"}),
     "tiles": Product(tiles, "texture", {"chip": "", "crack": "", "misplaced": "", "missing": "", "stain": "9a7a3a"}),
     "wood": Product(wood, "texture", {"crack": "", "hole": "", "scratch": "", "stain": "2e2018"}),
 }

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy import ndimage
 
-from kizu.datasets._planted_noise import Field, fractal, grid, noise, resized, smooth, window
+from kizu.datasets._planted_noise import Field, fractal, grid, noise, smooth, window
 
 SUPER = 1.5
 """Working pixels per picture pixel and direction."""
@@ -52,8 +51,6 @@ class Surface:
     def copy(self) -> Surface:
         """The same surface with arrays of its own."""
         arrays = {name: getattr(self, name).copy() for name in ("albedo", "height", "gloss", "metal", "solid")}
-        if self.raised is not None:
-            arrays["raised"] = self.raised.copy()
         return dataclasses.replace(self, **arrays)
 
     def paint(self, cover: Field, paint: Field, *, gloss: float | None = None, metal: float | None = None, at: tuple = (...,)) -> None:
@@ -168,13 +165,6 @@ def break_edge(scene: Scene, surface: Surface, *, width: float = 0.035, depth: f
     surface.height -= near * np.float32(depth) * (1 + 0.25 * grain)
 
 
-def decal(side: int, draw: Callable[[ImageDraw.ImageDraw], None]) -> Image.Image:
-    """A grey canvas (side, side), white where `draw` drew, anti-aliased by drawing it at twice the size."""
-    canvas = Image.new("L", (2 * side, 2 * side), 0)
-    draw(ImageDraw.Draw(canvas))
-    return canvas.reduce(2)
-
-
 @dataclass(frozen=True)
 class Light:
     """Where the light comes from and what the camera makes of it; all values of one shot."""
@@ -254,16 +244,22 @@ def _normals(height: Field, rows: slice) -> tuple[Field, Field, Field]:
 
 def _quarter(values: Field) -> Field:
     """A field at a quarter of its size."""
-    small = max(values.shape[0] // 4, 1)
-    return np.asarray(Image.fromarray(values).resize((small, small), Image.Resampling.BOX), np.float32)
+    small = (max(values.shape[0] // 4, 1),) * 2
+    return np.asarray(Image.fromarray(values).resize(small, Image.Resampling.BOX), np.float32)
+
+
+def _full(values: Field, side: int) -> Field:
+    """A quarter-size field back at its full size."""
+    return np.array(Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR), np.float32)
 
 
 def _hollows(height: Field) -> Field:
     """How much of the sky hollows lose, 0 to 0.6: where the height lies below its own blur."""
-    side = height.shape[0]
     small = _quarter(height)
-    mean = ndimage.gaussian_filter(small, 0.025 * small.shape[0], mode="nearest", truncate=3.0)
-    return np.clip((resized(mean, side) - height) * np.float32(2.2), 0.0, 0.6)
+    sky = _full(ndimage.gaussian_filter(small, 0.025 * small.shape[0], mode="nearest", truncate=3.0), height.shape[0])
+    sky -= height
+    sky *= np.float32(2.2)
+    return np.clip(sky, 0.0, 0.6, out=sky)
 
 
 def _cast(surface: Surface, slope_x: float, slope_y: float) -> Field:
@@ -273,7 +269,8 @@ def _cast(surface: Surface, slope_x: float, slope_y: float) -> Field:
     reach = surface.lift * small.shape[0] / 2
     moved = ndimage.shift(small, (-slope_y * reach, -slope_x * reach), order=1, mode="nearest")
     moved = ndimage.gaussian_filter(0.65 * moved + 0.35 * small, 0.35 * reach + 0.5, mode="nearest", truncate=3.0)
-    return np.clip(resized(moved, body.shape[0]), 0, 1) * (1 - body) * np.float32(0.6)
+    shadow = _full(np.float32(0.6) * np.clip(moved, 0, 1), body.shape[0])
+    return shadow * (1 - body)
 
 
 def expose(picture: Field, light: Light, size: int) -> Field:

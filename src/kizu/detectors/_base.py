@@ -59,8 +59,7 @@ class Detector(ABC):
             raise UsageError(f"batch_size is at least 1, got {batch_size}.")
         self.image_size: tuple[int, int] = (int(sizes[0]), int(sizes[1]))
         self.precision, self.device, self.batch_size = precision, device, batch_size
-        is_open = isinstance(representation, Representation)
-        self.representation = representation if is_open else open_representation(representation, levels=self.preferred_levels)
+        self.representation = _opened(representation, self.preferred_levels)
         self._extractor: Frozen | None = None
         self.fitted_ = False
         self.images_seen_ = 0
@@ -126,7 +125,11 @@ class Detector(ABC):
         errors: list[tuple[str, str]] = []
         parts = list(self.predict_batches(images, errors=errors))
         if not parts:
-            raise EmptyData(f"None of the images could be read; the first: {errors[0][0]}: {errors[0][1]}" if errors else "There is no image to look at.")
+            raise EmptyData(
+                f"None of the images could be read; the first: {errors[0][0]}: {errors[0][1]}"
+                if errors
+                else "There is no image to look at."
+            )
         return _joined(parts, errors)
 
     def predict_batches(
@@ -187,7 +190,9 @@ class Detector(ABC):
         for level in features:
             if not bool(torch.isfinite(level.sum())) and not bool(torch.isfinite(level).all()):
                 named = f" for {batch.paths[_first_bad(level)]}" if batch.paths else ""
-                raise NotFinite(f"{self.representation.card['name']} gives NaN or infinity{named}: its weights or its precision are broken.")
+                raise NotFinite(
+                    f"{self.representation.card['name']} gives NaN or infinity{named}: its weights or its precision are broken."
+                )
         return features
 
     @torch.inference_mode()
@@ -204,7 +209,9 @@ class Detector(ABC):
 
     def _require_fit(self, verb: str) -> None:
         if not self.fitted_:
-            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or kizu.load a saved one.")
+            raise NotFitted(
+                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or kizu.load a saved one."
+            )
 
 
 def knob_names(kind: type[Detector]) -> list[str]:
@@ -217,6 +224,10 @@ def build(kind: type[Detector], representation: Representation | str | Path | No
     """Construct with checked knobs. Raises UnknownKnob naming the nearest."""
     rooms.check_keywords(kind.__name__, kind.__init__, knobs)
     return kind(representation, **knobs)
+
+
+def _opened(source: Representation | str | Path | None, levels: tuple[int, ...]) -> Representation:
+    return source if isinstance(source, Representation) else open_representation(source, levels=levels)
 
 
 def _first_bad(level: Tensor) -> int:
@@ -232,7 +243,9 @@ def _joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Predictio
         map=torch.cat([part.map for part in parts]),
         score=torch.cat([part.score for part in parts]),
         p_value=None if first.p_value is None else torch.cat([part.p_value for part in parts if part.p_value is not None]),
-        is_anomalous=None if first.is_anomalous is None else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),
+        is_anomalous=None
+        if first.is_anomalous is None
+        else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
     )

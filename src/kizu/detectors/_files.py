@@ -53,7 +53,7 @@ def load(path: Path | str, *, device: str = "auto", precision: str | None = None
         raise ModelFileError(f"{path}: the card does not describe a detector that this kizu can build ({error}).") from error
     own = {name.removeprefix("detector."): tensor for name, tensor in tensors.items() if name.startswith("detector.")}
     store.expect(path, own, type(detector)._shapes)
-    store.expect(path, own, {name: "..." for name in own})
+    store.expect(path, own, dict.fromkeys(own, "..."))
     try:
         detector._restore(own)
     except (KeyError, IndexError, RuntimeError) as error:

@@ -32,7 +32,9 @@ def as_batches(
     if isinstance(data, Samples):
         bad = len(data.anomalous)
         if bad:
-            raise UsageError(f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give samples.train.normal, or use a protocol.")
+            raise UsageError(
+                f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give samples.train.normal, or use a protocol."
+            )
         yield from _from_files(data, size, batch_size, errors)
     elif isinstance(data, Tensor):
         yield from _from_tensor(data, batch_size)
@@ -91,5 +93,7 @@ def _checked(images: Tensor) -> Tensor:
         raise UsageError(f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255.")
     low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
-        raise UsageError(f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; leave normalising to the representation.")
+        raise UsageError(
+            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; leave normalising to the representation."
+        )
     return images.float()

@@ -67,7 +67,9 @@ class Gaussian(Detector):
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         if sum(level.shape[1] for level in features) != len(self.mean_):
-            raise ShapeError(f"The representation gives {sum(level.shape[1] for level in features)} channels, the model was fitted on {len(self.mean_)}.")
+            raise ShapeError(
+                f"The representation gives {sum(level.shape[1] for level in features)} channels, the model was fitted on {len(self.mean_)}."
+            )
         mean, factor = self.mean_.to(features[0].device), self.whitening_.to(features[0].device)
         raw = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
         length = raw.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)

@@ -88,7 +88,9 @@ class PaDiM(Detector):
         chosen = self._chosen(features)
         B, _, h, w = chosen.shape
         if (h, w) != self.grid_:
-            raise ShapeError(f"The model was fitted on a grid of {self.grid_} positions, these images give {(h, w)}: use the size it was fitted at.")
+            raise ShapeError(
+                f"The model was fitted on a grid of {self.grid_} positions, these images give {(h, w)}: use the size it was fitted at."
+            )
         device = chosen.device
         self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
         difference = chosen.flatten(2).permute(2, 1, 0) - self.mean_[:, :, None]  # (P, D, B)
@@ -100,7 +102,10 @@ class PaDiM(Detector):
         """The kept channels of the aligned levels, (B, D, h, w)."""
         counts = [level.shape[1] for level in features]
         starts = [sum(counts[:index]) for index in range(len(counts))]
-        picks = [self.channels_[(self.channels_ >= start) & (self.channels_ < start + count)] - start for start, count in zip(starts, counts, strict=True)]
+        picks = [
+            self.channels_[(self.channels_ >= start) & (self.channels_ < start + count)] - start
+            for start, count in zip(starts, counts, strict=True)
+        ]
         kept = [level[:, pick.to(level.device)] for level, pick in zip(features, picks, strict=True)]
         grid = max((tuple(level.shape[2:]) for level in features), key=lambda side: side[0] * side[1])
         anchor = features[0].new_zeros(features[0].shape[0], 0, *grid)
@@ -120,7 +125,11 @@ class PaDiM(Detector):
         P, D = self.mean_.shape
         stored = tensors.get("factor")
         self.thin_ = stored is not None and stored.ndim == 3
-        fits = stored is not None and (tuple(stored.shape) == (P, D * (D + 1) // 2) or (self.thin_ and stored.shape[0] == P and stored.shape[2] == D))
-        if stored is None or not fits or P != self.grid_[0] * self.grid_[1]:
-            raise ModelFileError(f"The PaDiM model does not fit together: mean {(P, D)}, grid {self.grid_}, factor {None if stored is None else tuple(stored.shape)}.")
+        fits = stored is not None and (
+            tuple(stored.shape) == (P, D * (D + 1) // 2) or (self.thin_ and stored.shape[0] == P and stored.shape[2] == D)
+        )
+        if stored is None or not fits or self.grid_[0] * self.grid_[1] != P:
+            raise ModelFileError(
+                f"The PaDiM model does not fit together: mean {(P, D)}, grid {self.grid_}, factor {None if stored is None else tuple(stored.shape)}."
+            )
         self._keep(stored)

@@ -71,7 +71,13 @@ class PatchCore(Detector):
             raise UsageError(f"coreset is the share of patches to keep, above 0 and at most 1, got {coreset}.")
         if selection not in ("exact", "approximate"):
             raise UsageError(f"selection is 'exact' or 'approximate', got {selection!r}.")
-        whole = {"neighbourhood": neighbourhood, "dimensions": dimensions, "projection": projection, "neighbours": neighbours, "reweight": reweight}
+        whole = {
+            "neighbourhood": neighbourhood,
+            "dimensions": dimensions,
+            "projection": projection,
+            "neighbours": neighbours,
+            "reweight": reweight,
+        }
         for name, value in whole.items():
             if value is not None and value < 1:
                 raise UsageError(f"{name} is at least 1, got {value}.")
@@ -113,7 +119,7 @@ class PatchCore(Detector):
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         grid = self._grid(features)
         B, D, h, w = grid.shape
-        if D != self.bank_.shape[1]:
+        if self.bank_.shape[1] != D:
             raise ShapeError(f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}.")
         if self._index is None:
             self._index = NearestNeighbours(self.bank_.to(grid.device))

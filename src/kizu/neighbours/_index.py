@@ -51,7 +51,7 @@ class NearestNeighbours:
         check_rows("bank", bank)
         check_finite("bank", bank)
         self.bank = bank
-        with torch.inference_mode(), torch.autocast(bank.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(bank.device.type, enabled=False):
             self._frame = Frame.of(bank)
             self._dtype = product_type(bank.device)
             self._bases = self._narrow_bases() if prefix else []
@@ -76,7 +76,7 @@ class NearestNeighbours:
         queries = to_tensor("queries", queries).to(self.bank.device)
         check_width(queries, self.bank, k)
         peak = check_finite("queries", queries) if len(queries) else 0.0
-        with torch.inference_mode(), torch.autocast(self.bank.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self.bank.device.type, enabled=False):
             parts = [self._answer(part, k, peak * self._frame.scale) for part in queries.split(QUERIES)]
         distances = torch.cat([distance for distance, _ in parts])
         return distances.clone(), torch.cat([index for _, index in parts]).clone()

@@ -63,7 +63,7 @@ def covering_radius(features: Tensor, centres: Tensor) -> float:
 
 
 def _exact(features: Tensor, n: int, start: int, progress: Progress | None) -> Tensor:
-    with torch.inference_mode(), torch.autocast(features.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         picks = exact_greedy(features, n, start, progress)
     return torch.as_tensor(picks, device=features.device)
 

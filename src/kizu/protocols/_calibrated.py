@@ -56,7 +56,7 @@ def fit_calibrated(
 
 
 def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
-    """"split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a named rate."""
+    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a named rate."""
     rate = DEFAULT_RATE if false_alarm_rate is None else false_alarm_rate
     needed = calibration.images_needed(rate)
     held = min(max(round(count * HELD_OUT), 1), count - 1)

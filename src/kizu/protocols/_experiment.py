@@ -162,10 +162,11 @@ def run_cell(cell: Cell, samples: Samples) -> dict[str, Any]:
         "dataset": cell.dataset["name"],
         "category": cell.category,
         "representation": detector.representation.card["name"],
+        "weights": _weights(detector.representation.card),
         "detector": cell.detector,
         "knobs": json.dumps(cell.knobs, sort_keys=True),
-        "protocol": cell.protocol,
-        **{name: value for name, value in split.settings.items() if isinstance(value, str | int | float)},
+        "protocol": _protocol(split),
+        "shots": split.settings.get("shots"),
         "seed": cell.seed,
         "train_images": len(split.train),
         "test_normal": int((split.test.labels == 0).sum()),
@@ -187,6 +188,17 @@ def run_cell(cell: Cell, samples: Samples) -> dict[str, Any]:
     row |= {"pixel_ap": pixel.get("ap"), "aupro_0.3": pixel.get("aupro_0.3"), "error": None}
     spent = {"fit_seconds": fitted - started, "predict_seconds": predicted - fitted, "measure_seconds": time.perf_counter() - predicted}
     return row | {name: round(value, 3) for name, value in spent.items()}
+
+
+def _protocol(split: Split) -> str:
+    """Name and the settings that make it another protocol, as in "few_shot leak_safe"."""
+    return " ".join([split.protocol, *(name for name, value in split.settings.items() if value is True)])
+
+
+def _weights(card: dict[str, Any]) -> str:
+    """What the representation was trained on, in the words of the published tables."""
+    trained = [str(name) for name in card.get("trained_on", [])]
+    return "imagenet" if trained == ["imagenet-1k"] else " + ".join(trained) or "random"
 
 
 def _samples(entry: dict[str, Any], data_root: Path | None) -> Samples:

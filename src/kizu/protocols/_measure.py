@@ -127,12 +127,14 @@ def _by_defect(test: Samples, scores: np.ndarray, flagged: np.ndarray | None) ->
         of_kind = (kinds == kind) & (labels == 1)
         chosen = of_kind | (labels == 0)
         value = image_metrics(scores[chosen], labels[chosen])["auroc"] if (labels == 0).any() else None
-        rows.append({
-            "defect": str(kind),
-            "images": int(of_kind.sum()),
-            "auroc": defined(value),
-            "detected": None if flagged is None else int((flagged & of_kind).sum()),
-        })
+        rows.append(
+            {
+                "defect": str(kind),
+                "images": int(of_kind.sum()),
+                "auroc": defined(value),
+                "detected": None if flagged is None else int((flagged & of_kind).sum()),
+            }
+        )
     return rows
 
 

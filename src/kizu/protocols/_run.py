@@ -1,12 +1,12 @@
 """Evaluate a fitted detector on labelled images and leave a run folder: all that reports and the web page ever read.
 
-    run.json         what was run: detector, knobs, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
-    samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
-    maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
-    images/, masks/  thumbnails of the test images; masks at the size of the maps
-    metrics.json     image, pixel, decision, by_defect; null where something is undefined
-    curves.json      ROC, PR and PRO curves, thinned to true operating points
-    log.jsonl        what happened when
+run.json         what was run: detector, knobs, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
+samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
+maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
+images/, masks/  thumbnails of the test images; masks at the size of the maps
+metrics.json     image, pixel, decision, by_defect; null where something is undefined
+curves.json      ROC, PR and PRO curves, thinned to true operating points
+log.jsonl        what happened when
 """
 
 from __future__ import annotations
@@ -112,47 +112,52 @@ def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]
 def _write(folder: Path, detector: Detector, test: Samples, seen: Seen, measured: Measured, run: Run) -> None:
     if run.pictures:
         _thumbnails(folder, test, seen)
-    table = test.take(seen.rows).table.drop("view").with_columns(
-        pl.Series("row", seen.rows, dtype=pl.Int64),
-        pl.Series("score", seen.scores, dtype=pl.Float32),
-        pl.Series("p_value", seen.p_values, dtype=pl.Float64) if seen.p_values is not None else pl.lit(None, pl.Float64).alias("p_value"),
-        pl.Series("is_anomalous", seen.flagged, dtype=pl.Boolean)
-        if seen.flagged is not None
-        else pl.lit(None, pl.Boolean).alias("is_anomalous"),
-    )
-    table.write_parquet(folder / "samples.parquet")
-    labels = test.take(seen.rows).labels
-    calibration = {key: value for key, value in detector.calibration_.items() if key != "scores"} if detector.calibration_ else None
-    origin = store.provenance()
-    store.write_json(
-        folder / "run.json",
-        {
-            "kizu": origin["kizu"],
-            "name": run.name,
-            "created": origin["created"],
-            "command": run.command,
-            "detector": type(detector).__module__.rpartition(".")[2],
-            "knobs": detector.knobs,
-            "representation": detector.representation.card["name"],
-            "card": detector.representation.card,
-            "dataset": run.dataset,
-            "category": run.category,
-            "protocol": run.protocol,
-            "seed": run.seed,
-            "image_size": list(seen.size),
-            "counts": {**run.counts, "test_normal": int((labels == 0).sum()), "test_anomalous": int((labels == 1).sum())},
-            "calibration": calibration,
-            "map_range": list(display_range(detector, seen.sample)),
-            "seconds": run.seconds,
-            "seen": was_seen(detector, run.dataset),
-            "notes": run.notes,
-            "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
-            "machine": origin,
-            "commit": origin["commit"],
-        },
-    )
+    readable = test.take(seen.rows)
+    _table(readable, seen).write_parquet(folder / "samples.parquet")
+    store.write_json(folder / "run.json", _facts(detector, readable, seen, run))
     store.write_json(folder / "metrics.json", measured.metrics)
     store.write_json(folder / "curves.json", measured.curves)
+
+
+def _table(readable: Samples, seen: Seen) -> pl.DataFrame:
+    """samples.parquet."""
+    empty = [None] * len(seen.rows)
+    return readable.table.drop("view").with_columns(
+        pl.Series("row", seen.rows, dtype=pl.Int64),
+        pl.Series("score", seen.scores, dtype=pl.Float32),
+        pl.Series("p_value", empty if seen.p_values is None else seen.p_values, dtype=pl.Float64),
+        pl.Series("is_anomalous", empty if seen.flagged is None else seen.flagged, dtype=pl.Boolean),
+    )
+
+
+def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[str, Any]:
+    """run.json."""
+    labels, origin = readable.labels, store.provenance()
+    calibration = {key: value for key, value in detector.calibration_.items() if key != "scores"} if detector.calibration_ else None
+    return {
+        "kizu": origin["kizu"],
+        "name": run.name,
+        "created": origin["created"],
+        "command": run.command,
+        "detector": type(detector).__module__.rpartition(".")[2],
+        "knobs": detector.knobs,
+        "representation": detector.representation.card["name"],
+        "card": detector.representation.card,
+        "dataset": run.dataset,
+        "category": run.category,
+        "protocol": run.protocol,
+        "seed": run.seed,
+        "image_size": list(seen.size),
+        "counts": {**run.counts, "test_normal": int((labels == 0).sum()), "test_anomalous": int((labels == 1).sum())},
+        "calibration": calibration,
+        "map_range": list(display_range(detector, seen.sample)),
+        "seconds": run.seconds,
+        "seen": was_seen(detector, run.dataset),
+        "notes": run.notes,
+        "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
+        "machine": origin,
+        "commit": origin["commit"],
+    }
 
 
 def was_seen(detector: Detector, dataset: str) -> bool:

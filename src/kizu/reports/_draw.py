@@ -82,7 +82,7 @@ def frame(picture: NDArray[np.uint8], called: bool | None, width: int = 4) -> Im
     if called is None:
         return framed
     pen = ImageDraw.Draw(framed)
-    pen.rectangle((0, 0, framed.width - 1, framed.height - 1), outline=PASSED if called else CALLED, width=width)
+    pen.rectangle((0, 0, framed.width - 1, framed.height - 1), outline=CALLED if called else PASSED, width=width)
     return framed
 
 

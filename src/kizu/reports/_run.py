@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import zipfile
@@ -58,7 +59,7 @@ class Run:
         """The promised false-alarm rate, or None before calibration."""
         return number(section(self.info, "calibration").get("false_alarm_rate"))
 
-    @property
+    @functools.cached_property
     def map_range(self) -> tuple[float, float]:
         """Display range of the heat maps: the recorded one, else the 50th and 99.9th percentile over at most 64 maps."""
         recorded = self.info.get("map_range")

@@ -127,7 +127,7 @@ def curve(
     point: tuple[float, float] | None = None,
 ) -> Markup:
     """One curve in a square: x in [0, x_limit], y in [0, 1]. `point`: where the calibrated decision stands. Empty without points."""
-    size, left, top, right = 216, 28, 8, 8
+    size, left, top, right = 216, 28, 8, 12
     inner = size - left - right
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def percent(share: float) -> str:
-    """A share as per cent with one decimal, without it from 10 % on where it is whole."""
+    """A share as per cent with one decimal, without it where it is whole."""
     text = f"{100 * share:.1f}"
     return f"{text.removesuffix('.0')}\N{NO-BREAK SPACE}%"
 
@@ -55,16 +55,20 @@ def learnt(run: Run) -> str:
     if run.threshold is None:
         return f"{first} It was not calibrated: it gives scores, but no decisions."
     rate = "" if promised is None else f" so that at most {percent(promised)} of good parts should raise a false alarm"
-    return f"{first} Its threshold was set on {_many(images, 'good picture')}{rate}."
+    if calibration.get("method") == "cross":
+        return f"{first} Its threshold was set on the same pictures, each judged by a detector that had not learnt from it,{rate}."
+    return f"{first} Its threshold was set on {_many(images, 'other good picture')}{rate}."
 
 
 def measured(run: Run) -> list[str]:
     """What the test showed: one sentence on good parts, one on flawed ones, each only where there are any."""
     counted = tally(run)
+    if not counted.good + counted.flawed + counted.unlabelled:
+        return ["The test holds no pictures."]
     if counted.false_alarms is None or counted.found is None:
         parts = [_many(counted.good, "good part"), _many(counted.flawed, "flawed part"), _many(counted.unlabelled, "unlabelled picture")]
         held = [part for part, n in zip(parts, (counted.good, counted.flawed, counted.unlabelled), strict=True) if n]
-        return [f"The test holds {' and '.join(held)}." if held else "The test holds no pictures."]
+        return [f"The test holds {' and '.join(held)}."]
     sentences = []
     if counted.good:
         promise = "" if run.promised is None else f"; promised: at most {percent(run.promised)}"
@@ -74,8 +78,10 @@ def measured(run: Run) -> list[str]:
         sentences.append(
             f"Of {_many(counted.flawed, 'flawed part')}, {_were(counted.found)} found ({percent(counted.found / counted.flawed)})."
         )
-    else:
+    elif counted.good:
         sentences.append("The test holds no flawed parts, so nothing can be said of how many flaws are found.")
+    if counted.unlabelled:
+        sentences.append(f"{_many(counted.unlabelled, 'picture')} carried no label and cannot be judged.")
     return sentences
 
 

@@ -180,7 +180,7 @@ def _shots(run: Run, sample: dict[str, Any], longest: int, map_range: tuple[floa
 
 
 def _framed(picture: NDArray[np.uint8], called: bool | None) -> NDArray[np.uint8]:
-    return np.asarray(frame(picture, called, 5))
+    return np.asarray(frame(picture, called, max(2, max(picture.shape) // 48)))
 
 
 def _legend(run: Run) -> dict[str, str]:

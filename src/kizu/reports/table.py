@@ -179,7 +179,7 @@ def _mean_spread(values: list[float]) -> tuple[float, float | None]:
 
 
 def _plot(path: Path, metric: str, categories: list[str], rows: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
-    """One line of points per setting, categories from top to bottom; comparable published rows as open squares, others as grey crosses."""
+    """One row of points per setting, by category; comparable published rows as open marks, the others as thin grey ones."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -197,9 +197,9 @@ def _plot(path: Path, metric: str, categories: list[str], rows: list[dict[str, A
         axes.errorbar(
             means, places, xerr=spreads, fmt=marker, ms=5.5, lw=1.4, capsize=2.5, color=colours[index % len(colours)], label=label
         )
-    for row in theirs:
+    for index, row in enumerate(theirs):
         places, means, _ = _points(row, shown, 0.38)
-        marker, ink = ("x", "#9aa1ac") if row["reason"] else ("s", "#16181d")
+        marker, ink = ("x+1234"[index % 6], "#8a919d") if row["reason"] else ("sDo^v<"[index % 6], "#16181d")
         label = f"{_named(row)}, published" + (", not comparable" if row["reason"] else "")
         axes.plot(means, places, marker, ms=5.5, mfc="none", mec=ink, ls="none", zorder=3, label=label)
     axes.set_yticks(range(len(shown)), shown)

@@ -35,7 +35,9 @@ def representation(name_or_path: str | Path | None = None, *, levels: tuple[int,
     architecture, _, file = body.partition(":")
     if file.endswith(".safetensors"):
         return Backbone(architecture, levels=named_levels or _preferred(architecture, levels), source="file", weights=file)
-    raise UnknownName("representation", text, ["timm/ARCHITECTURE.TAG", "random/ARCHITECTURE", "ARCHITECTURE:FILE.safetensors", "PATH", DEFAULT])
+    raise UnknownName(
+        "representation", text, ["timm/ARCHITECTURE.TAG", "random/ARCHITECTURE", "ARCHITECTURE:FILE.safetensors", "PATH", DEFAULT]
+    )
 
 
 def save_representation(net: Representation, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -113,7 +115,7 @@ def _preferred(architecture: str, levels: tuple[int, ...] | None) -> tuple[int, 
     if levels is None or not timm.is_model(architecture):
         return levels
     with torch.device("meta"):
-        probe = timm.create_model(architecture, pretrained=False, features_only=True)
+        probe: Any = timm.create_model(architecture, pretrained=False, features_only=True)
     if type(probe).__name__ != "FeatureGetterNet":
         return levels
     depth = len(probe.feature_info.info)

@@ -56,7 +56,9 @@ def file_state(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
-        raise ModelFileError(f"{path}: local weights are read from .safetensors files only (others can run code). Convert it with safetensors.")
+        raise ModelFileError(
+            f"{path}: local weights are read from .safetensors files only (others can run code). Convert it with safetensors."
+        )
     if not path.is_file():
         raise ModelFileError(f"{path} does not exist.")
     try:

@@ -31,6 +31,10 @@ class Backbone(Representation):
     Raises UnknownName, WeightsUnavailable (neither cached nor reachable), ModelFileError, UsageError for levels it has not.
     """
 
+    net: Any
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         architecture: str,
@@ -61,7 +65,7 @@ class Backbone(Representation):
         chosen = self.net.feature_info.get_dicts()
         self.channels = tuple(int(level["num_chs"]) for level in chosen)
         self.strides = tuple(int(level["reduction"]) for level in chosen)
-        config = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else {}
+        config: dict[str, Any] = getattr(self.net, "pretrained_cfg", {})
         mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -74,7 +78,9 @@ class Backbone(Representation):
         """
         stride = self.strides[0]
         if self.is_transformer and (images.shape[2] % stride or images.shape[3] % stride):
-            raise ShapeError(f"{self.card['name']} cuts images into {stride} x {stride} patches; {tuple(images.shape[2:])} is not a multiple of that.")
+            raise ShapeError(
+                f"{self.card['name']} cuts images into {stride} x {stride} patches; {tuple(images.shape[2:])} is not a multiple of that."
+            )
         dtype = next(self.net.parameters()).dtype
         normalised = ((images - self.mean) / self.std).to(dtype)
         maps = self.net(normalised)
@@ -92,7 +98,9 @@ class Backbone(Representation):
             "levels": list(self.levels),
             "source": source,
             "seed": seed if source == "random" else None,
-            "licence": "none needed (random weights)" if source == "random" else config.get("license") or "unknown: see the weights' publisher",
+            "licence": "none needed (random weights)"
+            if source == "random"
+            else config.get("license") or "unknown: see the weights' publisher",
             "trained_on": [] if source == "random" else _trained_on(architecture, source),
         }
 
@@ -101,7 +109,14 @@ def _trained_on(architecture: str, source: str) -> list[str]:
     tag = architecture.partition(".")[2]
     if source == "file":
         return ["unknown"]
-    known = {"in1k": "imagenet-1k", "in22k": "imagenet-22k", "in21k": "imagenet-21k", "in12k": "imagenet-12k", "lvd142m": "lvd-142m", "laion2b": "laion-2b"}
+    known = {
+        "in1k": "imagenet-1k",
+        "in22k": "imagenet-22k",
+        "in21k": "imagenet-21k",
+        "in12k": "imagenet-12k",
+        "lvd142m": "lvd-142m",
+        "laion2b": "laion-2b",
+    }
     return [name for key, name in known.items() if key in tag] or ["unknown"]
 
 
@@ -126,7 +141,7 @@ def _build(architecture: str, levels: tuple[int, ...] | None, trained: bool, ove
         raise _weights.unavailable(architecture, error) from error
 
 
-def _indices(probe: nn.Module, architecture: str, levels: tuple[int, ...] | None) -> tuple[list[int], tuple[int, ...]]:
+def _indices(probe: Any, architecture: str, levels: tuple[int, ...] | None) -> tuple[list[int], tuple[int, ...]]:
     """timm's out_indices of the wanted levels. Stage l has stride 2^(l+1); a transformer's level is its block."""
     if levels is not None and (not levels or list(levels) != sorted(set(levels))):
         raise UsageError(f"Levels are different numbers in rising order, such as 2,3; got {levels}.")
@@ -149,8 +164,12 @@ def _load_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> 
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
-        raise ModelFileError(f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is '{missing[0]}'.")
+        raise ModelFileError(
+            f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is '{missing[0]}'."
+        )
     for name, tensor in wanted.items():
         if name in state and state[name].shape != tensor.shape:
-            raise ModelFileError(f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due is {tuple(tensor.shape)}.")
+            raise ModelFileError(
+                f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due is {tuple(tensor.shape)}."
+            )
     net.load_state_dict({name: state.get(name, tensor) for name, tensor in wanted.items()})

@@ -1,0 +1,107 @@
+"""Nearest neighbours of PatchCore: queries of one image and of sixteen against banks of realistic sizes.
+
+Cases: torch.cdist, one float32 product with the norms, faiss IndexFlatL2, anomalib's PatchCore distances (all on the same arrays), and
+NearestNeighbours prepared once. Two kinds of features: "steep" (spectrum i^-1, most of the variance in few directions) and "flat"
+(i^-0.3: nothing to prune, the worst case). The backbone's own forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn.
+
+    python benchmarks/nearest.py [--repeats 9] [--no-peer]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import timm
+import torch
+from _harness import Peer, interleave, write
+
+from kizu.neighbours import NearestNeighbours
+
+SHAPES = {"784 x 8000 x 384": (8000, 384, 1), "784 x 15680 x 384": (15680, 384, 1), "784 x 20000 x 1536": (20000, 1536, 1)}
+SHAPES |= {"16*784 x 8000 x 384": (8000, 384, 16)}
+SPECTRA = {"steep": -1.0, "flat": -0.3}
+
+
+def synthetic(rows: int, size: int, images: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bank (N, D) and queries (images * 784, D): Gaussian with spectrum i^power in a random basis."""
+    make = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=make)).Q
+    made = (torch.randn(rows + 784 * images, size, generator=make) * torch.arange(1, size + 1) ** power) @ basis
+    return made[:rows].contiguous(), made[rows:].contiguous()
+
+
+def by_product(queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Squared distances by one float32 product, 784 queries at a time, and their minimum."""
+    parts = [torch.addmm(norms, part, bank.T, alpha=-2).min(1).values for part in queries.split(784)]
+    return torch.cat(parts)
+
+
+def backbone() -> Callable[[], torch.Tensor]:
+    """One forward of ResNet-18 to its third level at 224 pixels, bfloat16, channels last."""
+    model = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(2, 3)).eval()
+    model = model.to(torch.bfloat16, memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 224, 224, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+
+    def forward() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(image)[-1]
+
+    return forward
+
+
+def measure(shape: tuple[int, int, int], power: float, repeats: int, peer: Peer | None) -> dict[str, Any]:
+    """Seconds of every case on one shape, and what ours deviates from float64."""
+    bank, queries = synthetic(*shape, power)
+    index, flat, norms = NearestNeighbours(bank), faiss.IndexFlatL2(shape[1]), bank.square().sum(1)
+    flat.add(bank.numpy())
+    found: dict[str, torch.Tensor] = {}
+    cases: dict[str, Callable[[], Any]] = {
+        "kizu": lambda: found.update(kizu=index.query(queries)[0]),
+        "torch.cdist": lambda: [torch.cdist(part, bank).min(1) for part in queries.split(784)],
+        "float32 product": lambda: by_product(queries, bank, norms),
+        "faiss flat": lambda: flat.search(queries.numpy(), 1),
+        "backbone, 1 image": backbone(),
+    }
+    if peer is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder) / "bank.npy", bank.numpy())
+            np.save(Path(folder) / "queries.npy", queries[:784].numpy())
+            peer.ask(load=folder)
+        cases["anomalib, 1 image"] = lambda: float(peer.ask(nearest=["queries", "bank", 0, 784])["seconds"])
+    seconds = interleave(cases, repeats, warmup=2)
+    exact = torch.cdist(queries[:784].double(), bank.double()).amin(1)
+    error = float(((found["kizu"][:784, 0].double() - exact).abs() / exact).max())
+    best = min(seconds[name]["median"] for name in ("torch.cdist", "float32 product", "faiss flat"))
+    images = shape[2]
+    return {
+        "seconds": seconds,
+        "level": index._first,
+        "relative_error": error,
+        "times_faster_than_best_brute_force": best / seconds["kizu"]["median"],
+        "share_of_backbone_forward": seconds["kizu"]["median"] / images / seconds["backbone, 1 image"]["median"],
+    }
+
+
+def main() -> None:
+    """Run and write benchmarks/results/nearest.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--no-peer", action="store_true")
+    given = parser.parse_args()
+    peer = None if given.no_peer else Peer("anomalib_coreset")
+    rows = {
+        f"{kind}: {name}": measure(shape, power, given.repeats, peer) for name, shape in SHAPES.items() for kind, power in SPECTRA.items()
+    }
+    if peer is not None:
+        peer.close()
+    print(write("nearest", threads=torch.get_num_threads(), rows=rows).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()

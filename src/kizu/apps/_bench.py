@@ -1,0 +1,67 @@
+"""`kizu bench`: the cells of an experiment, then its tables and plots beside the published rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kizu import rooms
+from kizu.apps._screen import Screen
+from kizu.protocols._experiment import Experiment, read_experiment, run_experiment
+from kizu.reports.table import table
+from kizu.store import replacing
+
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3")
+
+
+def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
+    """Run what is not done yet; write results.csv, results.md and a plot a metric into `out`. Returns 1 when a cell failed."""
+    screen = Screen(as_json)
+    plan = read_experiment(experiment)
+    done = run_experiment(plan, out, data_root, screen.say)
+    written = write_tables(plan, out)
+    results = pl.read_csv(out / "results.csv", infer_schema_length=None)
+    failed = results.filter(pl.col("error").is_not_null()).height
+    screen.say(f"{done} cells, {failed} failed. Tables: {written}")
+    screen.result({"cells": done, "failed": failed, "tables": str(written), "results": str(out / "results.csv")})
+    return 1 if failed else 0
+
+
+def write_tables(plan: Experiment, out: Path) -> Path:
+    """results.md and plots from results.csv."""
+    results = pl.read_csv(out / "results.csv", infer_schema_length=None)
+    parts = [f"# {plan.name}", plan.description, _how(results)]
+    for metric in METRICS:
+        if results[metric].drop_nulls().is_empty():
+            continue
+        rows = _published(plan.parts["published"], metric)
+        parts += [table(results, metric=metric, published=rows, plot=out / f"{metric.replace('.', '_')}.png")]
+        parts += [f"![{metric}]({metric.replace('.', '_')}.png)"]
+    parts += [str(entry["note"]) for entry in plan.parts["published"] if "note" in entry]
+    path = out / "results.md"
+    with replacing(path) as temporary:
+        temporary.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", "utf-8")
+    return path
+
+
+def _how(results: pl.DataFrame) -> str:
+    spent = results.select(pl.col("fit_seconds", "predict_seconds", "measure_seconds").sum()).row(0)
+    seeds = sorted(results["seed"].unique().to_list())
+    return (
+        f"{results.height} runs, seeds {', '.join(map(str, seeds))}; fit {spent[0]:.0f} s, predict {spent[1]:.0f} s, measure {spent[2]:.0f} s in all. "
+        "Mean and standard deviation over seeds, in per cent; nothing is chosen on the test set."
+    )
+
+
+def _published(entries: list[dict[str, Any]], metric: str) -> pl.DataFrame | None:
+    """The published rows that the experiment names, of one metric."""
+    frames = []
+    for entry in entries:
+        frame = rooms.load("papers", entry["paper"])(entry.get("table"))
+        for column, value in entry.get("where", {}).items():
+            wanted = value if isinstance(value, list) else [value]
+            frame = frame.filter(pl.col(column).cast(pl.String).is_in([str(item) for item in wanted]))
+        frames.append(frame.filter(pl.col("metric") == metric))
+    return pl.concat(frames, how="vertical_relaxed") if frames and any(frame.height for frame in frames) else None

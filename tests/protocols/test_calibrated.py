@@ -1,0 +1,108 @@
+"""fit_calibrated keeps its promise on planted data, by split and by cross-conformal, and refuses what it cannot keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kizu
+from kizu.calibration import images_needed
+from kizu.datasets._samples import Samples
+from kizu.datasets.planted import planted
+from kizu.errors import TooFewImages, UsageError
+from kizu.protocols._calibrated import fit_calibrated, plan
+from kizu.representations._open import representation
+
+
+def test_the_plan() -> None:
+    assert plan(1000, 0.01, "auto") == "split"
+    assert plan(200, 0.01, "auto") == "cross"
+    assert plan(10, None, "auto") == "cross"
+    with pytest.raises(TooFewImages, match="takes 99 good images to calibrate on; 50 good images leave 50"):
+        plan(50, 0.01, "auto")
+    with pytest.raises(TooFewImages, match="Provide at least 495"):
+        plan(200, 0.01, "split")
+    assert images_needed(0.01) == 99
+
+
+def test_a_refusal_comes_before_any_work(tiny_planted: Samples) -> None:
+    detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64)
+    with pytest.raises(TooFewImages):
+        fit_calibrated(detector, tiny_planted.train, false_alarm_rate=0.001)
+    assert not detector.fitted_
+    with pytest.raises(UsageError, match="auto, split, cross, none"):
+        fit_calibrated(detector, tiny_planted.train, method="guess")
+
+
+@pytest.mark.parametrize("method", ["split", "cross"])
+def test_calibrated_predictions(method: str, tiny_planted: Samples) -> None:
+    detector = kizu.detector("padim", "random/resnet10t@1,2", image_size=64, dimensions=16)
+    fit_calibrated(detector, tiny_planted.train, false_alarm_rate=0.2, method=method)
+    prediction = detector.predict(tiny_planted.test)
+    assert detector.calibration_["method"] == method
+    assert detector.calibration_["images"] == (5 if method == "split" else 24)
+    assert detector.images_seen_ == (19 if method == "split" else 24)
+    assert torch.equal(prediction.is_anomalous, prediction.p_value <= 0.2)
+    assert prediction.p_value.min() >= 1 / (detector.calibration_["images"] + 1)
+
+
+def test_without_a_rate_the_smallest_that_can_be_backed(tiny_planted: Samples) -> None:
+    detector = fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train)
+    assert detector.calibration_["false_alarm_rate"] == pytest.approx(1 / 25)
+    alone = fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train.take([0]))
+    assert alone.calibration_ is None
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    """Features of 240 planted good pictures under a small network: the detector's scores vary as real ones do."""
+    samples = planted(tmp_path_factory.mktemp("pool") / "data", products="metal", train=240, test_good=1, test_defective=1, size=48)
+    from kizu.datasets._batches import batches
+
+    frozen = representation("random/resnet10t@3").frozen("fp32")
+    return torch.cat([frozen(batch.images)[0] for batch in batches(samples.train, image_size=(48, 48))])
+
+
+@pytest.mark.parametrize("method", ["split", "cross"])
+def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
+    """Wanted 10 %: 60 draws of 60 pictures to fit and calibrate and 180 new ones; the mean rate of false alarms stays at or below."""
+    from kizu.calibration import conformal_threshold, folds
+    from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
+
+    def fit(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        moments = ShrunkCovariance()
+        moments.update(pooled([rows]))
+        mean, covariance, _ = moments.finish()
+        return mean, whitening(covariance)
+
+    def score(model: tuple[torch.Tensor, torch.Tensor], rows: torch.Tensor) -> np.ndarray:
+        return ((pooled([rows]).double() - model[0]) @ model[1].T).norm(dim=1).numpy()
+
+    rates = []
+    for seed in range(60):
+        order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+        known, new = pool[order[:60]], pool[order[60:]]
+        if method == "split":
+            model = fit(known[:30])
+            scores = score(model, known[30:])
+        else:
+            model = fit(known)
+            parts = [torch.from_numpy(part) for part in folds(60, 5, seed)]
+            scores = np.concatenate([score(fit(known[~torch.isin(torch.arange(60), part)]), known[part]) for part in parts])
+        rates.append(np.mean(score(model, new) > conformal_threshold(scores, 0.1)))
+    error = np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) <= 0.1 + 3 * error
+    if method == "split":
+        assert abs(np.mean(rates) - np.floor(31 * 0.1) / 31) < 4 * error, "split conformal is exact, not merely safe"
+
+
+def test_groups_are_calibrated_together(tiny_planted: Samples, tmp_path: Path) -> None:
+    import polars as pl
+
+    table = tiny_planted.train.table.with_columns(group=pl.Series([f"part {row // 8}" for row in range(24)]))
+    grouped = Samples(table)
+    with pytest.raises(TooFewImages, match="3 good images leave 3"):
+        fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), grouped, false_alarm_rate=0.1)
