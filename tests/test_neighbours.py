@@ -95,6 +95,17 @@ def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.Monk
         _same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
 
 
+def test_near_ties_are_decided_in_float64() -> None:
+    """Rows that are one row shuffled: their distances differ by 1e-9, float32 sums by 1e-7."""
+    make = torch.Generator().manual_seed(3)
+    row = torch.randn(SIZE, generator=make)
+    bank = torch.stack([row[torch.randperm(SIZE, generator=make)] for _ in range(200)])
+    for number, bump in enumerate(torch.randperm(200, generator=make).tolist()):
+        bank[number, 0] *= 1 + bump * 2.0**-22
+    queries = 1e-6 * torch.randn(20, SIZE, generator=make)
+    _same(nearest(queries, bank), queries, bank, 1)
+
+
 def test_many_neighbours_and_small_banks() -> None:
     queries, bank = MADE["slow"]
     for rows, k in ((700, 700), (700, 40), (5, 5), (1, 1), (63, 1), (64, 1), (65, 1)):

@@ -6,7 +6,6 @@ The maps must lie in [0, 1]: AUROC and AUPR put a sigmoid on scores that do not.
 
 import importlib.metadata
 import json
-import resource
 import sys
 import time
 
@@ -21,10 +20,18 @@ CLASSES = {"auroc": _AUROC, "ap": _AUPR, "f1_max": _F1Max, "aupro": _AUPRO}
 
 
 def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory since the last reset; not getrusage's, which a child inherits from its parent."""
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def reset_peak():
+    with open("/proc/self/clear_refs", "w") as refs:
+        refs.write("5")
 
 
 def measure(name, maps, masks):
+    reset_peak()
     before, start = peak_mib(), time.perf_counter()
     metric = CLASSES[name]()
     metric.update(maps, masks)

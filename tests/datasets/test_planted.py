@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from kizu.datasets import _planted_defects
 from kizu.datasets._planted_products import PRODUCTS
+from kizu.datasets._planted_render import Scene
 from kizu.datasets.planted import planted, planted_image, product_defects
 from kizu.errors import LayoutError, UnknownName, UsageError
 
@@ -50,6 +51,15 @@ def test_twins_differ_in_the_mask_and_nowhere_else(product, defect):
     parts, number = ndimage.label(mask, np.ones((3, 3)))
     assert np.bincount(parts.ravel())[1:].min() >= 3
     assert number <= 40
+
+
+@pytest.mark.parametrize(("product", "defect"), [case for case in CASES if case[1] in _planted_defects.STRUCTURE])
+def test_a_planted_flaw_draws_nothing_from_the_randomness_of_the_product(product, defect):
+    """Else all that is drawn after the flaw would change too, and the mask would cover half the part."""
+    clean, flawed = Scene(64, rng(3)), Scene(64, rng(3), defect, rng(4), 0.8)
+    PRODUCTS[product].build(clean)
+    PRODUCTS[product].build(flawed)
+    assert clean.rng.bit_generator.state == flawed.rng.bit_generator.state
 
 
 @pytest.mark.parametrize("product", sorted(PRODUCTS))

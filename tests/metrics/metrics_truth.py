@@ -27,8 +27,10 @@ def pro_points(maps, masks):
 
 def area_to(x, y, limit):
     """Area under the polyline from x = 0 to x = limit, linear in between."""
-    inside = x < limit
+    inside = x <= limit  # a jump that stands at the limit itself has no width
     x, y = np.r_[x[inside], limit], np.r_[y[inside], np.interp(limit, x, y)]
+    if x[-2] == limit:
+        x, y = x[:-1], y[:-1]
     return np.trapezoid(y, x)
 
 

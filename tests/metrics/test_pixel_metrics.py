@@ -32,6 +32,15 @@ def test_all_four_equal_the_literal_definitions(seed, levels, limit, normal_imag
     assert abs(got["aupro"] - truth.aupro_ranks(maps, masks, limit)) <= one_normal + 1e-12
 
 
+@pytest.mark.parametrize("seed", [298388, 1, 2, 3])
+def test_a_limit_that_falls_on_a_normal_pixel(seed):
+    maps, masks = truth.planted(np.random.default_rng(seed), n=5, size=9, normal_images=0)
+    for alarms in (1, 7, 30):
+        limit = alarms / (~masks).sum()
+        assert metrics.aupro(maps, masks, limit) == pytest.approx(truth.aupro_stairs(maps, masks, limit), abs=1e-10)
+        assert metrics.aupro(maps, masks, limit) == pytest.approx(truth.aupro_straight(maps, masks, limit), abs=1e-10)
+
+
 def test_without_ties_all_definitions_agree():
     maps, masks = truth.planted(np.random.default_rng(5))
     assert metrics.aupro(maps, masks) == pytest.approx(truth.aupro_straight(maps, masks), abs=1e-12)

@@ -77,6 +77,13 @@ def test_equidistant_thresholds_fail_on_heavy_tails_where_the_exact_figure_does_
             member(tail, masks)
 
 
+def test_a_score_at_the_threshold_is_not_above_it():
+    maps = np.array([[[0, 0, 0, 0, 100, 200, 0, 100]]], np.float32)  # thresholds 0, 1, ..., 199
+    masks = np.array([[[0, 0, 0, 0, 0, 1, 0, 1]]], bool)
+    # above 100..199: 1 of 2 regions at rate 0; above 0..99: both regions at rate 1 / 6; nothing else below 0.3
+    assert metrics.aupro_200_thresholds(maps, masks) == pytest.approx(0.75)
+
+
 def test_a_constant_map_is_undefined_for_equidistant_thresholds():
     masks = truth.planted(np.random.default_rng(5))[1]
     with pytest.raises(NotFinite, match="equidistant"):

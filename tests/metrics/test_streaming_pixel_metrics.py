@@ -78,6 +78,13 @@ def test_few_different_scores_are_exact():
         assert values[f"{key}_error"] < 2e-12
 
 
+def test_as_many_scores_as_cells_are_kept_apart_and_one_more_is_not():
+    maps, masks = np.arange(64, dtype=np.float32).reshape(1, 8, 8), np.zeros((1, 8, 8), bool)
+    masks[0, 2:5, 3:6] = True
+    assert _streamed(maps, masks, buckets=64).compute()["auroc_error"] < 2e-12
+    assert _streamed(maps, masks, buckets=63).compute()["auroc_error"] > 1e-4
+
+
 @pytest.mark.parametrize("buckets", [16, 1000])
 def test_pieces_order_and_merges_give_the_same_sketch(buckets, monkeypatch):
     maps, masks = truth.planted(np.random.default_rng(3), n=12, size=32)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def fit(
     data: Path,
     out: Path,
+    *,
     dataset: str,
     category: str | None,
     detector: str,
@@ -37,8 +38,9 @@ def fit(
     kind = rooms.load("detectors", detector)
     settings = knobs_from(knobs, kind)
     good = training(read(dataset, data, category))
-    from kizu.protocols._calibrated import fit_calibrated
+    from kizu.protocols._calibrated import choose, fit_calibrated
 
+    choose(good, false_alarm_rate, calibration)
     model = kizu.detector(detector, representation, **settings)
     screen.say(f"Learning from {len(good)} good images with {detector} on {model.representation.card['name']}")
     if representation is None:
@@ -160,7 +162,8 @@ def promise(model: Detector) -> str:
     if facts is None:
         return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
     backed = "held-out good images" if facts["method"] == "split" else "good images, each scored by a model that had not seen it"
-    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous (score > {facts['threshold']:.4g}; {facts['images']} {backed})."
+    limit = f"score > {facts['threshold']:.4g}; {facts['images']} {backed}"
+    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous ({limit})."
 
 
 def calibration_facts(model: Detector) -> dict[str, Any] | None:
@@ -172,7 +175,8 @@ def default_notice() -> str:
     """What stands behind the default representation."""
     from kizu.representations._weights import DEFAULT
 
-    return f"No representation was named: taking {DEFAULT}, an untrained network. Trained weights see far more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+    better = "Trained weights see far more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+    return f"No representation was named: taking {DEFAULT}, an untrained network. {better}"
 
 
 def flatten(metrics: dict[str, Any]) -> dict[str, Any]:

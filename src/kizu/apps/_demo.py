@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import kizu
 from kizu.apps._commands import default_notice, evaluate_and_report, promise
 from kizu.apps._screen import Screen
 from kizu.errors import OutputExists
 
-PRODUCTS = ("capsule", "metal", "circuit")
+FULL: dict[str, Any] = {"products": ("capsule", "metal", "circuit"), "size": 256, "train": 60}
+QUICK: dict[str, Any] = {"products": ("capsule",), "size": 128, "train": 40}
 FALSE_ALARM_RATE = 0.05
 
 
@@ -23,7 +25,8 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     screen = Screen(as_json)
     if out.exists() and not overwrite and any(out.iterdir()):
         raise OutputExists(out)
-    products, size, train = (PRODUCTS[:1], 128, 40) if quick else (PRODUCTS, 256, 60)
+    scale = QUICK if quick else FULL
+    products, size, train = scale["products"], scale["size"], scale["train"]
     screen.say(f"Drawing {', '.join(products)}: {train} good pictures each to learn from, 50 to test on ...")
     samples = kizu.dataset("planted", out / "data", products=products, train=train, test_good=20, test_defective=30, size=size)
     screen.say(default_notice())

@@ -36,7 +36,7 @@ def inspect_images(detector: Detector, paths: list[Path], out: Path, *, panels: 
         number, at = len(done), 0
         for chunk in _chunks(left, detector.batch_size):
             errors: list[tuple[str, str]] = []
-            rows: dict[str, dict[str, Any]] = dict.fromkeys((str(path) for path in chunk), {})
+            rows: dict[str, dict[str, Any]] = {str(path): {} for path in chunk}
             for part in detector.predict_batches(chunk, errors=errors):
                 shown = shown or _range(part)
                 for index, path in enumerate(part.paths):
@@ -140,7 +140,7 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
     from kizu.reports.inspection_html import inspection_html
 
     store.write_json(out / "inspection.json", {**facts, "map_range": shown})
-    return inspection_html(out)
+    return inspection_html(out, out / "index.html")
 
 
 def _count(out: Path) -> int:

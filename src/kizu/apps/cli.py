@@ -7,6 +7,8 @@ input cannot be used (one line says why; --debug shows the traceback); 130 inter
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -70,9 +72,20 @@ def fit(
     """Learn from good images and write a model."""
     from kizu.apps import _commands
 
-    _finish(
-        _commands.fit(
-            data, out, dataset, category, detector, representation, knobs or [], false_alarm_rate, calibration, seed, overwrite, as_json
+    _run(
+        lambda: _commands.fit(
+            data,
+            out,
+            dataset=dataset,
+            category=category,
+            detector=detector,
+            representation=representation,
+            knobs=knobs or [],
+            false_alarm_rate=false_alarm_rate,
+            calibration=calibration,
+            seed=seed,
+            overwrite=overwrite,
+            as_json=as_json,
         )
     )
 
@@ -90,7 +103,7 @@ def inspect(
     """Look at new images: score, heat map and decision for each, and a page to look through."""
     from kizu.apps import _commands
 
-    _finish(_commands.inspect(model, paths, out, panels, overwrite, resume, as_json))
+    _run(lambda: _commands.inspect(model, paths, out, panels, overwrite, resume, as_json))
 
 
 @app.command()
@@ -106,7 +119,7 @@ def evaluate(
     """Measure a model on labelled images; writes a run folder and its report."""
     from kizu.apps import _commands
 
-    _finish(_commands.evaluate(model, data, out, dataset, category, overwrite, as_json))
+    _run(lambda: _commands.evaluate(model, data, out, dataset, category, overwrite, as_json))
 
 
 @app.command()
@@ -119,7 +132,7 @@ def demo(
     """The main job on planted data, from drawing the pictures to the report; needs no data and no network."""
     from kizu.apps import _demo
 
-    _finish(_demo.demo(out, quick, overwrite, as_json))
+    _run(lambda: _demo.demo(out, quick, overwrite, as_json))
 
 
 @app.command()
@@ -134,7 +147,7 @@ def bench(
     """Run every cell of an experiment, or those that are not done yet, and write its tables."""
     from kizu.apps import _bench
 
-    _finish(_bench.bench(experiment, out, data_root, as_json))
+    _run(lambda: _bench.bench(experiment, out, data_root, as_json))
 
 
 @app.command("list")
@@ -142,7 +155,7 @@ def list_room(room: Annotated[str, typer.Argument(help="detectors, datasets, met
     """What there is in a room."""
     from kizu.apps import _commands
 
-    _finish(_commands.list_room(room, as_json))
+    _run(lambda: _commands.list_room(room, as_json))
 
 
 @data_app.command()
@@ -150,10 +163,18 @@ def check(name: Annotated[str, typer.Argument(help="See `kizu list datasets`.")]
     """Open every image and mask of a data set and compare the counts with the published ones."""
     from kizu.apps import _commands
 
-    _finish(_commands.data_check(name, path, as_json))
+    _run(lambda: _commands.data_check(name, path, as_json))
 
 
-def _finish(code: int) -> None:
+def _run(command: Callable[[], int]) -> None:
+    """Run a command's work; Ctrl-C is exit code 130."""
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say("Interrupted; nothing was left half-written.")
+        code = 130
     raise typer.Exit(code)
 
 
@@ -165,11 +186,6 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         app(args=arguments, prog_name="kizu")
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        _say("Interrupted; nothing was left half-written.")
-        sys.exit(130)
     except (KizuError, OSError, MemoryError) as error:
         if debug:
             raise
@@ -181,7 +197,8 @@ def _sentence(error: BaseException) -> str:
     import errno
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full{f' ({error.filename})' if error.filename else ''}; nothing was left half-written. Free some space and run the same command again."
+        where = f" ({error.filename})" if error.filename else ""
+        return f"The disk is full{where}; nothing was left half-written. Free some space and run the same command again."
     if isinstance(error, MemoryError):
         return f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
     return " ".join(str(error).split()) or type(error).__name__

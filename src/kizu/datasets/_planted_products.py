@@ -60,7 +60,7 @@ def bolt(scene: Scene) -> Surface:
     height = np.where(shank < head, np.sqrt(np.maximum(radius**2 - v * v, 0)), facets)
     height = height + inside(flange, scene.pixel) * (0.31 - 0.8 * v * v - height)
     ground.height += cover * (height + 0.0006 * scene.noise(9))
-    break_edge(scene, ground, depth=0.03)
+    break_edge(scene, ground, width=0.025, depth=0.008)
     return ground
 
 
@@ -175,7 +175,7 @@ def gear(scene: Scene) -> Surface:
     cover = _body(scene, ground, body, tone, gloss=0.08, metal=0.6, lift=0.09)
     hub = 0.03 * smooth(radius, 0.29, 0.27) - 0.012 * smooth(np.abs(radius - 0.62), 0.03, 0.01)
     ground.height += cover * (bevel(body, 0.022, 0.035) + 0.10 + hub + 0.0008 * turned)
-    break_edge(scene, ground, depth=0.03)
+    break_edge(scene, ground, width=0.025, depth=0.008)
     return ground
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kizu.datasets._planted_noise import Field, bevel, box, cells, inside, smooth
+from kizu.datasets._planted_noise import Field, bevel, box, cells, inside, noise, smooth
 from kizu.datasets._planted_render import Scene, Surface, break_edge, colour, tint
 
 
@@ -147,6 +147,6 @@ def _tile_bed(scene: Scene, surface: Surface, bare: Field) -> None:
     """The combed adhesive where a tile has gone."""
     if scene.flaw != "missing":
         return
-    comb = np.sin(scene.u * 95 + 0.8 * scene.noise(5)) if scene.size >= 128 else scene.noise(12)
+    comb = np.sin(scene.u * 95 + 0.8 * noise(scene.flaw_rng, scene.side, 5)) if scene.size >= 128 else noise(scene.flaw_rng, scene.side, 12)
     surface.paint(bare, tint(colour("77746f")) * (1 + 0.07 * comb))
     surface.height += bare * (0.006 * comb - 0.012)

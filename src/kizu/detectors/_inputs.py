@@ -94,6 +94,6 @@ def _checked(images: Tensor) -> Tensor:
     low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(
-            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; leave normalising to the representation."
+            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; do not normalise."
         )
     return images.float()

@@ -1,10 +1,10 @@
 """Gaussian: one global density on pooled, L2-normalised features.
 
-Card. Papers: Rippel, Mertens and Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep Features for Anomaly
-Detection", ICPR 2020; few-shot contrastive fine-tuning, section 3.5, Eq. 4-5, whose density this is. Differences: Eq. 5 as
+Card. Papers: Rippel, Mertens and Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep Features for
+Anomaly Detection", ICPR 2020; few-shot contrastive fine-tuning, section 3.5, Eq. 4-5, whose density this is. Differences: Eq. 5 as
 printed leaves out the mean that Eq. 4 defines; the distance here is of f - mu. With few images the covariance is singular:
-Ledoit-Wolf shrinkage (J. Multivariate Analysis 88, 2004), computed in one streaming pass. The paper gives no map; here it is the score taken
-apart: with x_p the feature at position p, f = mean_p x_p / |mean_p x_p| and s the score, the share of p is
+Ledoit-Wolf shrinkage (J. Multivariate Analysis 88, 2004), computed in one streaming pass. The paper gives no map; here it is the
+score taken apart: with x_p the feature at position p, f = mean_p x_p / |mean_p x_p| and s the score, the share of p is
 (x_p / |mean x| - mu)^T S^-1 (f - mu) / s, and the shares' mean over the positions is s itself.
 """
 
@@ -66,10 +66,9 @@ class Gaussian(Detector):
         del self._moments
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        if sum(level.shape[1] for level in features) != len(self.mean_):
-            raise ShapeError(
-                f"The representation gives {sum(level.shape[1] for level in features)} channels, the model was fitted on {len(self.mean_)}."
-            )
+        channels = sum(level.shape[1] for level in features)
+        if channels != len(self.mean_):
+            raise ShapeError(f"The representation gives {channels} channels, the model was fitted on {len(self.mean_)}.")
         mean, factor = self.mean_.to(features[0].device), self.whitening_.to(features[0].device)
         raw = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
         length = raw.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)
@@ -93,7 +92,10 @@ def pooled(features: FeatureMaps) -> Tensor:
 
 
 def whitening(covariance: Tensor) -> Tensor:
-    """W with W S W^T = 1 for a covariance S (D, D): |W (f - mu)| is the Mahalanobis distance. A singular S is lifted by 1e-6 of its mean variance."""
+    """W with W S W^T = 1 for a covariance S (D, D): |W (f - mu)| is the Mahalanobis distance.
+
+    A singular S is lifted by 1e-6 of its mean variance.
+    """
     D = len(covariance)
     lift = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
     factor = torch.linalg.cholesky(covariance + lift * torch.eye(D, dtype=covariance.dtype))

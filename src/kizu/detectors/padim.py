@@ -129,7 +129,6 @@ class PaDiM(Detector):
             tuple(stored.shape) == (P, D * (D + 1) // 2) or (self.thin_ and stored.shape[0] == P and stored.shape[2] == D)
         )
         if stored is None or not fits or self.grid_[0] * self.grid_[1] != P:
-            raise ModelFileError(
-                f"The PaDiM model does not fit together: mean {(P, D)}, grid {self.grid_}, factor {None if stored is None else tuple(stored.shape)}."
-            )
+            shape = None if stored is None else tuple(stored.shape)
+            raise ModelFileError(f"The PaDiM model does not fit together: mean {(P, D)}, grid {self.grid_}, factor {shape}.")
         self._keep(stored)

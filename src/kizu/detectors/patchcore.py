@@ -5,8 +5,8 @@ Official code: amazon-science/patchcore-inspection (Apache-2.0); nothing of it i
 neighbourhoods (section 3.1), levels 2 and 3 (section 4.1), 10 % or 1 % coreset and random projection to 128 (section 3.2 and the
 released runs; here the projection is off until the feature is wider than it), image score = the largest patch score (Eq. 6), bilinear
 upsampling and a Gaussian of sigma 4 (section 3.3).
-Where paper and code differ: the re-weighting of Eq. 7 is in the paper (b = 3) and not in the code: `reweight` is None (code) or b. The code's
-scores are squared distances (faiss), the paper's are distances: `squared`. The code averages over k neighbours with k = 5 by
+Where paper and code differ: the re-weighting of Eq. 7 is in the paper (b = 3) and not in the code: `reweight` is None (code) or b. The
+code's scores are squared distances (faiss), the paper's are distances: `squared`. The code averages over k neighbours with k = 5 by
 default and 1 in the published runs: `neighbours`. The code pools the 9 C values of a neighbourhood to `dimensions` = 1024 and the stacked
 levels again to 1024; dimensions=None, our default, keeps the mean of the neighbourhood for each channel instead. The code selects
 greedily from 10 random starting points by an approximation; here the greedy selection is exact, from patch 0.

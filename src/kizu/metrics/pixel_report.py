@@ -11,7 +11,9 @@ from kizu.metrics._inputs import check_limit
 
 
 @check_shapes(maps="n H W", masks="n H W")
-def pixel_report(maps: Any, masks: Any, fpr_limit: float = 0.3, points: int = 512) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+def pixel_report(
+    maps: Any, masks: Any, fpr_limit: float = 0.3, points: int = 512
+) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
     """(what `pixel_metrics` gives, what `pixel_curves` gives) for the price of one: the pixels are sorted once.
 
     maps: (n, H, W) higher is more anomalous.   masks: (n, H, W) bool, 0/1 or 0/255.   numpy or torch.

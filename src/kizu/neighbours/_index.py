@@ -83,7 +83,8 @@ class NearestNeighbours:
 
     def _answer(self, queries: Tensor, k: int, peak: float) -> tuple[Tensor, Tensor]:
         if not len(queries):
-            return self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32)), torch.empty((0, k), dtype=torch.int64)
+            empty = self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32))
+            return empty, empty.to(torch.int64)
         if k * GROUP > min(len(self.bank), BANK_ROWS) or peak > VAST:
             return measure(queries, self.bank, k)
         rows = self._frame.shift(queries)

@@ -35,9 +35,7 @@ class StreamingCoreset:
     Raises UsageError unless exactly one of n and ratio is given and valid, or when the budget cannot hold the result.
     """
 
-    def __init__(
-        self, n: int | None = None, *, ratio: float | None = None, budget: int = 2**30, select: Select = greedy_coreset
-    ) -> None:
+    def __init__(self, n: int | None = None, *, ratio: float | None = None, budget: int = 2**30, select: Select = greedy_coreset) -> None:
         if (n is None) == (ratio is None):
             raise UsageError("Give either n (rows of the coreset) or ratio (share of the rows seen), not both and not neither.")
         if ratio is not None and not 0.0 < ratio <= 1.0:

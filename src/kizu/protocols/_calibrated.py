@@ -42,17 +42,24 @@ def fit_calibrated(
     false_alarm_rate None asks for 1 %, or for the smallest that the images can back. Raises TooFewImages when a named rate cannot
     be backed, saying how many images it takes.
     """
-    if method not in METHODS:
-        raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
-    count = len(np.unique(units(good)))
-    if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
+    chosen = choose(good, false_alarm_rate, method)
+    if chosen == "none":
         return detector.fit(good, progress=progress)
-    chosen = plan(count, false_alarm_rate, method)
     if chosen == "split":
         kept, held = hold_out(good, HELD_OUT, seed)
         detector.fit(kept, progress=progress)
         return calibrate(detector, held, false_alarm_rate, progress=progress)
     return _cross(detector, good, false_alarm_rate, seed, progress)
+
+
+def choose(good: Samples, false_alarm_rate: float | None, method: str) -> str:
+    """The method that will be taken: "split", "cross" or "none". Raises what `fit_calibrated` raises before it does any work."""
+    if method not in METHODS:
+        raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
+    count = len(np.unique(units(good)))
+    if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
+        return "none"
+    return plan(count, false_alarm_rate, method)
 
 
 def plan(count: int, false_alarm_rate: float | None, method: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,7 +194,7 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.write: Callable[[str], int] = path.open("a", encoding="utf-8", buffering=1).write
 
     def __call__(self, event: str, **facts: Any) -> None:
-        self.write(json.dumps({"time": time.time(), "event": event, **facts}) + "\n")
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": time.time(), "event": event, **facts}) + "\n")

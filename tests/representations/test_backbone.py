@@ -1,0 +1,156 @@
+"""Backbones: levels, grids, the frozen twin, weights from files, and what happens without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import kizu
+from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError, WeightsUnavailable
+from kizu.representations import _weights
+from kizu.representations._base import has_bf16
+from kizu.representations._fold import fold_batch_norms
+from kizu.representations._open import representation, save_representation
+
+NETWORKS = ["random/resnet10t@1,3", "random/convnext_atto@1,2", "random/vit_tiny_patch16_224@3,9", "random/swin_tiny_patch4_window7_224@2,3"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_and_strides_are_what_comes_out(name: str) -> None:
+    net = representation(name).eval()
+    images = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        maps = net(images)
+    assert [level.shape[1] for level in maps] == list(net.channels)
+    assert [224 // level.shape[2] for level in maps] == list(net.strides)
+    frozen = net.frozen("fp32")(images)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in zip(frozen, maps, strict=True))
+    if has_bf16(torch.device("cpu")):
+        half = net.frozen("bf16")(images)
+        assert all(((a - b).norm() / b.norm()).item() < 0.03 and a.dtype == torch.float32 for a, b in zip(half, maps, strict=True))
+
+
+def test_a_level_is_the_stage_of_its_stride() -> None:
+    import timm
+
+    drawn = representation("random/resnet18@2", seed=3)
+    plain = timm.create_model("resnet18", pretrained=False).eval()
+    plain.load_state_dict(drawn.net.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    normal = (image - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = plain.layer2(plain.layer1(plain.maxpool(plain.act1(plain.bn1(plain.conv1(normal))))))
+        assert torch.allclose(drawn.eval()(image)[0], expected, atol=1e-5)
+
+
+def test_tokens_go_back_to_their_place() -> None:
+    """A change in one corner of the image changes the first block's tokens there most."""
+    net = representation("random/vit_tiny_patch16_224@1").eval()
+    image = torch.rand(1, 3, 96, 160)
+    other = image.clone()
+    other[:, :, :16, -16:] = 0
+    with torch.no_grad():
+        change = (net(image)[0] - net(other)[0]).norm(dim=1)[0]
+    assert change.shape == (6, 10)
+    assert divmod(int(change.argmax()), 10) == (0, 9)
+    with pytest.raises(ShapeError, match="16 x 16 patches"):
+        net(torch.rand(1, 3, 100, 160))
+
+
+def test_preferred_levels_only_count_when_none_are_named() -> None:
+    assert representation("random/resnet10t", levels=(1, 2)).levels == (1, 2)
+    assert representation("random/resnet10t@3", levels=(1, 2)).levels == (3,)
+    assert representation("random/vit_tiny_patch16_224", levels=(2, 3)).levels == (6, 9)
+
+
+def test_random_weights_are_a_seed(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    one, same, other = (representation("random/resnet10t@2", seed=seed) for seed in (1, 1, 2))
+    assert _weights.digest(one) == _weights.digest(same) != _weights.digest(other)
+    torch.set_rng_state(before)
+
+
+def test_folding_is_the_same_function() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
+    for module in net:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight)
+    image = torch.rand(2, 3, 9, 9)
+    folded = fold_batch_norms(net)
+    assert torch.allclose(folded(image), net(image), atol=1e-5)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert isinstance(net[1], nn.BatchNorm2d), "the original is left alone"
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    source = representation("random/resnet10t@1,2,3", seed=7)
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path)
+    opened = representation(f"resnet10t:{path}@1,2")
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(opened.eval()(image)[0], source.eval()(image)[0])
+    assert opened.card["trained_on"] == ["unknown"]
+    with pytest.raises(ModelFileError, match="not those of resnet18"):
+        representation(f"resnet18:{path}@1")
+    with pytest.raises(UsageError, match="say whose they are"):
+        representation(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelFileError, match="damaged"):
+        representation(f"resnet10t:{path}@1,2")
+    with pytest.raises(ModelFileError, match=r"safetensors files only"):
+        _weights.file_state(tmp_path / "w.pth")
+
+
+def test_saved_and_opened(tmp_path: Path) -> None:
+    net = representation("random/resnet10t@1,2,3", seed=7)
+    path = save_representation(net, tmp_path / "net.kizu")
+    image = torch.rand(1, 3, 64, 64)
+    again = kizu.representation(path).eval()
+    assert again.card["name"] == net.card["name"]
+    assert all(torch.equal(a, b) for a, b in zip(again(image), net.eval()(image), strict=True))
+    assert len(representation(f"{path}@2").eval()(image)) == 1
+    with pytest.raises(UsageError, match="saved with levels"):
+        representation(f"{path}@4")
+
+
+def test_without_a_network_one_sentence_names_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_weights, "_cached", lambda hub, filename: None)
+    with pytest.raises(WeightsUnavailable) as told:
+        kizu.representation("timm/wide_resnet50_2.tv_in1k@2,3")
+    assert "\n" not in str(told.value)
+    assert _weights.DEFAULT in str(told.value)
+
+
+def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import timm
+
+    path = tmp_path / "model.safetensors"
+    net = timm.create_model("resnet10t", pretrained=False)
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, path)
+    monkeypatch.setattr(_weights, "_cached", lambda hub, filename: str(path))
+    opened = kizu.representation("timm/resnet10t.c3_in1k@2")
+    assert torch.equal(opened.net.state_dict()["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
+    assert opened.card["trained_on"] == ["imagenet-1k"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("timm/resnet19", UnknownName, "Did you mean 'resnet18'"),
+        ("timm/resnet18.nonsense", UnknownName, "timm weights"),
+        ("nothing", UnknownName, "no representation named 'nothing'"),
+        ("random/resnet18@7", UsageError, r"has levels \[0, 1, 2, 3, 4\]"),
+        ("random/resnet18@x", UsageError, "After @ come the levels"),
+        ("random/resnet18@3,2", UsageError, "rising order"),
+        ("random/vit_tiny_patch16_224@13", UsageError, "blocks 1 to 12"),
+    ],
+)
+def test_names_that_mean_nothing(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        kizu.representation(name)
