@@ -112,7 +112,7 @@ def broken_folder(tree: Path, folder: Path) -> dict[str, Path]:
 
 def test_a_broken_file_costs_itself_and_exit_code_1(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
     bad = broken_folder(tree, tmp_path / "in")
-    code, out, err = run_cli("inspect", model, tmp_path / "in", "-o", tmp_path / "out")
+    code, _, err = run_cli("inspect", model, tmp_path / "in", "-o", tmp_path / "out")
     assert code == 1
     assert "3 images could not be read:" in err
     assert all(str(path) in err for path in bad.values())
@@ -236,9 +236,7 @@ def test_a_full_disk(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_inspection_resumes(
-    model: Path, tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_inspection_resumes(model: Path, tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from kizu.detectors.padim import PaDiM
 
     files = sorted((tree / "test").rglob("*.png"))

@@ -12,9 +12,13 @@ from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
 from kizu.representations._open import representation
 
 
-@pytest.mark.parametrize(("count", "D", "scale", "shift"), [(2, 8, 1.0, 0.0), (5, 40, 1.0, 0.0), (200, 10, 3.0, 100.0), (60, 30, 1e-3, -5.0)])
+@pytest.mark.parametrize(
+    ("count", "D", "scale", "shift"), [(2, 8, 1.0, 0.0), (5, 40, 1.0, 0.0), (200, 10, 3.0, 100.0), (60, 30, 1e-3, -5.0)]
+)
 def test_streaming_equals_two_passes(count: int, D: int, scale: float, shift: float) -> None:
-    rows = torch.randn(count, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.linspace(0.1, 2, D).double())
+    rows = torch.randn(count, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ torch.diag(
+        torch.linspace(0.1, 2, D).double()
+    )
     rows = rows * scale + shift
     moments = ShrunkCovariance()
     for part in rows.split(7):

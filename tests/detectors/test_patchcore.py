@@ -49,7 +49,9 @@ def test_the_bank_is_the_greedy_selection(net: Representation) -> None:
 def test_k_neighbours_and_squares(net: Representation) -> None:
     bank, query = rows_of(net, images(5)), rows_of(net, images(1, seed=1))
     nearest = torch.cdist(query.double(), bank.double()).sort(1).values[:, :5]
-    assert torch.allclose(fitted(net, coreset=1.0, neighbours=5).predict(images(1, seed=1)).score.double(), nearest.mean(1).max(), rtol=1e-5)
+    assert torch.allclose(
+        fitted(net, coreset=1.0, neighbours=5).predict(images(1, seed=1)).score.double(), nearest.mean(1).max(), rtol=1e-5
+    )
     squared = fitted(net, coreset=1.0, squared=True).predict(images(1, seed=1)).score.double()
     assert torch.allclose(squared, nearest[:, 0].square().max(), rtol=1e-5)
 
@@ -70,7 +72,9 @@ def test_reweighting_is_equation_7(net: Representation) -> None:
 def test_released_dimensions(net: Representation) -> None:
     detector = fitted(net, dimensions=100, coreset=1.0)
     assert detector.bank_.shape == (5 * 64, 100)
-    single = kizu.detector("patchcore", representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32").fit(images(2))
+    single = kizu.detector("patchcore", representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32").fit(
+        images(2)
+    )
     assert single.bank_.shape[1] == 100
 
 
@@ -85,7 +89,9 @@ def test_bounded_memory_still_covers(net: Representation) -> None:
     assert bounded.predict(fresh).score.mean() < 1.15 * whole.predict(fresh).score.mean()
 
 
-@pytest.mark.parametrize("knobs", [{"coreset": 0.0}, {"coreset": 1.5}, {"neighbours": 0}, {"selection": "random"}, {"memory": -1.0}, {"reweight": 0}])
+@pytest.mark.parametrize(
+    "knobs", [{"coreset": 0.0}, {"coreset": 1.5}, {"neighbours": 0}, {"selection": "random"}, {"memory": -1.0}, {"reweight": 0}]
+)
 def test_knobs_out_of_range(net: Representation, knobs: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         kizu.detector("patchcore", net, **knobs)

@@ -16,7 +16,12 @@ from kizu.representations._base import has_bf16
 from kizu.representations._fold import fold_batch_norms
 from kizu.representations._open import representation, save_representation
 
-NETWORKS = ["random/resnet10t@1,3", "random/convnext_atto@1,2", "random/vit_tiny_patch16_224@3,9", "random/swin_tiny_patch4_window7_224@2,3"]
+NETWORKS = [
+    "random/resnet10t@1,3",
+    "random/convnext_atto@1,2",
+    "random/vit_tiny_patch16_224@3,9",
+    "random/swin_tiny_patch4_window7_224@2,3",
+]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,6 +14,7 @@ from kizu.errors import EmptyData, OutputExists
 if TYPE_CHECKING:
     from kizu.datasets._samples import Samples
     from kizu.detectors._base import Detector
+    from kizu.protocols._run import Run
 
 
 def fit(
@@ -65,8 +66,12 @@ def inspect(model: Path, paths: list[Path], out: Path, panels: bool, overwrite: 
     return inspect_images(detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen)
 
 
-def evaluate(model: Path, data: Path, out: Path, dataset: str, category: str | None, overwrite: bool, as_json: bool) -> int:
+def evaluate(
+    model: Path, data: Path, out: Path, dataset: str, category: str | None, allow_seen: bool, overwrite: bool, as_json: bool
+) -> int:
     """`kizu evaluate`."""
+    from kizu.protocols._run import Run
+
     screen = Screen(as_json)
     if out.exists() and not overwrite:
         raise OutputExists(out)
@@ -74,28 +79,16 @@ def evaluate(model: Path, data: Path, out: Path, dataset: str, category: str | N
     samples = read(dataset, data, category)
     test = samples.test if len(samples.test) else samples
     name = f"{category or data.resolve().name}"
-    return evaluate_and_report(detector, test, out, screen, name=name, dataset=dataset, category=category or "", overwrite=overwrite)
+    run = Run(name, dataset=dataset, category=category or "", command=screen.command, allow_seen=allow_seen)
+    return evaluate_and_report(detector, test, out, screen, run, overwrite=overwrite)
 
 
-def evaluate_and_report(
-    detector: Detector,
-    test: Samples,
-    out: Path,
-    screen: Screen,
-    *,
-    name: str,
-    dataset: str,
-    category: str,
-    overwrite: bool,
-    notes: list[str] | None = None,
-) -> int:
+def evaluate_and_report(detector: Detector, test: Samples, out: Path, screen: Screen, run: Run, *, overwrite: bool) -> int:
     """Run folder, report and the few numbers that a terminal shows."""
-    from kizu.protocols._run import Run, evaluate
+    from kizu.protocols._run import evaluate
     from kizu.reports.html import html
 
-    run = Run(
-        name, dataset=dataset, category=category, command=screen.command, notes=list(notes or []), counts={"train": detector.images_seen_}
-    )
+    run.counts["train"] = detector.images_seen_
     with screen.progress(len(test)) as progress:
         metrics = evaluate(detector, test, out, run, overwrite=overwrite, progress=progress)
     report = html(out)

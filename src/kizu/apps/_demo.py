@@ -21,6 +21,7 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     out/data holds the pictures, out/<product>/model.kizu the models, out/<product>/run/report.html the reports.
     """
     from kizu.protocols._calibrated import fit_calibrated
+    from kizu.protocols._run import Run
 
     screen = Screen(as_json)
     if out.exists() and not overwrite and any(out.iterdir()):
@@ -39,9 +40,8 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
         folder = out / product
         model.save(folder / "model.kizu", overwrite=True)
         screen.say(f"\n{product}: {promise(model)}")
-        code = evaluate_and_report(
-            model, chosen.test, folder / "run", screen, name=f"demo: {product}", dataset="planted", category=product, overwrite=True
-        )
+        run = Run(f"demo: {product}", dataset="planted", category=product, command=screen.command)
+        code = evaluate_and_report(model, chosen.test, folder / "run", screen, run, overwrite=True)
         worst = max(worst, code)
     screen.say(f"\nNext: kizu inspect {out / products[0] / 'model.kizu'} {out / 'data' / products[0] / 'test'} -o {out / 'inspected'}")
     return worst

@@ -113,13 +113,14 @@ def evaluate(
     out: Out,
     dataset: Dataset = "folder",
     category: Category = None,
+    allow_seen: Annotated[bool, typer.Option("--allow-seen", help="Measure even on data that the representation was trained on.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on labelled images; writes a run folder and its report."""
     from kizu.apps import _commands
 
-    _run(lambda: _commands.evaluate(model, data, out, dataset, category, overwrite, as_json))
+    _run(lambda: _commands.evaluate(model, data, out, dataset, category, allow_seen, overwrite, as_json))
 
 
 @app.command()

@@ -51,6 +51,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[tuple[str, str]] = field(default_factory=list)
     pictures: bool = True
+    allow_seen: bool = False
 
 
 def evaluate(
@@ -59,8 +60,14 @@ def evaluate(
     """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
 
     Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists, EmptyData when there is no
-    labelled image that can be read, UsageError when `test` carries no labels.
+    labelled image that can be read, UsageError when `test` carries no labels, or when the representation was trained on this data
+    set and the run does not say allow_seen.
     """
+    if was_seen(detector, run.dataset) and not run.allow_seen:
+        name = detector.representation.card["name"]
+        raise UsageError(
+            f"{name} was trained on {run.dataset}: numbers on it flatter. Say --allow-seen to run it all the same, marked as seen."
+        )
     labelled = test.take(np.flatnonzero(test.labels >= 0))
     if not len(labelled):
         raise UsageError("Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` looks at images without labels.")

@@ -1,0 +1,37 @@
+"""What every protocol owes: a pure function of (samples, seed) that never hands a flawed or tested image to training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kizu import rooms
+from kizu.datasets._samples import Samples
+from kizu.protocols._split import Split
+
+
+@pytest.fixture(params=rooms.names("protocols"))
+def protocol(request: pytest.FixtureRequest) -> Callable[..., Split]:
+    return rooms.load("protocols", request.param)
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_contract(protocol: Callable[..., Split], official: bool, tiny_planted: Samples) -> None:
+    import polars as pl
+
+    samples = tiny_planted if official else Samples(tiny_planted.table.with_columns(split=pl.lit(None, pl.String)))
+    split = protocol(samples, seed=1)
+    assert isinstance(split, Split)
+    assert split.protocol == protocol.__name__
+    assert split.seed == 1
+    assert len(split.train) > 0
+    assert not len(split.train.anomalous)
+    assert not len(split.calibration.anomalous)
+    assert not set(split.train.paths) & set(split.test.paths)
+    assert not set(split.calibration.paths) & set(split.test.paths)
+    assert len(split.test.normal) > 0
+    assert len(split.test.anomalous) == 12
+    again = protocol(samples, seed=1)
+    assert again.train == split.train
+    assert again.test == split.test

@@ -1,0 +1,108 @@
+"""Experiments: checked before they run, resumed where they stopped, tabulated beside the published rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from kizu.datasets._samples import Samples
+from kizu.errors import LayoutError, UnknownKnob, UnknownName, UsageError
+from kizu.protocols import _experiment
+from kizu.protocols._experiment import read_experiment, run_experiment
+
+TEXT = """
+name = "small"
+[[dataset]]
+name = "mvtec"
+path = "{path}"
+[[representation]]
+name = "random/resnet10t@1,2"
+[[detector]]
+name = "gaussian"
+knobs = {{ image_size = 64 }}
+[[detector]]
+name = "padim"
+knobs = {{ image_size = [64, 64], dimensions = 8 }}
+[[protocol]]
+name = "few_shot"
+seeds = [0, 1]
+grid = {{ shots = [4] }}
+[[published]]
+paper = "recontrast"
+table = "1"
+where = {{ category = "capsule", detector = ["padim"] }}
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, tiny_planted: Samples) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(TEXT.format(path=Path(tiny_planted.paths[0]).parents[3]))
+    return path
+
+
+def test_runs_resumes_and_tabulates(
+    experiment: Path, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, runs = _experiment.run_cell, []
+
+    def counted(cell: _experiment.Cell, samples: Samples) -> dict[str, object]:
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        runs.append(cell)
+        return real(cell, samples)
+
+    monkeypatch.setattr(_experiment, "run_cell", counted)
+    code, _, _ = run_cli("bench", experiment, "-o", tmp_path / "out")
+    assert code == 130
+    assert len((tmp_path / "out" / "cells.jsonl").read_text("utf-8").splitlines()) == 3
+    with (tmp_path / "out" / "cells.jsonl").open("a") as stream:
+        stream.write('{"key": "cut sho')
+    monkeypatch.setattr(_experiment, "run_cell", real)
+    code, out, _ = run_cli("bench", experiment, "-o", tmp_path / "out", "--json")
+    assert code == 0
+    assert json.loads(out)["cells"] == 4
+    results = pl.read_csv(tmp_path / "out" / "results.csv")
+    assert results.height == 4
+    assert results["train_images"].to_list() == [4] * 4
+    assert results["image_auroc"].is_between(0, 1).all()
+    text = (tmp_path / "out" / "results.md").read_text("utf-8")
+    assert "not comparable" in text
+    assert (tmp_path / "out" / "image_auroc.png").stat().st_size > 1000
+
+
+def test_same_seed_same_row(experiment: Path, tmp_path: Path) -> None:
+    plan = read_experiment(experiment)
+    for name in ("one", "two"):
+        run_experiment(plan, tmp_path / name, None, lambda sentence: None)
+    rows = [
+        pl.read_csv(tmp_path / name / "results.csv").drop("fit_seconds", "predict_seconds", "measure_seconds") for name in ("one", "two")
+    ]
+    assert rows[0].equals(rows[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("dimensions = 8", "dimension = 8", UnknownKnob, "Did you mean 'dimensions'"),
+        ('"padim"\nknobs', '"padin"\nknobs', UnknownName, "Did you mean 'padim'"),
+        ("shots = [4]", "shot = [4]", UnknownKnob, "Did you mean 'shots'"),
+        ("[[protocol]]", "[[protocols]]", UnknownKnob, "Did you mean 'protocol'"),
+        ("seeds", "seed", UnknownKnob, "Did you mean 'seeds'"),
+        ('name = "small"', "name = small", LayoutError, "not a readable TOML"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(experiment: Path, old: str, new: str, error: type[Exception], message: str) -> None:
+    experiment.write_text(experiment.read_text().replace(old, new, 1))
+    with pytest.raises(error, match=message):
+        read_experiment(experiment)
+
+
+def test_an_empty_experiment(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("")
+    with pytest.raises(UsageError, match=r"lists no \[\[dataset\]\]"):
+        read_experiment(tmp_path / "x.toml")
