@@ -4,12 +4,13 @@ Cases: torch.cdist, one float32 product with the norms, faiss IndexFlatL2, anoma
 NearestNeighbours prepared once. Two kinds of features: "steep" (spectrum i^-1, most of the variance in few directions) and "flat"
 (i^-0.3: nothing to prune, the worst case). The backbone's own forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn.
 
-    python benchmarks/nearest.py [--repeats 9] [--no-peer]
+    python benchmarks/nearest.py [--repeats 9] [--no-peer] [--threads 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,14 +94,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument(
+        "--threads", type=int, help="threads of every case but the peer's (on a shared machine, one: no waiting for each other)"
+    )
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+        faiss.omp_set_num_threads(given.threads)
     peer = None if given.no_peer else Peer("anomalib_coreset")
-    rows = {
-        f"{kind}: {name}": measure(shape, power, given.repeats, peer) for name, shape in SHAPES.items() for kind, power in SPECTRA.items()
-    }
+    rows: dict[str, Any] = {}
+    for name, shape in SHAPES.items():
+        for kind, power in SPECTRA.items():
+            rows[f"{kind}: {name}"] = row = measure(shape, power, given.repeats, peer)
+            print(f"{kind}: {name}", {case: round(1e3 * spent["median"], 2) for case, spent in row["seconds"].items()}, file=sys.stderr)
     if peer is not None:
         peer.close()
-    print(write("nearest", threads=torch.get_num_threads(), rows=rows).read_text("utf-8"))
+    print(
+        write("nearest" if not given.threads else f"nearest_{given.threads}_threads", threads=torch.get_num_threads(), rows=rows).read_text(
+            "utf-8"
+        )
+    )
 
 
 if __name__ == "__main__":

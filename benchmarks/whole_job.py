@@ -4,8 +4,8 @@ Both get the same files, the same ResNet-18 with random weights (speed does not 
 and PaDiM (100 channels) with their own defaults otherwise. Testing is loading, predicting and all metrics (image AUROC, AP, best F1; pixel
 AUROC, AP, best F1, AUPRO), without pictures. Each job runs in a process of its own, kizu and anomalib in turn. No tile is on both sides.
 
-anomalib's coreset is timed for `--peer-steps` steps and multiplied, for all steps cost the same: rows so made say fit_extrapolated, and their
-metrics belong to a bank that was filled up with random patches. `--peer-steps 0` runs all steps.
+anomalib's coreset is timed for `--peer-steps` steps and multiplied, for all steps cost the same: rows so made say fit_extrapolated, and
+their metrics belong to a bank that was filled up with random patches. `--peer-steps 0` runs all steps.
 
     python benchmarks/whole_job.py [--data FOLDER] [--images 200] [--rounds 1] [--peer-steps 300]
 
@@ -179,7 +179,8 @@ def measure_all(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     plant_tree(*choose(kizu.dataset("magnetic_tile", data), given.images), folder / "tree")
     rows = []
     for method, (representation, _) in METHODS.items():
-        save_file(kizu.representation(representation).net.state_dict(), folder / f"{method}.safetensors")
+        weights = kizu.representation(representation).state_dict()
+        save_file({name.removeprefix("net."): value for name, value in weights.items()}, folder / f"{method}.safetensors")
     for number in range(given.rounds):
         for method in METHODS:
             for side in ("kizu", "anomalib"):

@@ -31,7 +31,7 @@ from anomalib.models.components.sampling import KCenterGreedy
 from safetensors.torch import load_file
 
 IMPORTS = time.perf_counter() - begin
-RANGE = 100.0
+RANGE = 1000.0
 coreset = {}
 
 

@@ -23,11 +23,16 @@ FeatureMaps: TypeAlias = "list[Tensor]"
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on their way to a detector. `images` (B, 3, H, W) float32 in [0, 1]; `paths` names each; `rows` their row numbers."""
+    """Images on their way to a detector. `images` (B, 3, H, W) float32 in [0, 1]; `paths` names each; `rows` their row numbers.
+
+    features: the representation's maps of these very images, [(B, C_l, h_l, w_l)] float32, when they are known already; a detector
+    then does not compute them again and of `images` only the size counts.
+    """
 
     images: Tensor
     paths: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
+    features: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

@@ -12,6 +12,7 @@ import pytest
 from kizu.datasets._samples import Samples
 from kizu.errors import LayoutError, UnknownKnob, UnknownName, UsageError
 from kizu.protocols import _experiment
+from kizu.protocols._cache import FeatureCache
 from kizu.protocols._experiment import read_experiment, run_experiment
 
 TEXT = """
@@ -50,11 +51,11 @@ def test_runs_resumes_and_tabulates(
 ) -> None:
     real, runs = _experiment.run_cell, []
 
-    def counted(cell: _experiment.Cell, samples: Samples) -> dict[str, object]:
+    def counted(cell: _experiment.Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
         if len(runs) == 3:
             raise KeyboardInterrupt
         runs.append(cell)
-        return real(cell, samples)
+        return real(cell, samples, cache)
 
     monkeypatch.setattr(_experiment, "run_cell", counted)
     code, _, _ = run_cli("bench", experiment, "-o", tmp_path / "out")

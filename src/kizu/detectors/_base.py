@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kizu import calibration, rooms
 from kizu.datasets._samples import Samples
-from kizu.detectors._inputs import as_batches, image_batches
+from kizu.detectors._inputs import Images, as_batches, image_batches
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
 from kizu.representations._base import Frozen, Representation
 from kizu.representations._open import representation as open_representation
@@ -116,8 +116,8 @@ class Detector(ABC):
         self.fitted_, self.images_seen_, self.skipped_ = True, seen, skipped
         return self
 
-    def predict(self, images: Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path]) -> Prediction:
-        """Map and score of images: a tensor (B, 3, H, W) in [0, 1], a path, a folder, paths or Samples.
+    def predict(self, images: Images) -> Prediction:
+        """Map and score of images: a tensor (B, 3, H, W) in [0, 1], a path, a folder, paths, Samples or Batches.
 
         Maps have the images' size (tensors) or `image_size` (files). p_value and is_anomalous are there once calibrated.
         Unreadable files are left out and listed in `.errors`. Raises NotFitted, EmptyData when nothing was readable.
@@ -132,9 +132,7 @@ class Detector(ABC):
             )
         return _joined(parts, errors)
 
-    def predict_batches(
-        self, images: Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path], *, errors: list[tuple[str, str]] | None = None
-    ) -> Iterator[Prediction]:
+    def predict_batches(self, images: Images, *, errors: list[tuple[str, str]] | None = None) -> Iterator[Prediction]:
         """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows with unreadable files."""
         self._require_fit("predict")
         for batch in image_batches(images, self.image_size, self.batch_size, [] if errors is None else errors):
@@ -184,9 +182,11 @@ class Detector(ABC):
     # -- within the room ---------------------------------------------------------------------------------------------
 
     def _features(self, batch: Batch) -> FeatureMaps:
-        if self._extractor is None:
-            self._extractor = self.representation.frozen(self.precision, self.device)
-        features = self._extractor(batch.images)
+        features = batch.features
+        if features is None:
+            if self._extractor is None:
+                self._extractor = self.representation.frozen(self.precision, self.device)
+            features = self._extractor(batch.images)
         for level in features:
             if not bool(torch.isfinite(level.sum())) and not bool(torch.isfinite(level).all()):
                 named = f" for {batch.paths[_first_bad(level)]}" if batch.paths else ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from kizu.errors import EmptyData, ShapeError, UsageError
 from kizu.types import Batch
 
 Errors = list[tuple[str, str]]
+Images: TypeAlias = Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path] | Iterable[Batch]
 
 
 def as_batches(
@@ -41,16 +45,14 @@ def as_batches(
     else:
         for item in data:
             if isinstance(item, Batch):
-                yield Batch(_checked(item.images), item.paths, item.rows)
+                yield item if item.features is not None else replace(item, images=_checked(item.images))
             elif isinstance(item, Tensor):
                 yield Batch(_checked(item))
             else:
                 raise UsageError(f"fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of {type(item).__name__}.")
 
 
-def image_batches(
-    images: Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path], size: tuple[int, int], batch_size: int, errors: Errors
-) -> Iterator[Batch]:
+def image_batches(images: Images, size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
     """Images to look at -> batches; labels and masks are never touched."""
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
@@ -61,7 +63,18 @@ def image_batches(
     elif isinstance(images, str | Path):
         yield from _from_files(_paths(Path(images)), size, batch_size, errors)
     else:
-        yield from _from_files([Path(path) for path in images], size, batch_size, errors)
+        first, rest = _peek(images)
+        if isinstance(first, Batch):
+            yield from as_batches(cast(Iterable[Batch], rest), size, batch_size, errors)
+        else:
+            yield from _from_files([Path(path) for path in cast(Iterable[str | Path], rest)], size, batch_size, errors)
+
+
+def _peek(items: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first item, and all of them again."""
+    iterator = iter(items)
+    first = next(iterator, None)
+    return first, () if first is None else itertools.chain([first], iterator)
 
 
 def _paths(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from kizu import maps
 from kizu.detectors._base import Detector
 from kizu.detectors._position_gaussians import PositionGaussians, distances, pack, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.nn.patches import align_levels
+from kizu.nn.patches import repeated_channels
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
 
@@ -93,23 +93,14 @@ class PaDiM(Detector):
             )
         device = chosen.device
         self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
-        difference = chosen.flatten(2).permute(2, 1, 0) - self.mean_[:, :, None]  # (P, D, B)
+        difference = chosen.permute(2, 3, 0, 1).reshape(h * w, B, -1) - self.mean_[:, None]  # (P, B, D)
         grid = distances(difference, self._factor, self.thin_, self.eps).T.reshape(B, h, w)
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)
 
     def _chosen(self, features: FeatureMaps) -> Tensor:
         """The kept channels of the aligned levels, (B, D, h, w)."""
-        counts = [level.shape[1] for level in features]
-        starts = [sum(counts[:index]) for index in range(len(counts))]
-        picks = [
-            self.channels_[(self.channels_ >= start) & (self.channels_ < start + count)] - start
-            for start, count in zip(starts, counts, strict=True)
-        ]
-        kept = [level[:, pick.to(level.device)] for level, pick in zip(features, picks, strict=True)]
-        grid = max((tuple(level.shape[2:]) for level in features), key=lambda side: side[0] * side[1])
-        anchor = features[0].new_zeros(features[0].shape[0], 0, *grid)
-        return align_levels([anchor, *kept], mode="nearest")
+        return repeated_channels(features, self.channels_)
 
     def _state(self) -> dict[str, Tensor]:
         return {

@@ -25,6 +25,26 @@ def align_levels(features: FeatureMaps, *, mode: str = "bilinear") -> Tensor:
     return torch.cat([_to_grid(level, size, mode) for level in features], dim=1)
 
 
+def repeated_channels(features: FeatureMaps, channels: Tensor) -> Tensor:
+    """`align_levels(features, mode="nearest")[:, channels]` for rising `channels` (D,), without the others being made: (B, D, h, w).
+
+    The result is channels-last in memory: a position's D values lie together.
+    """
+    height, width = finest_grid(features)
+    parts, start = [], 0
+    for level in features:
+        count = level.shape[1]
+        mine = channels[(channels >= start) & (channels < start + count)].to(level.device) - start
+        cells = level.permute(0, 2, 3, 1).index_select(3, mine)  # (B, h_l, w_l, d)
+        for dim, size in ((1, height), (2, width)):
+            if cells.shape[dim] != size:
+                source = torch.arange(size, device=level.device) * cells.shape[dim] // size
+                cells = cells.index_select(dim, source)
+        parts.append(cells)
+        start += count
+    return torch.cat(parts, dim=3).permute(0, 3, 1, 2)
+
+
 def local_mean(feature: Tensor, neighbourhood: int) -> Tensor:
     """Mean over the neighbourhood x neighbourhood window around each position, zero-padded: (B, C, h, w) -> same.
 

@@ -36,6 +36,7 @@ import kizu
 from kizu import rooms, store
 from kizu.datasets._samples import Samples
 from kizu.errors import LayoutError, NotFinite, UnknownKnob, UsageError
+from kizu.protocols._cache import FeatureCache
 from kizu.protocols._measure import measure
 from kizu.protocols._predict import predict_all
 from kizu.protocols._split import Split
@@ -115,18 +116,20 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[Cell]:
-    """Every combination, data set by data set; `categories` lists those of each [[dataset]] by its position."""
+    """Every combination; `categories` lists those of each [[dataset]] by its position.
+
+    The order keeps cells together that look at the same images through the same representation by the same detector.
+    """
     parts = experiment.parts
     for at, dataset in enumerate(parts["dataset"]):
-        combinations = itertools.product(categories[at], parts["representation"], parts["protocol"])
-        for category, representation, protocol in combinations:
+        combinations = itertools.product(categories[at], parts["representation"], parts["detector"], parts["protocol"])
+        for category, representation, detector, protocol in combinations:
             grid = protocol.get("grid", {})
             lists = [value if isinstance(value, list) else [value] for value in grid.values()]
-            for values in itertools.product(*lists):
-                for seed, detector in itertools.product(protocol.get("seeds", [0]), parts["detector"]):
-                    settings = dict(zip(grid, values, strict=True))
-                    knobs = detector.get("knobs", {})
-                    yield Cell(dataset, category, representation["name"], detector["name"], knobs, protocol["name"], settings, seed)
+            for *values, seed in itertools.product(*lists, protocol.get("seeds", [0])):
+                settings = dict(zip(grid, values, strict=True))
+                knobs = detector.get("knobs", {})
+                yield Cell(dataset, category, representation["name"], detector["name"], knobs, protocol["name"], settings, seed)
 
 
 def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]) -> int:
@@ -138,11 +141,12 @@ def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | No
     store.write_json(out / "experiment.json", {"name": experiment.name, "description": experiment.description, **experiment.parts})
     tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
     listed = list(cells(experiment, {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}))
+    cache = FeatureCache()
     for number, cell in enumerate(listed):
         if cell.key in rows:
             continue
         samples = tables[experiment.parts["dataset"].index(cell.dataset)].where(category=cell.category)
-        row = run_cell(cell, samples)
+        row = run_cell(cell, samples, cache)
         rows[cell.key] = row
         with log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -153,7 +157,7 @@ def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | No
     return len(wanted)
 
 
-def run_cell(cell: Cell, samples: Samples) -> dict[str, Any]:
+def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) -> dict[str, Any]:
     """Split, fit, predict, measure: one flat row. A detector that ends in NaN is a row with its error, not the end of the table."""
     split: Split = rooms.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
     detector = kizu.detector(cell.detector, cell.representation, **cell.knobs)
@@ -175,9 +179,10 @@ def run_cell(cell: Cell, samples: Samples) -> dict[str, Any]:
     }
     started = time.perf_counter()
     try:
-        detector.fit(split.train)
+        cache = cache or FeatureCache()
+        detector.fit(cache.require(detector, split.train))
         fitted = time.perf_counter()
-        seen = predict_all(detector, split.test)
+        seen = predict_all(detector, split.test, source=cache.batches(detector, split.test))
     except NotFinite as error:
         return {**row, "error": str(error)}
     predicted = time.perf_counter()

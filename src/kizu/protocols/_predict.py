@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from kizu.datasets._samples import Samples
 from kizu.detectors._base import Detector, Progress
 from kizu.errors import EmptyData
 from kizu.protocols._measure import Pixels, StreamedPixels, exact_pixels, fits_in_memory
+from kizu.types import Batch
 
 SAMPLED = 4096
 """Map values kept of each batch for the display range."""
@@ -42,16 +43,20 @@ def predict_all(
     detector: Detector,
     test: Samples,
     *,
+    source: Iterable[Batch] | None = None,
     each: Callable[[list[int], np.ndarray], None] | None = None,
     progress: Progress | None = None,
 ) -> Seen:
-    """Predict every image of `test`. each(rows, maps (B, H, W)) is called a batch as it comes. Raises EmptyData when none could be read."""
+    """Predict every image of `test`, from `source` when its batches are at hand already.
+
+    each(rows, maps (B, H, W)) is called a batch as it comes. Raises EmptyData when none could be read.
+    """
     row_of = {path: row for row, path in enumerate(test.paths)}
     errors: list[tuple[str, str]] = []
     rows: list[int] = []
     held: dict[str, list[np.ndarray]] = {"score": [], "p_value": [], "is_anomalous": [], "map": [], "sample": []}
     streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels()
-    for part in detector.predict_batches(test, errors=errors):
+    for part in detector.predict_batches(test if source is None else source, errors=errors):
         numbers, maps = [row_of[path] for path in part.paths], part.map.numpy()
         rows += numbers
         held["score"].append(part.score.numpy())

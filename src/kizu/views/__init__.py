@@ -1,0 +1,5 @@
+"""Views: pure functions of image batches, for training on looks that should not matter and on flaws that should (level 1)."""
+
+from kizu import rooms
+
+rooms.open_room(__name__)

@@ -1,0 +1,48 @@
+"""What every view does with its pictures: check them, work in float32 or better, cut windows out and put them back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kizu.checks import bind_shape
+from kizu.errors import ShapeError, UsageError
+
+SMALLEST = 8
+"""A picture's shorter side must have this many pixels: a planted patch is a part of a picture."""
+
+
+def checked(images: Tensor, name: str = "images") -> Tensor:
+    """`images` (B, 3, H, W) in the dtype to work in: float32, or float64 when they are that. Raises ShapeError, UsageError."""
+    if not isinstance(images, Tensor):
+        raise UsageError(f"{name} must be a torch tensor (B, 3, H, W), got {type(images).__name__}.")
+    bind_shape(name, tuple(images.shape), "B 3 H W", {})
+    if not images.dtype.is_floating_point:
+        raise UsageError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide bytes by 255.")
+    if images.shape[0] < 1 or min(images.shape[2:]) < SMALLEST:
+        raise ShapeError(f"{name} must hold at least one picture of {SMALLEST}x{SMALLEST} pixels or more, got {tuple(images.shape)}.")
+    return images if images.dtype == torch.float64 else images.float()
+
+
+def finished(images: Tensor, worked: Tensor, return_mask: bool) -> Tensor | tuple[Tensor, Tensor]:
+    """The result in the dtype of the input, with the mask (B, H, W) of pixels that changed in any channel when asked for."""
+    out = worked.clamp(0, 1).to(images.dtype)
+    return (out, (out != images).any(dim=1)) if return_mask else out
+
+
+def cut(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels of each picture: rows and columns broadcast to (B, h, w), result (B, C, h, w)."""
+    return images[_index(images, rows, columns)]
+
+
+def put(images: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """A copy of `images` with `values` (B, C, h, w) at these rows and columns; no pixel may be named twice."""
+    out = images.clone()
+    out[_index(images, rows, columns)] = values
+    return out
+
+
+def _index(images: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch = torch.arange(images.shape[0], device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return batch, channel, rows[:, None], columns[:, None]

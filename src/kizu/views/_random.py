@@ -1,0 +1,46 @@
+"""Randomness of the views: every picture takes the same number of uniform draws, one row each.
+
+With a CPU generator the draws run on from row to row, so a batch draws what its pictures would draw one after the other.
+All parameters are worked out on the CPU in float64 from these rows: where the pictures are does not change what happens to them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from kizu.errors import UsageError
+
+Range = tuple[float, float]
+
+
+def uniforms(generator: torch.Generator, count: int, columns: int) -> Tensor:
+    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no torch.Generator."""
+    if not isinstance(generator, torch.Generator):
+        raise UsageError(f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {type(generator).__name__}.")
+    dtype = torch.float32 if generator.device.type == "mps" else torch.float64
+    return torch.rand(count, columns, generator=generator, device=generator.device, dtype=dtype).cpu().double()
+
+
+def between(u: Tensor, limits: Range) -> Tensor:
+    """Uniform in [low, high)."""
+    low, high = limits
+    return low + (high - low) * u
+
+
+def log_between(u: Tensor, limits: Range) -> Tensor:
+    """Uniform in the logarithm: 1/2 and 2 are equally likely."""
+    return between(u, (math.log(limits[0]), math.log(limits[1]))).exp()
+
+
+def below(u: Tensor, count: Tensor) -> Tensor:
+    """Whole numbers 0 ... count - 1, int64, equally likely."""
+    return torch.minimum((u * count).long(), count - 1)
+
+
+def check_range(name: str, limits: Range, low: float, high: float) -> None:
+    """Raise UsageError unless low <= limits[0] <= limits[1] <= high."""
+    if len(limits) != 2 or not low <= limits[0] <= limits[1] <= high:
+        raise UsageError(f"{name} must be (from, to) with {low:g} <= from <= to <= {high:g}, got {limits}.")

@@ -1,0 +1,50 @@
+"""Cached features give the very numbers that images give, whatever the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import kizu
+from kizu.datasets._samples import Samples
+from kizu.errors import EmptyData
+from kizu.protocols import _cache
+from kizu.protocols._cache import FeatureCache
+from kizu.protocols._predict import predict_all
+
+
+@pytest.mark.parametrize("share", [0.35, 0.0])
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_cached_is_computed(tiny_planted: Samples, share: float, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cache, "MEMORY_SHARE", share)
+    plain = kizu.detector("patchcore", "random/resnet10t@2,3", image_size=64, precision=precision).fit(tiny_planted.train)
+    cache = FeatureCache()
+    for _ in range(2):
+        cached = plain.clone().fit(cache.require(plain, tiny_planted.train))
+        assert torch.equal(cached.bank_, plain.bank_)
+        seen = predict_all(cached, tiny_planted.test, source=cache.batches(cached, tiny_planted.test))
+        assert seen.rows == list(range(24))
+        assert torch.equal(torch.from_numpy(seen.scores), plain.predict(tiny_planted.test).score)
+    assert bool(cache._maps) == (share > 0)
+
+
+def test_another_representation_is_not_confused(tiny_planted: Samples) -> None:
+    cache, images = FeatureCache(), tiny_planted.train.take(range(4))
+    for name in ("random/resnet10t@1", "random/resnet10t@2"):
+        detector = kizu.detector("gaussian", name, image_size=64, precision="fp32")
+        fitted = detector.fit(cache.require(detector, images))
+        assert torch.allclose(fitted.mean_, detector.clone().fit(images).mean_, atol=1e-6)
+
+
+def test_unreadable_images(tmp_path: Path, tiny_planted: Samples) -> None:
+    import polars as pl
+
+    (tmp_path / "empty.png").write_bytes(b"")
+    bad = Samples(tiny_planted.train.table.head(1).with_columns(image=pl.lit(str(tmp_path / "empty.png"))))
+    detector = kizu.detector("gaussian", "random/resnet10t@1", image_size=64)
+    with pytest.raises(EmptyData, match="None of the 1"):
+        FeatureCache().require(detector, bad)
+    found = FeatureCache().require(detector, tiny_planted.train.take([0]).concat(bad))
+    assert [len(batch) for batch in found] == [1]
