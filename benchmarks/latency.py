@@ -59,7 +59,9 @@ def turns(detector: Any, test: torch.Tensor, count: int) -> Callable[[], Any]:
 def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     """Interleaved medians of one case at batch 1 and 16."""
     size, name = case["size"], f"random/{case['network']}@{','.join(map(str, case['levels']))}"
-    samples = kizu.dataset("planted", folder / f"{size}", products="metal", train=case["train"], test_good=10, test_defective=12, size=size)
+    samples = kizu.dataset(
+        "planted", folder / f"{size}_{case['train']}", products="metal", train=case["train"], test_good=10, test_defective=12, size=size
+    )
     knobs = {"image_size": size, **({"coreset": case["coreset"]} if case["coreset"] else {})}
     detector = kizu.detector(case["detector"], name, **knobs).fit(samples.train)
     test = torch.cat([batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)])

@@ -25,6 +25,11 @@ def test_a_member_is_an_attribute_of_its_room() -> None:
     assert kizu.detectors.padim is kizu.detectors.PaDiM
 
 
+def test_every_room_is_an_attribute_of_the_package() -> None:
+    for room in rooms.ROOMS:
+        assert getattr(kizu, room).__name__ == f"kizu.{room}"
+
+
 def test_unknown_names_teach() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'patchcore'"):
         rooms.load("detectors", "pathcore")

@@ -25,26 +25,10 @@ __version__ = "0.1.0"
 __all__ = ["dataset", "detector", "load", "representation"]
 
 _ROOMS = frozenset(
-    [
-        "apps",
-        "calibration",
-        "checks",
-        "datasets",
-        "detectors",
-        "errors",
-        "images",
-        "maps",
-        "metrics",
-        "neighbours",
-        "nn",
-        "papers",
-        "protocols",
-        "reports",
-        "representations",
-        "rooms",
-        "store",
-        "types",
-    ]
+    (
+        "apps calibration checks datasets detectors errors images losses maps metrics neighbours nn papers protocols reports "
+        "representations rooms store types views"
+    ).split()
 )
 
 

@@ -131,9 +131,9 @@ def test_misuse_is_refused(name: str) -> None:
         view(name, torch.rand(2, 3, 4, 32))
     with pytest.raises(UsageError, match="divide bytes by 255"):
         view(name, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    function = rooms.load("views", name)
+    extra = {"textures": pictures()} if "textures" in inspect.signature(function).parameters else {}
     with pytest.raises(UsageError, match="generator"):
-        function = rooms.load("views", name)
-        extra = {"textures": pictures()} if "textures" in inspect.signature(function).parameters else {}
         function(pictures(), **extra, generator=0)
 
 

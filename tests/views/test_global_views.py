@@ -37,8 +37,7 @@ def test_weak_keeps_nine_tenths_and_flips_half() -> None:
     share = kept(out)
     assert share.min() > 0.87
     assert share.max() < 1.01
-    assert share.mean() == pytest.approx(0.955, abs=0.012)
-    assert (share > 0.9999).float().mean() == pytest.approx(1 / 7, abs=0.07), "crops of which no try fits keep everything"
+    assert share.mean() == pytest.approx(0.943, abs=0.008)
     assert (out[:, 1, 24, 0] > out[:, 1, 24, -1]).float().mean() == pytest.approx(0.5, abs=0.08)
 
 
@@ -61,6 +60,7 @@ def test_weak_without_change_is_the_picture() -> None:
 def test_weak_is_weak_and_strong_is_strong() -> None:
     images = torch.rand(64, 3, 6, 6, generator=seeded(3))
     images = torch.nn.functional.interpolate(images, (64, 64), mode="bicubic").clamp(0, 1)
+    images = (images + images.flip(3)) / 2  # a flip changes nothing
     change = {name: (view(images, generator=seeded(4)) - images).abs().mean() for name, view in (("weak", weak), ("strong", strong))}
     assert change["weak"] < 0.7 * change["strong"]
 

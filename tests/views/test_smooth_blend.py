@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import functional as tv
+from scipy import ndimage
 
 from kizu.errors import UnknownName, UsageError
 from kizu.views import _random
@@ -38,10 +39,10 @@ def mask_of(row: _Span, column: _Span) -> tuple[slice, slice]:
 
 
 def alpha_of(row: _Span, column: _Span, height: int, width: int) -> torch.Tensor:
-    """The binary mask, blurred by torchvision with 49 taps over zeros."""
-    mask = torch.zeros(1, 1, height + 48, width + 48, dtype=torch.float64)
-    mask[0, 0, 24 : 24 + height, 24 : 24 + width][mask_of(row, column)] = 1
-    return tv.gaussian_blur(mask, [49, 49], [8.0, 8.0])[0, 0, 24 : 24 + height, 24 : 24 + width]
+    """The binary mask, blurred by scipy with 49 taps over zeros."""
+    mask = np.zeros((height, width))
+    mask[mask_of(row, column)] = 1
+    return torch.from_numpy(ndimage.gaussian_filter(mask, 8, mode="constant", radius=24))
 
 
 @pytest.mark.parametrize("reading", ["paper", "pasted"])
@@ -81,11 +82,11 @@ def test_the_jitter_is_of_the_piece_alone() -> None:
 @pytest.mark.parametrize("side", [224, 448])
 def test_alpha_peaks_at_half_to_seven_tenths_whatever_the_size(area: float, peak: float, side: int) -> None:
     """White pieces on black: the change is alpha. Cut from the white half and pasted anywhere, so search for the highest."""
-    images = torch.ones(40, 3, side, side)
+    images = torch.ones(24, 3, side, side)
     out = smooth_blend(images, generator=seeded(0), reading="paper", area=(area, area), aspect=(1, 1), jitter=STILL)
     halo = 1 - out.amin(dim=(1, 2, 3))  # 1 - alpha u outside: alpha just outside the piece
     assert halo.max() == pytest.approx(0.36 if area < 0.01 else 0.42, abs=0.035)
-    black = torch.zeros(400, 3, side // 4, side // 4)
+    black = torch.zeros(300, 3, side // 4, side // 4)
     black[..., : side // 8] = 1
     lit = smooth_blend(black, generator=seeded(1), reading="pasted", area=(area, area), aspect=(1, 1), jitter=STILL)
     assert (lit - black).abs().max() == pytest.approx(peak, abs=0.06)
@@ -100,14 +101,17 @@ def test_the_letter_darkens_a_plain_picture_and_the_other_readings_do_not() -> N
 
 
 def test_clean_has_no_edge_and_pasted_has() -> None:
-    """A black picture with a white half: where white is blended into black the change must fade, step by step."""
-    images = torch.zeros(300, 3, 128, 128)
-    images[..., 64:] = 1
+    """A black picture with a white half: where white is blended into black the change must fade, pixel by pixel.
+
+    The steepest a mask blurred by sigma can be is 1 / (sqrt(2 pi) sigma): 0.116 at 96 pixels, where sigma is 3.4.
+    """
+    images = torch.zeros(200, 3, 96, 96)
+    images[..., 48:] = 1
     steps = {}
     for reading in ("pasted", "clean"):
         change = smooth_blend(images, generator=seeded(5), reading=reading, jitter=STILL, area=(0.01, 0.01)) - images
         steps[reading] = float(change.diff(dim=2).abs().max())  # downwards: the picture itself has no edge that way
-    assert steps["clean"] < 0.08 < 0.3 < steps["pasted"]
+    assert steps["clean"] < 0.12 < 0.3 < steps["pasted"]
 
 
 @pytest.mark.parametrize("reading", ["paper", "pasted", "clean"])
@@ -125,14 +129,15 @@ def test_nothing_changes_beyond_three_sigma(reading: str) -> None:
 
 
 def test_area_and_aspect_are_the_supplements() -> None:
-    spans = rectangles(0, 400, 224, 224)
-    _, mask = smooth_blend(pictures(1).expand(400, -1, -1, -1), generator=seeded(0), reading="pasted", return_mask=True)
+    spans = rectangles(0, 400, 112, 112)
+    _, mask = smooth_blend(pictures(1, 112, 112).expand(400, -1, -1, -1), generator=seeded(0), reading="pasted", return_mask=True)
     area = mask.flatten(1).float().mean(dim=1)
-    assert area.min() > 0.0050
-    assert area.max() < 0.0106
+    assert area.min() > 0.0046
+    assert area.max() < 0.0110
+    assert area.mean() == pytest.approx(0.0078, abs=2e-4)
     aspect = torch.tensor([float(c.length) / float(r.length) for r, c in spans])
-    assert aspect.min() > 0.27
-    assert aspect.max() < 3.3
+    assert aspect.min() > 0.24
+    assert aspect.max() < 3.9
     assert (aspect.log().mean() - math.log(0.9) / 2).abs() < 0.1
 
 

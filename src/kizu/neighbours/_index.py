@@ -24,6 +24,8 @@ BANK_ROWS = 16384
 """Bank rows whose bounds are kept at once."""
 CROWD = 12
 """Rows left per query at which a level gives up."""
+FEW = 4
+"""Rows left per query up to which a level is tried first."""
 WIDTHS = (32, 128)
 """Columns of the narrow levels."""
 SAMPLE, SPREAD = 64, 4096
@@ -146,8 +148,8 @@ class NearestNeighbours:
         tries = rows[:: -(-len(rows) // SAMPLE)]
         nearest = torch.cdist(tries, rows).topk(min(2, len(rows)), largest=False).values[:, -1:]
         for number, basis in enumerate(self._bases):
-            left = (torch.cdist(tries @ basis, rows @ basis) <= nearest).sum() * step / len(tries)
-            if float(left) <= CROWD:
+            within = float((torch.cdist(tries @ basis, rows @ basis) <= nearest).sum()) / len(tries)
+            if 1 + (within - 2) * step <= FEW:  # two of them are the row itself and its nearest
                 return number
         return len(self._bases)
 

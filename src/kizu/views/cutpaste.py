@@ -39,7 +39,7 @@ def cutpaste(
     kind: "patch", "scar", or "both", where each picture gets one or the other with equal chance. area: of a patch, part of the
     picture. jitter: strengths of brightness, contrast, saturation, hue on the piece. A scar's size follows sqrt(H W) / 256.
     A piece that does not fit an elongated picture is shortened. return_mask: also give the pixels that changed in any channel,
-    (B, H, W) bool. With a CPU generator a batch is its pictures one by one, bit for bit. Raises UnknownName, ShapeError, UsageError.
+    (B, H, W) bool. With a CPU generator a batch is its pictures one by one, to rounding. Raises UnknownName, ShapeError, UsageError.
     """
     if kind not in KINDS:
         raise UnknownName("kind of cutpaste", kind, KINDS)

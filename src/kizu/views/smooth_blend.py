@@ -54,7 +54,7 @@ def smooth_blend(
     reading: "clean", "pasted" or "paper", see above. area: of the piece, part of the picture. aspect: its width / height. sigma: of
     the mask's blur in pixels of a 224x224 picture; in another size it is sigma sqrt(H W) / 224, so that alpha keeps its height.
     jitter: strengths of brightness, contrast, saturation, hue on the piece. return_mask: also give the pixels that changed in any
-    channel, however little, (B, H, W) bool. With a CPU generator a batch is its pictures one by one, bit for bit.
+    channel, however little, (B, H, W) bool. With a CPU generator a batch is its pictures one by one, to rounding.
     Raises UnknownName, ShapeError, UsageError.
     """
     if reading not in READINGS:

@@ -1,0 +1,106 @@
+"""Write docs/benchmarks.md from the rows in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from _harness import RESULTS, ROOT
+
+HEAD = """# Benchmarks
+
+Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians. `python benchmarks/table.py` writes this page from
+benchmarks/results/*.json, which also hold quartiles, versions and the commit. `make peer-env` builds the peers' environment.
+
+| script | what |
+|---|---|
+| `benchmarks/pixel_metrics.py` | all four exact pixel metrics on 500 maps of 256 x 256, beside anomalib and scikit-learn |
+| `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, random projection included, beside anomalib and the plain loop |
+| `benchmarks/nearest.py` | exact nearest neighbours beside torch.cdist, a float32 product, faiss and the backbone's forward pass |
+| `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
+| `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
+| `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
+| `benchmarks/table.py` | this page |
+"""
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """One result, or None when it was not run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def measured(row: dict[str, Any]) -> str:
+    """Where and when."""
+    machine = row["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}, {machine['date']}."
+
+
+def pixel_metrics(row: dict[str, Any]) -> list[str]:
+    """Seconds and ratios of the metrics."""
+    lines = ["| library | median s | best s | ratio to kizu |", "|---|---|---|---|"]
+    for name, seconds in row["seconds"].items():
+        ratio = row["ratio_to_kizu"].get(name)
+        lines.append(f"| {name} | {seconds['median']:.2f} | {seconds['min']:.2f} | {'' if ratio is None else f'{ratio:.0f}'} |")
+    return lines
+
+
+def coreset(row: dict[str, Any]) -> list[str]:
+    """Seconds of each selection, the plain loop and the peer."""
+    lines = ["| selection | median s | best s | covering radius |", "|---|---|---|---|"]
+    for name, seconds in row["seconds"].items():
+        radius = row["covering_radius"].get(name)
+        lines.append(f"| {name} | {seconds['median']:.1f} | {seconds['min']:.1f} | {'' if radius is None else f'{radius:.3f}'} |")
+    plain, peer = row["plain_float64_loop"], row.get("anomalib")
+    lines.append(f"| plain float64 loop ({plain['equal_picks']} of {plain['steps']} picks equal) | {plain['seconds']:.1f} | | |")
+    if peer:
+        how = f"extrapolated from {peer['steps']} of {peer['of']} steps" if peer["extrapolated"] else "in full"
+        lines.append(f"| anomalib ({how}) | {peer['total_seconds']:.0f} | | |")
+    return lines
+
+
+def latency(row: dict[str, Any]) -> list[str]:
+    """End to end over the backbone's forward."""
+    lines = ["| detector | network | pixels | bank | batch | backbone ms | end to end ms | ratio |", "|---|---|---|---|---|---|---|---|"]
+    for case in row["rows"]:
+        for count in (1, 16):
+            found = case[f"batch_{count}"]
+            lines.append(
+                f"| {case['detector']} | {case['network']} | {case['size']} | {' x '.join(map(str, case['bank'] or []))} | {count} | "
+                f"{found['backbone']['median'] * 1e3:.1f} | {found['predict']['median'] * 1e3:.1f} | {found['ratio']:.2f} |"
+            )
+    return lines
+
+
+def nearest(row: dict[str, Any]) -> list[str]:
+    """Milliseconds of each search."""
+    lines = ["| workload | kizu ms | best brute force ms | ratio |", "|---|---|---|---|"]
+    for name, case in row["rows"].items():
+        own = case["seconds"]["kizu"]["median"]
+        faster = case["times_faster_than_best_brute_force"]
+        lines.append(f"| {name} | {own * 1e3:.1f} | {own * faster * 1e3:.1f} | {faster:.2f} |")
+    return lines
+
+
+SECTIONS = {
+    "pixel_metrics": ("Pixel metrics", pixel_metrics),
+    "coreset": ("Coreset", coreset),
+    "nearest": ("Nearest neighbours, all threads", nearest),
+    "nearest_1_threads": ("Nearest neighbours, one thread", nearest),
+    "latency": ("End to end", latency),
+}
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [HEAD]
+    for name, (title, render) in SECTIONS.items():
+        row = read(name)
+        if row is not None:
+            note = f" {row['note']}" if row.get("note") else ""
+            parts.append("\n".join([f"## {title}", "", measured(row) + note, "", *render(row)]))
+    (ROOT / "docs" / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
