@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["dataset", "detector", "load", "representation"]
 
-_ROOMS = frozenset(
-    (
-        "apps calibration checks datasets detectors errors images losses maps metrics neighbours nn papers protocols reports "
-        "representations rooms store types views"
-    ).split()
-)
+_ROOMS = (
+    "apps", "calibration", "checks", "datasets", "detectors", "errors", "images", "losses", "maps", "metrics",
+    "neighbours", "nn", "papers", "protocols", "reports", "representations", "rooms", "store", "types", "views",
+)  # fmt: skip
 
 
 def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
