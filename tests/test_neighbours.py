@@ -220,3 +220,19 @@ def test_misuse_is_refused(backend: Any) -> None:
             nearest(queries, torch.full((9, 3), bad), backend=backend)
     with pytest.raises(UsageError, match="'torch' or 'faiss'"):
         nearest(queries, bank, backend="hnsw")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("built_inside", [True, False])
+def test_inference_mode_or_not_is_the_callers_business(built_inside: bool) -> None:
+    """An index and its kept buffers serve both modes in turn, whichever came first."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(700, 24, generator=generator), torch.randn(40, 24, generator=generator)
+    _index._KEPT.__dict__.clear()
+    with torch.inference_mode(built_inside):
+        index = NearestNeighbours(bank)
+        first = index.query(queries, 2)
+    with torch.inference_mode(not built_inside):
+        second = index.query(queries, 2)
+        third = NearestNeighbours(bank).query(queries, 2)
+    for other in (second, third):
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))

@@ -183,7 +183,8 @@ def _scratch(side: Tensor, rows: int) -> Tensor:
     size = rows * side.shape[1]
     kept: Tensor | None = getattr(_KEPT, str(side.dtype), None)
     if kept is None or kept.numel() < size:
-        kept = torch.empty(size, dtype=side.dtype)
+        with torch.inference_mode(False):  # a buffer made under inference mode could not be written to outside of it
+            kept = torch.empty(size, dtype=side.dtype)
         setattr(_KEPT, str(side.dtype), kept)
     return kept[:size].view(rows, side.shape[1])
 
