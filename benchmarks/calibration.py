@@ -86,8 +86,7 @@ def main() -> None:
             else:
                 missing += 1
     if missing:
-        print(f"{missing} cells are missing yet; run again without --only.")
-        return
+        print(f"{missing} cells are not measured yet; run again without --only.")
     print(_harness.write("calibration", product=options.product, known=options.known, new=options.new, seeds=options.seeds, rows=rows))
     _document(rows, options)
 
