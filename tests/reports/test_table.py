@@ -86,7 +86,7 @@ def test_no_category_means_one_column() -> None:
     ]
     text = reports.table(pl.DataFrame(ours, schema_overrides={"category": pl.String}), published=papers.fewshot_contrastive("2"))
     assert "mean |" not in text.splitlines()[2]
-    assert cells(text, "| DeepSVDD (resnet18) |")[1] == "54.8"
+    assert cells(text, "| DeepSVDD (resnet18, 5 shots) |")[1] == "54.8"
 
 
 def test_errors_teach() -> None:

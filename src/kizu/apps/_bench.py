@@ -36,7 +36,7 @@ def write_tables(plan: Experiment, out: Path) -> Path:
     for metric in METRICS:
         if results[metric].drop_nulls().is_empty():
             continue
-        rows = _published(plan.parts["published"], metric)
+        rows = _published(plan.parts["published"], metric, sorted(results["category"].unique()))
         parts += [table(results, metric=metric, published=rows, plot=out / f"{metric.replace('.', '_')}.png")]
         parts += [f"![{metric}]({metric.replace('.', '_')}.png)"]
     parts += [str(entry["note"]) for entry in plan.parts["published"] if "note" in entry]
@@ -56,13 +56,15 @@ def _how(results: pl.DataFrame) -> str:
     )
 
 
-def _published(entries: list[dict[str, Any]], metric: str) -> pl.DataFrame | None:
-    """The published rows that the experiment names, of one metric."""
+def _published(entries: list[dict[str, Any]], metric: str, categories: list[str]) -> pl.DataFrame | None:
+    """The published rows that the experiment names, of one metric; where a data set has one category only, papers do not name it."""
     frames = []
     for entry in entries:
         frame = rooms.load("papers", entry["paper"])(entry.get("table"))
         for column, value in entry.get("where", {}).items():
             wanted = value if isinstance(value, list) else [value]
             frame = frame.filter(pl.col(column).cast(pl.String).is_in([str(item) for item in wanted]))
+        if len(categories) == 1:
+            frame = frame.with_columns(pl.col("category").fill_null(categories[0]))
         frames.append(frame.filter(pl.col("metric") == metric))
     return pl.concat(frames, how="vertical_relaxed") if frames and any(frame.height for frame in frames) else None

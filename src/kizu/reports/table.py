@@ -149,7 +149,10 @@ def _markdown(metric: str, categories: list[str], rows: list[dict[str, Any]], th
 
 
 def _named(row: dict[str, Any]) -> str:
-    return str(row["facts"]["row"]) + (f" ({row['facts']['backbone']})" if row["facts"]["backbone"] else "")
+    facts = row["facts"]
+    said = [facts["backbone"], f"{facts['shots']} shots" if facts["shots"] is not None else None]
+    more = ", ".join(part for part in said if part)
+    return str(facts["row"]) + (f" ({more})" if more else "")
 
 
 def _heading(names: list[str], words: int) -> list[str]:
