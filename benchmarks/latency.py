@@ -22,7 +22,7 @@ import torch
 
 import kizu
 from kizu.datasets._batches import batches
-from kizu.representations._base import has_bf16
+from kizu.devices import has_bf16
 
 CASES = [
     {"detector": "patchcore", "network": "resnet18", "levels": (2, 3), "size": 224, "train": 200, "coreset": 0.1},

@@ -12,9 +12,7 @@ HEAD = """# Benchmarks
 Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians. `python benchmarks/table.py` writes this page from
 benchmarks/results/*.json, which also hold quartiles, versions and the commit. `make peer-env` builds the peers' environment.
 
-**Read with care:** the rows of 2026-11-22 were measured while other heavy work shared the same two cores, which stretches everything,
-and work in many short parallel steps (the coreset, the search, small batches) most of all. Compare columns within a row, not rows; a
-script without a section below has no figures that are fit to print yet.
+Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of different days do not compare.
 
 | script | what |
 |---|---|
@@ -86,7 +84,26 @@ def nearest(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def whole_job(row: dict[str, Any]) -> list[str]:
+    """Fit, test, size and memory of each method beside the peer's."""
+    parts = {
+        "fit s": "fit_seconds",
+        "test s": "test_seconds",
+        "import s": "import_seconds",
+        "file MB": "saved_bytes",
+        "peak MiB": "peak_mib",
+    }
+    lines = ["| method | part | kizu | anomalib | ratio |", "|---|---|---|---|---|"]
+    for method, found in row["summary"].items():
+        for part, key in parts.items():
+            ours, theirs = (found[side][key] / (1e6 if key == "saved_bytes" else 1) for side in ("kizu", "anomalib"))
+            note = " (extrapolated)" if key == "fit_seconds" and found.get("anomalib_fit_extrapolated") else ""
+            lines.append(f"| {method} | {part} | {ours:.1f} | {theirs:.1f}{note} | {theirs / ours:.1f} |")
+    return lines
+
+
 SECTIONS = {
+    "whole_job": ("Whole job", whole_job),
     "pixel_metrics": ("Pixel metrics", pixel_metrics),
     "coreset": ("Coreset", coreset),
     "nearest": ("Nearest neighbours", nearest),
