@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -112,6 +113,71 @@ def folder(root: Path) -> None:
         picture(root / "scratch" / f"s{index}.png", 10 + index)
 
 
+def oct2017(root: Path) -> None:
+    """Grey JPEGs, patients 1..: train 3 NORMAL of 2 patients and 1 CNV; test 1 of each class; val 1 NORMAL and 1 DME."""
+    names = {
+        "train": ("NORMAL-1-1", "NORMAL-1-2", "NORMAL-2-1", "CNV-7-1"),
+        "test": ("NORMAL-3-1", "CNV-8-1", "DME-9-1", "DRUSEN-10-1"),
+        "val": ("NORMAL-4-1", "DME-11-1"),
+    }
+    for split, images in names.items():
+        for number, name in enumerate(images):
+            picture(root / split / name.partition("-")[0] / f"{name}.jpeg", 10 * len(split) + number, mode="L")
+
+
+def fundus(path: Path, seed: int = 0, *, size: tuple[int, int] = (40, 60), centre: tuple[int, int] = (20, 30), radius: int = 15) -> Path:
+    """A bright disc on black."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+    values = np.random.default_rng(seed).integers(90, 200, (*size, 3)) * disc[..., None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+def aptos(root: Path) -> None:
+    """As downloaded: 6 images of grade 0, 1 each of grades 1 to 4, mixed."""
+    grades = (0, 2, 0, 0, 4, 0, 1, 0, 3, 0)
+    write_csv(root / "train.csv", [("id_code", "diagnosis"), *((f"id{n}", grade) for n, grade in enumerate(grades))])
+    for number in range(len(grades)):
+        fundus(root / "train_images" / f"id{number}.png", number)
+
+
+def aptos_prepared(root: Path) -> None:
+    """As the script of ReContrast leaves it: 3 train, 1 normal and 2 abnormal to test on."""
+    for name in ("train/NORMAL/a", "train/NORMAL/b", "train/NORMAL/c", "test/NORMAL/d", "test/ABNORMAL/e", "test/ABNORMAL/f"):
+        fundus(root / f"{name}.png", ord(name[-1]), size=(32, 32), centre=(16, 16))
+
+
+def isic2018(root: Path) -> None:
+    """As downloaded: training 4 NV (two of one lesion), 1 MEL; validation 2 NV, 1 BCC, 1 VASC."""
+    kinds = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+    for part, found in (("Training", ("NV", "NV", "MEL", "NV", "NV")), ("Validation", ("NV", "BCC", "NV", "VASC"))):
+        name = f"ISIC2018_Task3_{part}"
+        rows = [(f"ISIC_{part[0]}{n}", *(float(kind == one) for one in kinds)) for n, kind in enumerate(found)]
+        write_csv(root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv", [("image", *kinds), *rows])
+        for n in range(len(found)):
+            picture(root / f"{name}_Input" / f"ISIC_{part[0]}{n}.jpg", n)
+    lesions = [(f"ISIC_T{n}", f"HAM_{max(n, 1)}", "histopathology") for n in range(5)]
+    write_csv(root / "ISIC2018_Task3_Training_LesionGroupings.csv", [("image", "lesion_id", "diagnosis_confirm_type"), *lesions])
+
+
+def mvtec_loco(root: Path) -> None:
+    """One category: 3 train, 1 validation, 2 good; 1 structural (two defects that overlap), 2 logical with one defect each."""
+    folder = root / "pushpins"
+    for name in ("train/good/000", "train/good/001", "train/good/002", "validation/good/000", "test/good/000", "test/good/001"):
+        picture(folder / f"{name}.png", len(name))
+    picture(folder / "test" / "structural_anomalies" / "000.png", 30)
+    mask(folder / "ground_truth" / "structural_anomalies" / "000" / "000.png", value=255)
+    mask(folder / "ground_truth" / "structural_anomalies" / "000" / "001.png", value=254, box=(4, 6, 10, 12))
+    for number in range(2):
+        picture(folder / "test" / "logical_anomalies" / f"{number:03}.png", 40 + number)
+        mask(folder / "ground_truth" / "logical_anomalies" / f"{number:03}" / "000.png", value=250 + number)
+    entries = [("scratch", 255, 1.0, True), ("dent", 254, 0.5, True), ("missing", 250, 10, False), ("extra", 251, 1000, False)]
+    keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
+    (folder / "defects_config.json").write_text(json.dumps([dict(zip(keys, entry, strict=True)) for entry in entries]))
+
+
 def nothing(root: Path) -> None:
     """For data sets that make their own files: the folder is not even there."""
     root.rmdir()
@@ -123,6 +189,10 @@ TREES: dict[str, Callable[[Path], None]] = {
     "visa": visa,
     "magnetic_tile": magnetic_tile,
     "ksdd": ksdd,
+    "oct2017": oct2017,
+    "aptos": aptos_prepared,
+    "isic2018": isic2018,
+    "mvtec_loco": mvtec_loco,
     "planted": nothing,
 }
 """Data set -> what builds a tiny one in an empty folder."""

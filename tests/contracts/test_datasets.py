@@ -37,7 +37,7 @@ def test_signature_and_words(name: str) -> None:
     assert module.LICENCE
     assert isinstance(module.CITATION, str)
     assert isinstance(module.HOMEPAGE, str)
-    assert getattr(module, "MASK_RULE", "half") in ("half", "nonzero")
+    assert getattr(module, "MASK_RULE", "half") in ("half", "nonzero", "folder")
     assert rooms.summary("datasets", name)
 
 

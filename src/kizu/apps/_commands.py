@@ -79,7 +79,8 @@ def evaluate(
     samples = read(dataset, data, category)
     test = samples.test if len(samples.test) else samples
     name = f"{category or data.resolve().name}"
-    run = Run(name, dataset=dataset, category=category or "", command=screen.command, allow_seen=allow_seen)
+    protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
+    run = Run(name, protocol, dataset=dataset, category=category or "", command=screen.command, allow_seen=allow_seen)
     return evaluate_and_report(detector, test, out, screen, run, overwrite=overwrite)
 
 
@@ -94,8 +95,12 @@ def evaluate_and_report(detector: Detector, test: Samples, out: Path, screen: Sc
     report = html(out)
     flat = flatten(metrics)
     screen.table(flat)
+    each = [{"category": entry["category"], **flatten(entry)} for entry in metrics.get("categories", [])]
+    for line in each:
+        screen.say(f"{line['category']}: image AUROC {line['image_auroc']}, pixel AUROC {line['pixel_auroc']}, AUPRO {line['aupro_0.3']}")
     screen.say(f"Report: {report}")
     screen.unreadable(run.errors)
+    flat |= {"categories": each} if each else {}
     screen.result({**flat, "run": str(out), "report": str(report), "errors": _errors(run.errors)})
     return 1 if run.errors else 0
 
@@ -175,12 +180,15 @@ def default_notice() -> str:
 def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
     """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where undefined."""
     flat: dict[str, Any] = {}
-    for name in ("auroc", "ap", "f1_max_oracle"):
+    for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):
         flat[f"image_{name}"] = (metrics["image"] or {}).get(name)
     for name in ("auroc", "ap", "f1_max_oracle"):
         flat[f"pixel_{name}"] = (metrics["pixel"] or {}).get(name)
     flat["aupro_0.3"] = (metrics["pixel"] or {}).get("aupro_0.3")
     flat.update(metrics["decision"] or {})
+    mean = metrics.get("mean", {})
+    flat |= {f"mean_{part}_{name}": value for part in mean for name, value in (mean[part] or {}).items()}
+    flat |= {f"loco_{name}": value for name, value in (metrics.get("loco") or {}).items()}
     return flat
 
 

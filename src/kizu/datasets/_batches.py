@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from kizu import rooms
+from kizu.datasets._masks import DataMaskRule, read_mask
 from kizu.datasets._samples import Samples, some
 from kizu.errors import ImageError, MaskError, UsageError
-from kizu.images import MaskRule, check_size, image_shape, open_image, open_mask, resize_mask
+from kizu.images import check_size, image_shape, open_image, resize_mask
 from kizu.types import Batch
 
 
@@ -150,17 +151,17 @@ def masks_for(
     rules = {dataset: mask_rule(dataset) for dataset in {row[3] for row in rows}}
     todo = [(index, image, mask, rules[name]) for index, (image, mask, label, name) in enumerate(rows) if mask is not None and label != 0]
 
-    def fill(job: tuple[int, str, str, MaskRule]) -> None:
+    def fill(job: tuple[int, str, str, DataMaskRule]) -> None:
         index, image, mask, rule = job
         shape = image_shape(image) if check_shapes else None
-        masks[index] = resize_mask(open_mask(mask, shape=shape, rule=rule), (height, width))
+        masks[index] = resize_mask(read_mask(mask, shape=shape, rule=rule), (height, width))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="kizu-masks") as pool:
         _finish(pool, [pool.submit(fill, job) for job in todo])
     return masks
 
 
-def mask_rule(dataset: str) -> MaskRule:
+def mask_rule(dataset: str) -> DataMaskRule:
     """How a data set's masks are read: the MASK_RULE of its module, "half" for a data set that is not in the room."""
     if dataset not in rooms.names("datasets"):
         return "half"

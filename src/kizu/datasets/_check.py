@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from kizu import rooms
+from kizu.datasets._masks import DataMaskRule, read_mask
 from kizu.datasets._samples import Samples, some
 from kizu.errors import DataError
-from kizu.images import MaskRule, open_image, open_mask
+from kizu.images import open_image
 
 Counts = dict[tuple[str, str | None, int], int]
 
@@ -92,7 +93,7 @@ def _counted(module: ModuleType, samples: Samples, root: Path) -> tuple[list[str
     return problems, notes
 
 
-def _look(samples: Samples, rule: MaskRule, progress: Callable[[int, int], None] | None, threads: int) -> list[_Seen]:
+def _look(samples: Samples, rule: DataMaskRule, progress: Callable[[int, int], None] | None, threads: int) -> list[_Seen]:
     jobs = list(samples.table.select("image", "mask").with_row_index().iter_rows())
     seen = []
     pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-check")
@@ -106,7 +107,7 @@ def _look(samples: Samples, rule: MaskRule, progress: Callable[[int, int], None]
     return seen
 
 
-def _inspect(row: int, image: str, mask: str | None, rule: MaskRule) -> _Seen:
+def _inspect(row: int, image: str, mask: str | None, rule: DataMaskRule) -> _Seen:
     try:
         shape = open_image(image).shape[:2]
         with open(image, "rb") as file:  # noqa: PTH123
@@ -116,7 +117,7 @@ def _inspect(row: int, image: str, mask: str | None, rule: MaskRule) -> _Seen:
     if mask is None:
         return _Seen(row, digest)
     try:
-        return _Seen(row, digest, marked=bool(open_mask(mask, shape=(shape[0], shape[1]), rule=rule).any()))
+        return _Seen(row, digest, marked=bool(read_mask(mask, shape=(shape[0], shape[1]), rule=rule).any()))
     except DataError as error:
         return _Seen(row, digest, (str(error),))
 

@@ -30,7 +30,14 @@ class FeatureCache:
         self._bytes = 0
 
     def batches(self, detector: Detector, samples: Samples) -> Iterator[Batch]:
-        """Batches of `samples` with their features, in row order; files that cannot be read are left out."""
+        """Batches of `samples` with their features, in row order; files that cannot be read are left out.
+
+        A detector that needs the images themselves gets them, without features.
+        """
+        if detector.needs_images:
+            with batches(samples, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect") as loader:
+                yield from loader
+            return
         key = (detector.representation.card["name"], detector.image_size, detector.precision, detector.device)
         if key != self._key:
             self._key, self._maps, self._bytes = key, {}, 0

@@ -15,7 +15,8 @@
     grid = { shots = [5, 10, 50], leak_safe = [false, true] }
 
 A cell's results are one line of cells.jsonl in the output folder; a run that was interrupted goes on with the cells that are not
-there yet. results.csv holds the same rows flat, for the tables.
+there yet. results.csv holds the same rows flat, for the tables. A protocol that trains one model for all categories (its module says
+TOGETHER) makes one cell of a data set, whose line holds a row for each category.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import polars as pl
 import kizu
 from kizu import rooms, store
 from kizu.datasets._samples import Samples
+from kizu.detectors._base import Detector
 from kizu.errors import LayoutError, NotFinite, UnknownKnob, UsageError
 from kizu.protocols._cache import FeatureCache
 from kizu.protocols._measure import measure
@@ -42,6 +44,8 @@ from kizu.protocols._predict import predict_all
 from kizu.protocols._split import Split
 
 KEYS = {"name", "description", "dataset", "representation", "detector", "protocol", "published"}
+ALL = "all categories"
+"""What stands as the category of a cell that covers all of them."""
 PARTS: dict[str, set[str]] = {
     "dataset": {"name", "path", "filters", "categories"},
     "representation": {"name"},
@@ -122,8 +126,10 @@ def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[
     """
     parts = experiment.parts
     for at, dataset in enumerate(parts["dataset"]):
-        combinations = itertools.product(categories[at], parts["representation"], parts["detector"], parts["protocol"])
+        combinations = itertools.product([*categories[at], ALL], parts["representation"], parts["detector"], parts["protocol"])
         for category, representation, detector, protocol in combinations:
+            if (category == ALL) != getattr(rooms.module("protocols", protocol["name"]), "TOGETHER", False):
+                continue
             grid = protocol.get("grid", {})
             lists = [value if isinstance(value, list) else [value] for value in grid.values()]
             for *values, seed in itertools.product(*lists, protocol.get("seeds", [0])):
@@ -140,31 +146,52 @@ def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | No
     rows = _read_rows(log)
     store.write_json(out / "experiment.json", {"name": experiment.name, "description": experiment.description, **experiment.parts})
     tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
-    listed = list(cells(experiment, {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}))
+    categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
+    listed = list(cells(experiment, categories))
     cache = FeatureCache()
     for number, cell in enumerate(listed):
         if cell.key in rows:
             continue
-        samples = tables[experiment.parts["dataset"].index(cell.dataset)].where(category=cell.category)
-        row = run_cell(cell, samples, cache)
+        at = experiment.parts["dataset"].index(cell.dataset)
+        row = run_cell(cell, tables[at].where(category=categories[at] if cell.category == ALL else cell.category), cache)
         rows[cell.key] = row
         with log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         say(f"[{number + 1}/{len(listed)}] {_sentence(cell, row)}")
-    wanted = [rows[cell.key] for cell in listed]
+    wanted = [line for cell in listed for line in _lines(rows[cell.key])]
     with store.replacing(out / "results.csv") as temporary:
         pl.DataFrame(wanted, infer_schema_length=None).write_csv(temporary)
-    return len(wanted)
+    return len(listed)
 
 
 def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) -> dict[str, Any]:
-    """Split, fit, predict, measure: one flat row. A detector that ends in NaN is a row with its error, not the end of the table."""
+    """Split, fit, predict, measure: one flat row, or {"key", "rows"} with one for each category where one model serves all.
+
+    A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a shared fit are shared out evenly.
+    """
     split: Split = rooms.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
     detector = kizu.detector(cell.detector, cell.representation, **cell.knobs)
-    row: dict[str, Any] = {
+    cache = cache or FeatureCache()
+    names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
+    tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
+    rows = [_row(cell, split, detector, name, test) for name, test in tests.items()]
+    started = time.perf_counter()
+    try:
+        detector.fit(cache.require(detector, split.train))
+        fitted = (time.perf_counter() - started) / len(rows)
+        for row, test in zip(rows, tests.values(), strict=True):
+            row |= {"error": None, "fit_seconds": round(fitted, 3), **_measured(detector, test, cache)}
+    except NotFinite as error:
+        rows = [{**_row(cell, split, detector, name, test), "error": str(error)} for name, test in tests.items()]
+    return {"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]
+
+
+def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samples) -> dict[str, Any]:
+    """What is known before the detector is fitted; the figures are empty."""
+    return {
         "key": cell.key,
         "dataset": cell.dataset["name"],
-        "category": cell.category,
+        "category": category,
         "representation": detector.representation.card["name"],
         "weights": _weights(detector.representation.card),
         "detector": cell.detector,
@@ -173,26 +200,29 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
         "shots": split.settings.get("shots"),
         "seed": cell.seed,
         "train_images": len(split.train),
-        "test_normal": int((split.test.labels == 0).sum()),
-        "test_anomalous": int((split.test.labels == 1).sum()),
+        "test_normal": int((test.labels == 0).sum()),
+        "test_anomalous": int((test.labels == 1).sum()),
         **dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3"), None),
     }
+
+
+def _measured(detector: Detector, test: Samples, cache: FeatureCache) -> dict[str, Any]:
+    """The figures of one category, and the seconds that they took."""
     started = time.perf_counter()
-    try:
-        cache = cache or FeatureCache()
-        detector.fit(cache.require(detector, split.train))
-        fitted = time.perf_counter()
-        seen = predict_all(detector, split.test, source=cache.batches(detector, split.test))
-    except NotFinite as error:
-        return {**row, "error": str(error)}
+    seen = predict_all(detector, test, source=cache.batches(detector, test))
     predicted = time.perf_counter()
-    readable = split.test.take(seen.rows)
+    readable = test.take(seen.rows)
     metrics = measure(readable, seen.scores, None, seen.pixels(readable)).metrics
     image, pixel = metrics["image"] or {}, metrics["pixel"] or {}
-    row |= {"image_auroc": image.get("auroc"), "image_ap": image.get("ap"), "pixel_auroc": pixel.get("auroc")}
-    row |= {"pixel_ap": pixel.get("ap"), "aupro_0.3": pixel.get("aupro_0.3"), "error": None}
-    spent = {"fit_seconds": fitted - started, "predict_seconds": predicted - fitted, "measure_seconds": time.perf_counter() - predicted}
+    row = {"image_auroc": image.get("auroc"), "image_ap": image.get("ap"), "pixel_auroc": pixel.get("auroc")}
+    row |= {"pixel_ap": pixel.get("ap"), "aupro_0.3": pixel.get("aupro_0.3")}
+    spent = {"predict_seconds": predicted - started, "measure_seconds": time.perf_counter() - predicted}
     return row | {name: round(value, 3) for name, value in spent.items()}
+
+
+def _lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a cell."""
+    return list(row.get("rows") or [row])
 
 
 def _protocol(split: Split) -> str:
@@ -228,5 +258,13 @@ def _read_rows(log: Path) -> dict[str, dict[str, Any]]:
 
 def _sentence(cell: Cell, row: dict[str, Any]) -> str:
     settings = " ".join(f"{name}={value}" for name, value in cell.settings.items())
-    found = "failed: " + row["error"] if row["error"] else f"image AUROC {row['image_auroc']}, pixel AUROC {row['pixel_auroc']}"
-    return f"{row['dataset']}/{cell.category} {cell.detector} {settings} seed={cell.seed}: {found}"
+    rows = _lines(row)
+    image, pixel = (_mean([line[name] for line in rows]) for name in ("image_auroc", "pixel_auroc"))
+    found = "failed: " + rows[0]["error"] if rows[0]["error"] else f"image AUROC {image}, pixel AUROC {pixel}"
+    return f"{cell.dataset['name']}/{cell.category} {cell.detector} {settings} seed={cell.seed}: {found}"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """The unweighted mean over categories; none where one has none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

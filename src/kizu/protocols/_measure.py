@@ -11,6 +11,7 @@ import psutil
 
 from kizu.datasets._batches import masks_for
 from kizu.datasets._samples import Samples
+from kizu.metrics.accuracy_oracle import accuracy_oracle
 from kizu.metrics.image_curves import image_curves
 from kizu.metrics.image_metrics import image_metrics
 from kizu.metrics.pixel_report import pixel_report
@@ -102,6 +103,7 @@ def _image(scores: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float | No
         return None, None
     values = image_metrics(scores, labels)
     named = {"auroc": values["auroc"], "ap": values["ap"], "f1_max_oracle": values["f1_max"]}
+    named["accuracy_oracle"] = accuracy_oracle(scores, labels)
     return {name: defined(value) for name, value in named.items()}, image_curves(scores, labels)
 
 

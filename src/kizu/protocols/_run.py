@@ -4,7 +4,7 @@ run.json         what was run: detector, knobs, representation, data, protocol, 
 samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
 maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
 images/, masks/  thumbnails of the test images; masks at the size of the maps
-metrics.json     image, pixel, decision, by_defect; null where something is undefined
+metrics.json     image, pixel, decision, by_defect, and categories with their mean where there are several; null where undefined
 curves.json      ROC, PR and PRO curves, thinned to true operating points
 log.jsonl        what happened when
 """
@@ -28,6 +28,7 @@ from kizu.datasets._samples import Samples
 from kizu.detectors._base import Detector, Progress
 from kizu.errors import UsageError
 from kizu.images import open_image
+from kizu.protocols._by_category import by_category
 from kizu.protocols._measure import Measured, measure
 from kizu.protocols._predict import Seen, predict_all
 
@@ -83,6 +84,7 @@ def evaluate(
         started = time.perf_counter()
         readable = labelled.take(seen.rows)
         measured = measure(readable, seen.scores, seen.flagged, seen.pixels(readable))
+        measured.metrics.update(by_category(readable, seen))
         run.seconds["measure"] = time.perf_counter() - started
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, seen, measured, run)

@@ -46,3 +46,29 @@ def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Sample
     chosen = np.random.default_rng(seed).permutation(count)[:held]
     is_held = np.isin(of_row, chosen)
     return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))
+
+
+def learn_and_test(
+    samples: Samples, calibration: float, train_share: float, seed: int
+) -> tuple[Samples, Samples, Samples, tuple[str, ...]]:
+    """(train, calibration, test, notes) of one category: its official split, else `train_share` of its good images for training.
+
+    calibration: share of the good training images held out. Raises EmptyData as `one_class` says.
+    """
+    notes: tuple[str, ...] = ()
+    if len(samples.train):
+        train, test = samples.train.normal, samples.test
+    else:
+        train, held = hold_out(_good(samples), 1.0 - train_share, seed)
+        test = held.concat(samples.anomalous)
+        notes = (f"no official split: {train_share:.0%} of the good images (whole groups) for training, seed {seed}",)
+    train = _good(train)
+    kept, calibrating = hold_out(train, calibration, seed) if calibration > 0 else (train, train.take([]))
+    return kept, calibrating, test, notes
+
+
+def _good(samples: Samples) -> Samples:
+    good = samples.normal
+    if not len(good):
+        raise EmptyData(f"There are no good images to learn from among {len(samples)} rows; label 0 marks them.")
+    return good

@@ -90,10 +90,14 @@ def _outcome(counted: _words.Tally) -> list[dict[str, Any]]:
 
 
 def _metric_rows(run: Run) -> list[tuple[str, list[str]]]:
+    """All test images together; where there are several categories, the mean over them and then each."""
+    each = [entry for entry in _listed(run.metrics.get("categories")) if isinstance(entry, dict)]
+    parts = [("", run.metrics), *([("mean over categories, ", section(run.metrics, "mean"))] if each else [])]
     rows = []
-    for level in ("image", "pixel"):
-        values = section(run.metrics, level)
-        rows.append((level, [_fixed(values.get(key)) for key, _ in _METRICS]))
+    for name, figures in [*parts, *((f"{entry.get('category')}, ", entry) for entry in each)]:
+        for level in ("image", "pixel"):
+            values = section(figures, level)
+            rows.append((name + level, [_fixed(values.get(key)) for key, _ in _METRICS]))
     return rows
 
 
