@@ -21,6 +21,7 @@ Two cores of a shared host: seconds move by half from day to day, ratios within 
 | `benchmarks/nearest.py` | exact nearest neighbours beside torch.cdist, a float32 product, faiss and the backbone's forward pass |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
+| `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/table.py` | this page |
 """
@@ -102,12 +103,19 @@ def whole_job(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def pretraining(row: dict[str, Any]) -> list[str]:
+    """Images a second, and ratios."""
+    lines = ["| case | images/s |", "|---|---|", *(f"| {name} | {rate:.0f} |" for name, rate in row["images_per_second"].items())]
+    return [*lines, "", ", ".join(f"{name}: {ratio:.2f}" for name, ratio in row["ratios"].items())]
+
+
 SECTIONS = {
     "whole_job": ("Whole job", whole_job),
     "pixel_metrics": ("Pixel metrics", pixel_metrics),
     "coreset": ("Coreset", coreset),
     "nearest": ("Nearest neighbours", nearest),
     "latency": ("End to end", latency),
+    "pretraining": ("Pretraining", pretraining),
 }
 
 

@@ -11,7 +11,7 @@ import kizu
 
 SOURCE = Path(kizu.__file__).parent
 LEVELS = {
-    "__init__": 0, "types": 0, "errors": 0, "checks": 0, "rooms": 0, "store": 0, "images": 0,
+    "__init__": 0, "types": 0, "errors": 0, "checks": 0, "rooms": 0, "store": 0, "images": 0, "devices": 0,
     "datasets": 1, "views": 1, "nn": 1, "losses": 1, "neighbours": 1, "maps": 1, "calibration": 1, "metrics": 1,
     "representations": 2, "training": 2,
     "pretraining": 3, "adaptation": 3, "detectors": 3,

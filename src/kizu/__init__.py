@@ -25,8 +25,8 @@ __version__ = "0.1.0"
 __all__ = ["dataset", "detector", "load", "representation"]
 
 _ROOMS = (
-    "apps", "calibration", "checks", "datasets", "detectors", "errors", "images", "losses", "maps", "metrics",
-    "neighbours", "nn", "papers", "protocols", "reports", "representations", "rooms", "store", "types", "views",
+    "apps", "calibration", "checks", "datasets", "detectors", "devices", "errors", "images", "losses", "maps", "metrics",
+    "neighbours", "nn", "papers", "pretraining", "protocols", "reports", "representations", "rooms", "store", "training", "types", "views",
 )  # fmt: skip
 
 

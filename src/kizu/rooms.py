@@ -24,6 +24,7 @@ ROOMS: dict[str, str] = {
     "losses": "loss",
     "metrics": "metric",
     "representations": "representation",
+    "pretraining": "pretraining objective",
     "detectors": "detector",
     "protocols": "protocol",
     "papers": "paper",

@@ -12,7 +12,7 @@ from torch import nn
 import kizu
 from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError, WeightsUnavailable
 from kizu.representations import _weights
-from kizu.representations._base import has_bf16
+from kizu.devices import has_bf16
 from kizu.representations._fold import fold_batch_norms
 from kizu.representations._open import representation, save_representation
 

@@ -151,6 +151,47 @@ def bench(
     _run(lambda: _bench.bench(experiment, out, data_root, as_json))
 
 
+@app.command()
+def pretrain(
+    objective: Annotated[str, typer.Argument(help="See `kizu list pretraining`; with --resume it is not needed.")] = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the representation.")] = Path("representation"),
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Folder of pictures, or 'procedural'; may be repeated: they take turns.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 10_000,
+    spd: Annotated[bool, typer.Option("--spd", help="Add SPD: learn to spot small differences.")] = False,
+    backbone: Annotated[str, typer.Option("--backbone", help="A timm network of stages.")] = "resnet18",
+    size: Annotated[int, typer.Option("--size", help="Side of the views in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures of one step, over all processes.")] = 256,
+    knobs: Annotated[list[str] | None, typer.Option("--set", help="A knob of the objective, as name=value; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, views and order.")] = 0,
+    source_size: Annotated[
+        int | None, typer.Option("--source-size", help="Side that pictures are brought to before views are cut (default 8/7 of --size).")
+    ] = None,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Parts that a batch is worked on in.")] = 1,
+    precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="Processes on this machine (default: what torchrun started, or 1).")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Machines (default: as torchrun says, or 1).")] = None,
+    checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")] = 200,
+    half: Annotated[bool, typer.Option("--half", help="Keep the weights in float16.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in the output folder, with its settings.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a representation on pictures of anything; every detector takes it by its path."""
+    from kizu.apps import _pretrain
+
+    settings = {"steps": steps, "source_size": source_size, "accumulate": accumulate, "precision": precision, "device": device}
+    places = {"devices": devices, "nodes": nodes, "checkpoint_every": checkpoint_every, "half": half, "overwrite": overwrite}
+    named = {"spd": spd, "backbone": backbone, "size": size, "batch_size": batch_size, "seed": seed}
+    _run(lambda: _pretrain.pretrain(objective, data or [], out, named, knobs or [], resume, as_json, **settings, **places))
+
+
 @app.command("list")
 def list_room(room: Annotated[str, typer.Argument(help="detectors, datasets, metrics, protocols, ...")], as_json: AsJson = False) -> None:
     """What there is in a room."""

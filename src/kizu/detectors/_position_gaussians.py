@@ -101,13 +101,17 @@ def distances(difference: Tensor, factor: Tensor, thin: bool, eps: float) -> Ten
 def pack(factor: Tensor) -> Tensor:
     """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, rounded to nearest: relative error 2^-11 an entry."""
     D = factor.shape[1]
-    rows, columns = torch.tril_indices(D, D)
-    return factor[:, rows, columns].half()
+    packed = factor.new_empty(len(factor), D * (D + 1) // 2, dtype=torch.float16)
+    for row in range(D):
+        start = row * (row + 1) // 2
+        packed[:, start : start + row + 1] = factor[:, row, : row + 1]
+    return packed
 
 
 def unpack(packed: Tensor, D: int) -> Tensor:
     """Inverse of `pack`: (P, D, D) float32, zeros above the diagonal."""
-    rows, columns = torch.tril_indices(D, D)
     factor = torch.zeros(len(packed), D, D)
-    factor[:, rows, columns] = packed.float()
+    for row in range(D):
+        start = row * (row + 1) // 2
+        factor[:, row, : row + 1] = packed[:, start : start + row + 1]
     return factor

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kizu.devices import has_bf16, pick_device
 from kizu.errors import ShapeError, UsageError
 from kizu.representations._fold import fold_batch_norms
 from kizu.types import FeatureMaps
@@ -68,19 +68,3 @@ def _channels_last(net: nn.Module) -> nn.Module:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return net
-
-
-@functools.cache
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is native there."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def pick_device() -> str:
-    """The GPU when there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

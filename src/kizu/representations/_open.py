@@ -12,22 +12,28 @@ from torch import Tensor
 from kizu import store
 from kizu.errors import ModelFileError, UnknownName, UsageError
 from kizu.representations._base import Representation
-from kizu.representations._weights import DEFAULT, digest
+from kizu.representations._weights import DEFAULT, STARTER, digest
 from kizu.representations.backbone import Backbone
+
+STARTER_FOLDER = Path(__file__).parent / "_starter"
+"""The embedded weights: a representation as `kizu pretrain --half` writes it (experiments/starter.md has the command)."""
 
 
 def representation(name_or_path: str | Path | None = None, *, levels: tuple[int, ...] | None = None, seed: int = 0) -> Representation:
     """Open a representation.
 
-    name_or_path: "timm/ARCH.TAG", "random/ARCH", "ARCH:FILE.safetensors", or the path of a saved representation, each
-    with an optional "@2,3" naming levels; None is the default. `levels` is what a detector prefers and counts only when the
-    name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of its depth).
+    name_or_path: "kizu/starter" (embedded), "timm/ARCH.TAG", "random/ARCH", "ARCH:FILE.safetensors", or the path of
+    a saved representation, each with an optional "@2,3" naming levels; None is the default. `levels` is what a
+    detector prefers and counts only when the name says nothing and the network has stages (a transformer then takes the blocks at the
+    same fractions of its depth; a network of fewer stages gives those it has).
     Raises UnknownName, UsageError, WeightsUnavailable, ModelFileError.
     """
     text = str(name_or_path) if name_or_path is not None else DEFAULT
     body, named_levels = _split(text)
+    if body == STARTER:
+        return _from_disk(STARTER_FOLDER, named_levels, levels)
     if Path(body).exists():
-        return _from_disk(Path(body), named_levels)
+        return _from_disk(Path(body), named_levels, levels)
     kind, _, architecture = body.partition("/")
     if kind in ("timm", "random") and architecture:
         wanted = named_levels or _preferred(architecture, levels)
@@ -36,7 +42,7 @@ def representation(name_or_path: str | Path | None = None, *, levels: tuple[int,
     if file.endswith(".safetensors"):
         return Backbone(architecture, levels=named_levels or _preferred(architecture, levels), source="file", weights=file)
     raise UnknownName(
-        "representation", text, ["timm/ARCHITECTURE.TAG", "random/ARCHITECTURE", "ARCHITECTURE:FILE.safetensors", "PATH", DEFAULT]
+        "representation", text, ["timm/ARCHITECTURE.TAG", "random/ARCHITECTURE", "ARCHITECTURE:FILE.safetensors", "PATH", STARTER]
     )
 
 
@@ -48,11 +54,15 @@ def save_representation(net: Representation, path: Path | str, *, overwrite: boo
 def embed(net: Representation) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, card) to put into a detector's file so that loading it needs nothing else.
 
-    Weights that the package can draw again (random, by seed) are named and sealed by their digest instead of being copied.
+    Weights that the package can draw again (random, by seed) are named and sealed by their digest instead of being copied; those that
+    were kept in float16 (the starter) are copied in float16, which loses nothing.
     """
     if net.card.get("source") == "random":
         return {}, {**net.card, "digest": digest(net)}
-    return {f"representation.{name}": tensor for name, tensor in net.state_dict().items()}, dict(net.card)
+    tensors = {f"representation.{name}": tensor for name, tensor in net.state_dict().items()}
+    if net.card.get("half"):
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    return tensors, dict(net.card)
 
 
 def unembed(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
@@ -84,17 +94,22 @@ def _rebuild(card: dict[str, Any], state: dict[str, Tensor]) -> Representation:
     return net
 
 
-def _from_disk(path: Path, levels: tuple[int, ...] | None) -> Representation:
+def _from_disk(path: Path, levels: tuple[int, ...] | None, preferred: tuple[int, ...] | None = None) -> Representation:
     if path.suffix == ".safetensors":
         raise UsageError(f"{path} holds weights alone: say whose they are, as in resnet18:{path}.")
     tensors, card = store.load(path)
     if card.get("kind") != "representation":
         raise ModelFileError(f"{path} holds a {card.get('kind')}, not a representation.")
     inner = dict(card["representation"])
+    inner.pop("curve", None)
+    if levels is None and preferred and inner.get("stages") == "all":  # pretrained as a whole: nobody has chosen levels yet
+        levels = tuple(level for level in preferred if level in inner.get("levels", ())) or (max(inner["levels"]),)
     if levels is not None:
         if not set(levels) <= set(inner.get("levels", ())):
             raise UsageError(f"{path} was saved with levels {inner.get('levels')}, got {list(levels)}.")
         inner["levels"] = list(levels)
+        inner.pop("stages", None)
+        inner["name"] = f"{inner.get('name', path.name)}@{','.join(str(level) for level in levels)}"
     return _rebuild(inner, tensors)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
 
+STARTER = "kizu/starter"
 DEFAULT = "random/resnet18"
 """The representation taken when none is named. `kizu/starter`, trained weights inside the package, will take this place."""
 PROBE_SECONDS = 3.0

@@ -14,7 +14,7 @@ from torch import Tensor
 from kizu.errors import UsageError
 from kizu.views import _colour, _linear
 from kizu.views._pictures import checked
-from kizu.views._random import Range, below, between, check_range, log_between, uniforms
+from kizu.views._random import Draws, Range, below, between, check_range, log_between, uniforms
 
 _TRIES = 10
 _COLUMNS = 2 * _TRIES + 2 + 1 + 1 + _colour.COLUMNS + 1 + 2
@@ -46,7 +46,7 @@ def check_recipe(recipe: Recipe) -> None:
             raise UsageError(f"{name} must be from 0 to 1, got {getattr(recipe, name)}.")
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, size: tuple[int, int] | None) -> Tensor:
+def augment(images: Tensor, recipe: Recipe, generator: Draws, size: tuple[int, int] | None) -> Tensor:
     """Follow `recipe` on `images` (B, 3, H, W); the result has their size, or `size` (h, w)."""
     check_recipe(recipe)
     if size is not None and (len(size) != 2 or min(size) < 1):

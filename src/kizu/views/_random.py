@@ -7,6 +7,7 @@ All parameters are worked out on the CPU in float64 from these rows: where the p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,10 +15,16 @@ from torch import Tensor
 from kizu.errors import UsageError
 
 Range = tuple[float, float]
+Draws = torch.Generator | Sequence[torch.Generator]
+"""One generator for the batch, or one for each picture: a picture's draws then do not depend on its company."""
 
 
-def uniforms(generator: torch.Generator, count: int, columns: int) -> Tensor:
-    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no torch.Generator."""
+def uniforms(generator: Draws, count: int, columns: int) -> Tensor:
+    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no torch.Generator, nor `count` of them."""
+    if isinstance(generator, (list, tuple)):
+        if len(generator) != count:
+            raise UsageError(f"One generator for each picture: {count} are needed, got {len(generator)}.")
+        return torch.cat([uniforms(one, 1, columns) for one in generator])
     if not isinstance(generator, torch.Generator):
         raise UsageError(f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {type(generator).__name__}.")
     dtype = torch.float32 if generator.device.type == "mps" else torch.float64

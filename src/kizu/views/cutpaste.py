@@ -18,7 +18,7 @@ from torch import Tensor
 from kizu.errors import UnknownName
 from kizu.views import _colour
 from kizu.views._pictures import checked, cut, finished, put
-from kizu.views._random import Range, below, between, check_range, uniforms
+from kizu.views._random import Draws, Range, below, between, check_range, uniforms
 
 KINDS = ("patch", "scar", "both")
 _SCAR_SIDE = 256
@@ -28,7 +28,7 @@ _COLUMNS = 11 + _colour.COLUMNS
 def cutpaste(
     images: Tensor,
     *,
-    generator: torch.Generator,
+    generator: Draws,
     kind: str = "patch",
     area: Range = (0.02, 0.15),
     jitter: _colour.Jitter = (0.1, 0.1, 0.1, 0.1),

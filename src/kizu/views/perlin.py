@@ -24,7 +24,7 @@ from kizu.checks import bind_shape
 from kizu.errors import ShapeError, UnknownName
 from kizu.views._noise import COLUMNS, noise
 from kizu.views._pictures import checked, finished
-from kizu.views._random import below, uniforms
+from kizu.views._random import Draws, below, uniforms
 
 THRESHOLD = 0.5
 _TRIES = {"draem": 1, "glass": 10}
@@ -35,7 +35,7 @@ def perlin(
     images: Tensor,
     textures: Tensor,
     *,
-    generator: torch.Generator,
+    generator: Draws,
     recipe: str = "draem",
     foreground: Tensor | None = None,
     return_mask: bool = False,

@@ -31,7 +31,7 @@ from kizu.errors import UnknownName, UsageError
 from kizu.views import _colour
 from kizu.views._linear import summed_gaussian
 from kizu.views._pictures import checked, cut, finished, put
-from kizu.views._random import Range, below, between, check_range, log_between, uniforms
+from kizu.views._random import Draws, Range, below, between, check_range, log_between, uniforms
 
 READINGS = ("clean", "pasted", "paper")
 _SIGMA_SIDE = 224
@@ -41,7 +41,7 @@ _COLUMNS = 6 + _colour.COLUMNS
 def smooth_blend(
     images: Tensor,
     *,
-    generator: torch.Generator,
+    generator: Draws,
     reading: str = "clean",
     area: Range = (0.0056, 0.01),
     aspect: Range = (0.3, 3.0),

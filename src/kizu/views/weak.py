@@ -8,18 +8,17 @@ pixels 12 % of the pictures stay uncropped and 94 % of the area is kept on avera
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kizu.views._augment import Recipe, augment
 from kizu.views._colour import Jitter
-from kizu.views._random import Range
+from kizu.views._random import Draws, Range
 
 
 def weak(
     images: Tensor,
     *,
-    generator: torch.Generator,
+    generator: Draws,
     crop_scale: Range = (0.9, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
     jitter: Jitter = (0.1, 0.1, 0.1, 0.05),

@@ -1,0 +1,107 @@
+"""Throughput of pretraining: kizu's SimSiam beside lightly's own example, and what SPD costs.
+
+Same backbone, heads, batch, size and pictures (JPEG files), in turn in one run. lightly's side is the plain loop of its example: its
+transform in loader processes, its heads and loss, SGD, float32. Ours once in float32 and once as it comes (bf16 where the machine has it).
+
+    python benchmarks/pretraining.py [--rounds 3] [--steps 8] [--backbone resnet18] [--size 64] [--batch-size 64]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import _harness
+import torch
+from PIL import Image
+
+from kizu.pretraining._pictures import Pictures
+from kizu.pretraining._procedural import Procedural
+from kizu.pretraining.simsiam import SimSiam
+from kizu.training import train
+
+
+def draw(folder: Path, count: int, side: int) -> None:
+    """`count` JPEG files."""
+    source = Procedural(size=side)
+    for number in range(count):
+        Image.fromarray(source.picture(number)[0]).save(folder / f"{number:04d}.jpg", quality=90)
+
+
+def lightly_example(folder: Path, backbone: str, size: int, batch_size: int, steps: int) -> Callable[[], Any]:
+    """lightly's example: `steps` steps of SimSiam."""
+    import timm
+    from lightly.data import LightlyDataset
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules.heads import SimSiamPredictionHead, SimSiamProjectionHead
+    from lightly.transforms import SimSiamTransform
+
+    net: Any = timm.create_model(backbone, pretrained=False, num_classes=0)
+    projector, predictor = SimSiamProjectionHead(net.num_features, 2048, 2048), SimSiamPredictionHead(2048, 512, 2048)
+    modules = torch.nn.ModuleList([net, projector, predictor])
+    loader = torch.utils.data.DataLoader(
+        LightlyDataset(str(folder), transform=SimSiamTransform(input_size=size)),
+        batch_size=batch_size, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1, persistent_workers=True,
+    )  # fmt: skip
+    optimiser = torch.optim.SGD(modules.parameters(), lr=0.05 * batch_size / 256, momentum=0.9, weight_decay=1e-4)
+    criterion = NegativeCosineSimilarity()
+    endless = itertools.chain.from_iterable(iter(lambda: loader, None))
+
+    def run() -> None:
+        for batch in itertools.islice(endless, steps):
+            first, second = batch[0]
+            z1, z2 = projector(net(first)), projector(net(second))
+            p1, p2 = predictor(z1), predictor(z2)
+            loss = 0.5 * (criterion(p1, z2.detach()) + criterion(p2, z1.detach()))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    return run
+
+
+def ours(folder: Path, given: argparse.Namespace, precision: str, spd: bool) -> Callable[[], Any]:
+    """The same steps by kizu."""
+    objective = SimSiam(backbone=given.backbone, size=given.size, batch_size=given.batch_size, spd=spd)
+    pictures = Pictures([folder], side=given.size)
+    return lambda: train(objective, pictures, steps=given.steps, batch_size=given.batch_size, precision=precision, show=False)
+
+
+def main() -> None:
+    """Run and write benchmarks/results/pretraining.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(folder, 4 * given.batch_size, given.size)
+        cases = {
+            "lightly, fp32": lightly_example(folder, given.backbone, given.size, given.batch_size, given.steps),
+            "kizu, fp32": ours(folder, given, "fp32", False),
+            "kizu": ours(folder, given, "auto", False),
+            "kizu + SPD": ours(folder, given, "auto", True),
+        }
+        seconds = _harness.interleave(cases, given.rounds, warmup=1)
+    pictures = given.steps * given.batch_size
+    rates = {name: pictures / value["median"] for name, value in seconds.items()}
+    ratios = {
+        "kizu fp32 / lightly": rates["kizu, fp32"] / rates["lightly, fp32"],
+        "kizu / lightly": rates["kizu"] / rates["lightly, fp32"],
+        "cost of SPD": rates["kizu"] / rates["kizu + SPD"],
+    }
+    print({key: round(value, 2) for key, value in {**rates, **ratios}.items()})
+    workload = {key: getattr(given, key) for key in ("backbone", "size", "batch_size", "steps")}
+    print(_harness.write("pretraining", workload=workload, seconds=seconds, images_per_second=rates, ratios=ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""The one loop that everything in kizu trains with (level 2).
+
+An `Objective` says what is minimised and how; a stream gives batches as a pure function of the position in the run; `train` does the
+rest: devices and precision, many processes and machines, checkpoints and exact resume, log and progress.
+"""
+
+from kizu.training._ahead import Position, Stream
+from kizu.training._loop import Objective, train
+from kizu.training._schedule import constant, cosine, steps_down
+from kizu.training._spread import gather, rank_and_world
+
+__all__ = ["Objective", "Position", "Stream", "constant", "cosine", "gather", "rank_and_world", "steps_down", "train"]

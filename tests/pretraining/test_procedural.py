@@ -1,0 +1,130 @@
+"""The drawn pictures: the same whoever asks, of all classes, of all sizes, never flat, and with classes that mean something."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kizu.errors import UsageError
+from kizu.pretraining._procedural import Procedural
+from kizu.pretraining._procedural.camera import develop
+from kizu.pretraining._procedural.canvas import Canvas
+from kizu.pretraining._procedural.catalogue import FAMILIES, variant
+
+
+def drawn(label: int, take: int, size: int = 48) -> NDArray[np.uint8]:
+    """One picture of a class."""
+    _, family, knobs = variant(label)
+    canvas = Canvas(size, np.random.default_rng([label, take]))
+    return develop(canvas, family(canvas, knobs))
+
+
+def test_a_picture_is_what_its_numbers_say() -> None:
+    picture, label = Procedural(size=40, classes=12).picture(7)
+    assert picture.shape == (40, 40, 3)
+    assert picture.dtype == np.uint8
+    assert picture.flags.c_contiguous
+    assert picture.flags.owndata
+    assert 0 <= label < 12
+
+
+def test_order_company_and_threads_do_not_matter() -> None:
+    source = Procedural(size=32, seed=3)
+    pictures, labels = source.batch(range(90))
+    assert pictures.shape == (90, 32, 32, 3)
+    assert pictures.dtype == np.uint8
+    assert labels.dtype == np.int64
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(source.picture, reversed(range(90))))
+    for index, (picture, label) in zip(reversed(range(90)), threaded, strict=True):
+        assert np.array_equal(picture, pictures[index])
+        assert label == labels[index]
+    again, _ = Procedural(size=32, seed=3).batch([41, 5])
+    assert np.array_equal(again, pictures[[41, 5]])
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = np.random.get_state()[1].copy()
+    Procedural(size=16).batch(range(5))
+    assert np.array_equal(before, np.random.get_state()[1])
+
+
+def test_seeds_and_indices_give_other_pictures() -> None:
+    first, second = Procedural(size=16, seed=0), Procedural(size=16, seed=1)
+    pictures = [source.picture(index)[0].tobytes() for source in (first, second) for index in range(20)]
+    assert len(set(pictures)) == 40
+
+
+def test_all_classes_come_and_have_names() -> None:
+    source = Procedural(size=8, classes=9)
+    _, labels = source.batch(range(150))
+    assert set(labels.tolist()) == set(range(9))
+    assert len(set(Procedural(classes=300).classes)) == 300
+    assert Procedural(classes=300).classes[:9] == source.classes
+
+
+def test_no_batch_is_an_empty_batch() -> None:
+    pictures, labels = Procedural(size=8).batch([])
+    assert pictures.shape == (0, 8, 8, 3)
+    assert labels.shape == (0,)
+
+
+@pytest.mark.parametrize("size", [8, 9, 32, 101, 224])
+def test_every_size(size: int) -> None:
+    pictures, _ = Procedural(size=size).batch(range(8))
+    assert pictures.shape == (8, size, size, 3)
+    assert (pictures.std((1, 2, 3)) > 6).all()
+
+
+@pytest.mark.parametrize("family", range(len(FAMILIES)), ids=lambda family: FAMILIES[family].__name__)
+def test_no_class_is_flat(family: int) -> None:
+    for number in range(4):
+        for take in range(2):
+            picture = drawn(family + number * len(FAMILIES), take).astype(np.float32)
+            assert picture.mean(2).std() > 8, f"variant {number}, take {take}"
+            assert 8 < picture.mean() < 247
+
+
+def test_families_draw_in_single_precision_and_in_range() -> None:
+    for family, draw in enumerate(FAMILIES):
+        canvas = Canvas(24, np.random.default_rng(family))
+        picture = draw(canvas, variant(family)[2])
+        assert picture.shape == (3, 24, 24), draw.__name__
+        assert np.isfinite(picture).all(), draw.__name__
+        assert picture.dtype == np.float32, draw.__name__
+
+
+def statistic(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What colour, pose and light leave alone: grey contrast of 1, 2, 4, 8 pixels relative to the whole, and the shape of its histogram."""
+    grey = picture.mean(2)
+    grey = (grey - grey.mean()) / (grey.std() + 1e-6)
+    near = [np.log(np.abs(grey[far:] - grey[:-far]).mean() + np.abs(grey[:, far:] - grey[:, :-far]).mean()) for far in (1, 2, 4, 8)]
+    steep = np.abs(np.diff(grey)).ravel()
+    return np.array([*near, np.log(np.mean(steep**4) / np.mean(steep**2) ** 2) / 2, np.mean(np.abs(grey))])
+
+
+def test_a_class_is_more_alike_than_the_classes_are() -> None:
+    values = np.stack([[statistic(drawn(label, take)) for take in range(5)] for label in range(0, 180, 3)])
+    within, between = values.var(1).mean(0), values.mean(1).var(0)
+    assert (between > within).mean() > 0.8
+    centres = values[:, :3].mean(1)
+    apart = ((values[:, 3:, None] - centres) ** 2 / within).sum(-1)
+    nearest = apart.argmin(-1) == np.arange(60)[:, None]
+    assert nearest.mean() > 6 / 60, "six times chance from six numbers"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [({"size": 7}, "size=7.*at least 8"), ({"classes": 0}, "classes=0.*classes=1 or more"), ({"seed": -1}, "seed=-1.*seed=0")],
+)
+def test_what_cannot_be_meant_is_said(knobs: dict[str, int], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Procedural(**knobs)
+
+
+def test_a_negative_index_is_refused() -> None:
+    with pytest.raises(UsageError, match="index=-1"):
+        Procedural().picture(-1)

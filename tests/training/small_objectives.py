@@ -1,0 +1,129 @@
+"""Small objectives without batch norm; run by torchrun with a folder to write to, what several processes make of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kizu import rooms
+from kizu.errors import NotFinite
+from kizu.training import Objective, Position, cosine, rank_and_world, train
+
+BATCH, STEPS = 8, 6
+
+
+class Line(Objective):
+    """Least squares on noisy points, with momentum; `at` of a step and a process does what it likes."""
+
+    def __init__(self, at: Any = None) -> None:
+        super().__init__()
+        self.line = nn.Linear(4, 1)
+        self.at = at
+        with torch.no_grad():
+            self.line.weight.copy_(torch.arange(4.0))
+            self.line.bias.zero_()
+
+    def prepare(self, batch: tuple[Tensor, Tensor], position: Position) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        noise = torch.stack([torch.rand(4, generator=generator) for generator in position.generators(3)])
+        return x + 0.1 * noise, (y if self.at is None else self.at(position.step, rank_and_world()[0], y))
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        x, y = batch
+        apart = self.line(x)[:, 0] - y
+        return {"loss": (apart**2).mean(), "distance": apart.detach().abs().mean()}
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+    def factor(self, step: int, steps: int) -> float:
+        return cosine(step, steps, warmup=2)
+
+
+def points(position: Position) -> tuple[Tensor, Tensor]:
+    """Points of a plane."""
+    x = torch.stack([torch.randn(4, generator=generator) for generator in position.generators(1)])
+    return x, x @ torch.tensor([1.0, -2.0, 0.5, 3.0]) + 1
+
+
+def noise(position: Position) -> tuple[Tensor, Tensor]:
+    """Pictures of noise (B, 40, 40, 3) with labels 0, 1, 2."""
+    made = [torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8) for generator in position.generators(2)]
+    return torch.stack(made), torch.arange(position.first, position.first + position.count) % 3
+
+
+def without_batch_norm(name: str) -> Any:
+    """A pretraining objective with SPD whose networks are single layers."""
+    knobs: dict[str, Any] = {"hidden": 8, "predictor_hidden": 4, "dimensions": 8, "queue": 16, "classes": 3, "learning_rate": 2.0}
+    cls = rooms.load("pretraining", name)
+    known = {key for key in knobs if key in cls.__init__.__kwdefaults__}
+    made = cls(backbone="resnet10t", stages=1, size=32, batch_size=BATCH, spd=True, **{key: knobs[key] for key in known})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        made.encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, made.width))
+        for head in ("projector", "predictor"):
+            if hasattr(made, head):
+                setattr(made, head, nn.Linear(made.width if head == "projector" else 8, 8))
+    for twin in ("key_", "twin_"):
+        if hasattr(made, f"{twin}encoder"):
+            setattr(made, f"{twin}encoder", copy.deepcopy(made.encoder).requires_grad_(False))
+            setattr(made, f"{twin}projector", copy.deepcopy(made.projector).requires_grad_(False))
+    return made
+
+
+def curves() -> dict[str, Any]:
+    """Loss curves of all cases, and the queue that MoCo ends with."""
+    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "precision": "fp32", "device": "cpu", "log_every": 1, "show": False}
+    for accumulate in (1, 2):
+        rows = train(Line(), points, accumulate=accumulate, clip=3.0, **settings)
+        found[f"line {accumulate}"] = [row["loss"] for row in rows]
+    for name in rooms.names("pretraining"):
+        made = without_batch_norm(name)
+        found[name] = [row["loss"] for row in train(made, noise, **settings)]
+        if name == "moco":
+            found["queue"] = made.queue_keys.flatten().tolist()
+    return found
+
+
+def stopped(folder: Path) -> str:
+    """SIGTERM to the second process alone: all stop."""
+
+    def at(step: int, rank: int, y: Tensor) -> Tensor:
+        if (step, rank) == (2, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return y
+
+    try:
+        train(Line(at), points, steps=STEPS, batch_size=BATCH, precision="fp32", device="cpu", folder=folder, show=False)
+    except SystemExit as stop:
+        return f"exit {stop.code}"
+    return "went on"
+
+
+def not_finite(folder: Path) -> str:
+    """NaN in the second process alone: all stop."""
+
+    def at(step: int, rank: int, y: Tensor) -> Tensor:
+        return y * float("nan") if (step, rank) == (2, 1) else y
+
+    try:
+        train(Line(at), points, steps=STEPS, batch_size=BATCH, precision="fp32", device="cpu", folder=folder, show=False)
+    except NotFinite as error:
+        return str(error)
+    return "went on"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    said = {**curves(), "stopped": stopped(out / "stopped"), "not finite": not_finite(out / "nan")}
+    (out / f"{rank_and_world()[0]}.json").write_text(json.dumps(said))

@@ -1,0 +1,90 @@
+"""Two processes are one process with the whole batch; kill -9 costs nothing but the time since the last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_objectives import curves
+
+from kizu import store
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder and what both processes said."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*command, str(HERE / "small_objectives.py"), str(folder)], env=ENVIRONMENT, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, [json.loads((folder / f"{rank}.json").read_text("utf-8")) for rank in (0, 1)]
+
+
+def test_two_processes_give_the_curve_of_one(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    alone = curves()
+    for told in two[1]:
+        for case, values in alone.items():
+            assert told[case] == pytest.approx(values, abs=1e-6), case
+    assert alone["line 2"] == pytest.approx(alone["line 1"], abs=1e-6), "parts add up to the batch"
+
+
+def test_a_signal_to_one_process_stops_all(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, said = two
+    assert [told["stopped"] for told in said] == ["exit 143", "exit 143"]
+    assert store.load_card(folder / "stopped" / "checkpoint.kizu")["step"] == 3
+
+
+def test_nan_in_one_process_stops_all(two: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, said = two
+    assert "The loss of another process is not finite at step 2" in said[0]["not finite"]
+    assert "The loss is nan at step 2" in said[1]["not finite"]
+    assert [file.name for file in (folder / "nan").glob("*.kizu")] == ["not_finite_1.kizu"]
+
+
+DIES = """
+import os, signal, torch
+torch.set_num_threads(1)
+from kizu.pretraining import pretrain
+from kizu.pretraining.simsiam import SimSiam
+after = SimSiam.after_step
+SimSiam.after_step = lambda self, step, steps: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else after(self, step, steps)
+pretrain("simsiam", ["procedural"], {out!r}, **{knobs!r})
+"""
+KNOBS: dict[str, Any] = {
+    "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4, "hidden": 16, "predictor_hidden": 8, "spd": True,
+    "learning_rate": 3.0, "checkpoint_every": 3, "log_every": 1, "device": "cpu", "show": False,
+}  # fmt: skip
+
+
+def test_kill_9_and_resume_end_in_the_same_weights(tmp_path: Path) -> None:
+    import torch
+
+    from kizu.pretraining import pretrain, resume
+
+    out = tmp_path / "killed"
+    program = DIES.format(out=str(out), knobs=KNOBS)
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == -9, done.stderr[-3000:]
+    assert not (out / store.WEIGHTS).exists()
+    assert store.load_card(out / "checkpoint.kizu")["step"] == 3
+    assert any("momentum_buffer" in name for name in store.load(out / "checkpoint.kizu")[0])
+    resume(out, show=False)
+    pretrain("simsiam", ["procedural"], tmp_path / "whole", **KNOBS)
+    (resumed, card), (whole, other) = store.load(out), store.load(tmp_path / "whole")
+    assert set(resumed) == set(whole)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    curve, expected = ([(row["step"], row["loss"]) for row in c["representation"]["curve"]] for c in (card, other))
+    assert curve == expected
+    assert [step for step, _ in curve] == [1, 2, 3, 4, 5, 6]
