@@ -41,7 +41,7 @@ def test_the_readme_fits_a_screen_and_its_commands_exist(run_cli: Callable[..., 
     for verb in verbs:
         assert run_cli(verb, "--help")[0] == 0, verb
     options = set(re.findall(r"(--[a-z][a-z-]+)", text))
-    shown = " ".join(run_cli(verb, "--help")[1] for verb in ("fit", "inspect", "evaluate", "list", "demo"))
+    shown = " ".join(run_cli(verb, "--help")[1] for verb in ("fit", "inspect", "evaluate", "list", "demo", "pretrain"))
     assert options <= set(re.findall(r"(--[a-z][a-z-]+)", shown))
 
 

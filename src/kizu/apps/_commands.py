@@ -173,8 +173,8 @@ def default_notice() -> str:
     """What stands behind the default representation."""
     from kizu.representations._weights import DEFAULT
 
-    better = "Trained weights see far more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
-    return f"No representation was named: taking {DEFAULT}, an untrained network. {better}"
+    better = "Larger networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+    return f"No representation was named: taking {DEFAULT}, the small trained network that comes with kizu. {better}"
 
 
 def flatten(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
 
 STARTER = "kizu/starter"
-DEFAULT = "random/resnet18"
-"""The representation taken when none is named. `kizu/starter`, trained weights inside the package, will take this place."""
+DEFAULT = STARTER
+"""The representation taken when none is named: trained weights inside the package."""
 PROBE_SECONDS = 3.0
 
 
