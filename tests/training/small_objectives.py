@@ -42,7 +42,7 @@ class Line(Objective):
         return {"loss": (apart**2).mean(), "distance": apart.detach().abs().mean()}
 
     def optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+        return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
     def factor(self, step: int, steps: int) -> float:
         return cosine(step, steps, warmup=2)

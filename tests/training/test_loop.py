@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -61,7 +62,7 @@ def test_it_learns_and_logs() -> None:
     assert rows[-1]["loss"] < rows[0]["loss"] / 50
     assert [row["step"] for row in rows] == list(range(1, 151))
     assert set(rows[0]) == {"step", "loss", "distance", "lr", "images_per_s"}
-    assert rows[0]["lr"] == pytest.approx(0.025)
+    assert rows[0]["lr"] == pytest.approx(0.01)
     assert line.training
 
 
@@ -70,14 +71,14 @@ def test_the_curve_is_that_of_a_loop_by_hand() -> None:
     line = Line()
     optimiser = line.optimiser()
     for step, row in enumerate(rows):
-        optimiser.param_groups[0]["lr"] = 0.05 * line.factor(step, STEPS)
+        optimiser.param_groups[0]["lr"] = 0.02 * line.factor(step, STEPS)
         position = Position(step, step * BATCH, BATCH)
         loss = line.loss(line.prepare(points(position), position))["loss"]
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(line.parameters(), 2.0)
         optimiser.step()
-        assert row["loss"] == pytest.approx(float(loss), abs=1e-6)
+        assert row["loss"] == pytest.approx(float(loss.detach()), rel=1e-6, abs=1e-6)
 
 
 def test_rows_are_means_since_the_row_before() -> None:
@@ -92,7 +93,7 @@ def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
     whole, parts = Line(), Line()
     expected = train(whole, points, **PLAIN)
     rows = train(parts, points, accumulate=accumulate, **PLAIN)
-    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], abs=1e-6)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-6, abs=1e-6)
     for one, other in zip(weights(whole), weights(parts), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -126,32 +127,29 @@ def test_chances_belong_to_seed_and_picture() -> None:
 
 
 def test_torchs_own_generator_is_left_alone() -> None:
+    line, simsiam = Line(), without_batch_norm("simsiam")
     before = torch.random.get_rng_state()
-    train(Line(), points, **PLAIN)
-    train(without_batch_norm("simsiam"), noise, **{**PLAIN, "steps": 2})
+    train(line, points, **PLAIN)
+    train(simsiam, noise, **{**PLAIN, "steps": 2})
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
-    made = []
-    for seed in (1, 2):
+    first = without_batch_norm("moco")
+    second = copy.deepcopy(first)
+    for seed, made in enumerate((first, second)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made.append(without_batch_norm("moco"))
-            train(made[-1], noise, **{**PLAIN, "steps": 3})
-    assert same(*made)
+            train(made, noise, **{**PLAIN, "steps": 3})
+    assert same(first, second)
 
 
 @pytest.mark.parametrize("name", [None, *rooms.names("pretraining")])
 def test_an_interrupted_run_ends_as_a_whole_one(name: str | None, tmp_path: Path) -> None:
-    def made(at: Any = None) -> Objective:
-        return Line(at) if name is None else without_batch_norm(name)
-
-    stream, whole, resumed = points if name is None else noise, made(), made()
-    rows = train(whole, stream, **PLAIN)
-    cut = made(at_step(4, die))
-    if name is not None:
-        cut.after_step = lambda step, _, before=cut.after_step: die(torch.empty(0)) if step == 4 else before(step, _)  # type: ignore
+    stream, whole = (points, Line()) if name is None else (noise, without_batch_norm(name))
+    resumed, cut = copy.deepcopy(whole), copy.deepcopy(whole)
+    rows, before = train(whole, stream, **PLAIN), cut.after_step
+    cut.after_step = lambda step, steps: die(torch.empty(0)) if step == 4 else before(step, steps)  # type: ignore[method-assign]
     with pytest.raises(Dies):
         train(cut, stream, folder=tmp_path, checkpoint_every=3, **PLAIN)
     assert store.load_card(tmp_path / CHECKPOINT)["step"] == 3
@@ -233,7 +231,9 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_bad_numbers_stop_and_leave_the_batch(bad: float, tmp_path: Path) -> None:
     hook = at_step(4, lambda y: y * bad)
-    with pytest.raises(NotFinite, match=r"The loss is (nan|inf) at step 4: training stopped\. The batch is in .*not_finite_0\.kizu") as said:
+    with pytest.raises(
+        NotFinite, match=r"The loss is (nan|inf) at step 4: training stopped\. The batch is in .*not_finite_0\.kizu"
+    ) as said:
         train(Line(hook), points, folder=tmp_path, checkpoint_every=2, **PLAIN)
     assert "smaller learning rate" in str(said.value)
     tensors, card = store.load(tmp_path / "not_finite_0.kizu")
@@ -246,15 +246,15 @@ def test_bad_numbers_stop_and_leave_the_batch(bad: float, tmp_path: Path) -> Non
 
 
 def test_bad_numbers_without_a_folder() -> None:
-    with pytest.raises(NotFinite, match="at step 0: training stopped. Try"):
+    with pytest.raises(NotFinite, match=r"at step 0: training stopped\. Try"):
         train(Line(at_step(0, lambda y: y * float("nan"))), points, **PLAIN)
 
 
 def test_the_streams_own_error_comes_through() -> None:
     def broken(position: Position) -> Any:
-        raise UsageError("no such picture") if position.step == 2 else LookupError("else")
+        raise LookupError(f"no picture {position.first}")
 
-    with pytest.raises(LookupError, match="else"):
+    with pytest.raises(LookupError, match="no picture 0"):
         train(Line(), broken, **PLAIN)
 
 

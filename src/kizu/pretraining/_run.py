@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from kizu import rooms, store
-from kizu.errors import DataError, OutputExists, UsageError
+from kizu.errors import DataError, ModelFileError, OutputExists, UsageError
 from kizu.pretraining._base import Pretraining
 from kizu.pretraining._pictures import Pictures
 from kizu.representations.backbone import Backbone
@@ -69,13 +71,16 @@ def pretrain(
 
 
 def resume(out: str | Path, *, show: bool = True) -> Path:
-    """Go on with an interrupted run in folder `out`, exactly where its last checkpoint is. Raises UsageError when there is none."""
+    """Go on with an interrupted run in folder `out`, exactly where its last checkpoint is. Raises UsageError, ModelFileError."""
     folder = Path(out)
     if not (folder / RECIPE).exists():
         raise UsageError(f"{folder} holds no pretraining run (no {RECIPE}).")
     if (folder / store.WEIGHTS).exists() and not (folder / "checkpoint.kizu").exists():
         raise UsageError(f"{folder} is finished already.")
-    recipe = json.loads((folder / RECIPE).read_text("utf-8"))
+    try:
+        recipe = json.loads((folder / RECIPE).read_text("utf-8"))
+    except ValueError as error:
+        raise ModelFileError(f"{folder / RECIPE} is not valid JSON ({error}). Start the run anew.") from error
     return _run(folder, recipe, resume=(folder / "checkpoint.kizu").exists(), show=show)
 
 
@@ -123,7 +128,7 @@ def _write(folder: Path, made: Pretraining, recipe: dict[str, Any], pictures: Pi
     levels = tuple(range(1, made.encoder.stages + 1))
     state = {name: value.detach().cpu() for name, value in made.encoder.net.state_dict().items()}
     net = Backbone(made.backbone, levels=levels, source="file", weights=recipe["objective"], weights_state=state)
-    tensors = {name: value.half() if half and value.is_floating_point() else value for name, value in net.state_dict().items()}
+    tensors = {name: _halved(value) if half else value for name, value in net.state_dict().items()}
     step = -(-len(rows) // CURVE) or 1
     card = {
         **net.card,
@@ -145,3 +150,11 @@ def _write(folder: Path, made: Pretraining, recipe: dict[str, Any], pictures: Pi
     if pictures.skipped:
         store.write_json(folder / "skipped.json", pictures.skipped)
     (folder / "checkpoint.kizu").unlink(missing_ok=True)
+
+
+def _halved(value: Tensor) -> Tensor:
+    """float16, where it holds the numbers."""
+    if not value.is_floating_point():
+        return value
+    made = value.half()
+    return made if bool(made.isfinite().all()) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,21 @@ def step_of(folder: Path, recipe: dict[str, Any]) -> int:
     card = store.load_card(folder / NAME)
     if card.get("kind") != "checkpoint":
         raise ModelFileError(f"{folder / NAME} holds a {card.get('kind')}, not a checkpoint.")
-    theirs, recipe = dict(card["recipe"]), json.loads(json.dumps(recipe))  # a tuple is a list there
-    for key in sorted({*theirs, *recipe}):
-        if theirs.get(key) != recipe.get(key):
-            raise UsageError(
-                f"{folder / NAME} is of another recipe: {key} was {theirs.get(key)!r} there and is {recipe.get(key)!r} here. "
-                "Resume with the same settings, or start anew in another folder."
-            )
+    for key, theirs, ours in _differences(card["recipe"], json.loads(json.dumps(recipe))):  # a tuple is a list there
+        raise UsageError(
+            f"{folder / NAME} is of another recipe: {key} was {theirs!r} there and is {ours!r} here. "
+            "Resume with the same settings, or start anew in another folder."
+        )
     return int(card["step"])
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*theirs, *ours}):
+        one, other = theirs.get(key), ours.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other)
+        elif one != other:
+            yield key, one, other
 
 
 def restore(folder: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> None:

@@ -1,0 +1,228 @@
+"""What every pretraining objective owes its users, with SPD and without; a new file in pretraining/ is picked up by itself."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import kizu
+from kizu import rooms, store
+from kizu.errors import UnknownKnob, UnknownName, UsageError
+from kizu.pretraining import pretrain
+from kizu.pretraining._base import SPD_NAMES
+from kizu.training import Position
+
+NAMES = rooms.names("pretraining")
+TINY: dict[str, Any] = {"backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4}
+WIDTHS: dict[str, Any] = {"hidden": 32, "predictor_hidden": 16, "dimensions": 16, "queue": 8, "classes": 3}
+"""Small values for knobs that a member may have."""
+
+RATES = {"byol": 400.0, "moco": 12.0, "simclr": 400.0, "simsiam": 6.0, "supervised": 3.0}
+"""Learning rate for a batch of 256 at which a batch of 4 is learned by heart in a few steps."""
+
+SHARED = ("backbone", "stages", "size", "batch_size", "seed", "spd", "eta", "perturbation", "spd_loss", "spd_anchor", "spd_share")
+
+
+def known(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the knobs that the member has."""
+    parameters = inspect.signature(rooms.load("pretraining", name)).parameters
+    return {key: value for key, value in knobs.items() if key in parameters}
+
+
+def tiny(name: str, **knobs: Any) -> Any:
+    return rooms.load("pretraining", name)(**{**TINY, **known(name, WIDTHS), **knobs})
+
+
+@functools.cache
+def _kept(name: str, items: tuple[tuple[str, Any], ...]) -> Any:
+    return tiny(name, **dict(items))
+
+
+def copy_of(name: str, **knobs: Any) -> Any:
+    """As `tiny`, in training mode; built once only."""
+    return copy.deepcopy(_kept(name, tuple(knobs.items()))).train()
+
+
+def batch(made: Any, step: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    coarse = torch.randint(256, (4, 3, 5, 5), generator=generator).float()
+    pictures = torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
+    return made.prepare((pictures, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
+
+
+both = pytest.mark.parametrize("spd", [False, True], ids=["plain", "spd"])
+each = pytest.mark.parametrize("name", NAMES)
+
+
+@each
+def test_signature_and_words(name: str) -> None:
+    cls = rooms.load("pretraining", name)
+    parameters = inspect.signature(cls).parameters
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values()), "no **knobs, no positions"
+    assert tuple(parameters)[: len(SHARED)] == SHARED
+    assert parameters["spd"].default is False
+    assert parameters["eta"].default == 0.1
+    assert rooms.summary("pretraining", name)
+    assert "Card." in inspect.getdoc(inspect.getmodule(cls))
+
+
+@both
+@each
+def test_loss_log_and_gradients(name: str, spd: bool) -> None:
+    made = copy_of(name, spd=spd)
+    prepared = batch(made)
+    assert ("positive" in prepared) == ("negative" in prepared) == spd
+    terms = made(prepared)
+    assert {key for key in terms if key in (*SPD_NAMES, "loss_method")} <= ({*SPD_NAMES, "loss_method"} if spd else set())
+    for key, value in terms.items():
+        assert value.shape == (), key
+        assert torch.isfinite(value), key
+    assert [key for key, value in terms.items() if value.requires_grad and key not in ("loss", "loss_spd")] == []
+    terms["loss"].backward()
+    still = [key for key, value in made.named_parameters() if value.requires_grad and value.grad is None]
+    assert not still, f"no gradient for {still}"
+    assert all(torch.isfinite(value.grad).all() for value in made.parameters() if value.grad is not None)
+    heads = {key.partition(".")[0] for key, value in made.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
+    assert {child for child, net in made.named_children() if any(p.requires_grad for p in net.parameters())} == heads
+    first = next(made.encoder.parameters())
+    assert first.grad is not None
+    assert first.grad.abs().sum() > 0
+    for twin in ("key_encoder", "key_projector", "twin_encoder", "twin_projector"):
+        for value in getattr(made, twin, torch.nn.Identity()).parameters():
+            assert not value.requires_grad
+            assert value.grad is None
+
+
+@each
+def test_what_spd_adds(name: str) -> None:
+    made, plain = copy_of(name, spd=True), copy_of(name, spd=False)
+    made.spd = dataclasses.replace(made.spd, eta=0.7)
+    with torch.no_grad():
+        terms, ordinary = ({key: float(value) for key, value in one(batch(one)).items()} for one in (made, plain))
+    assert set(terms) > {"loss_spd", "loss_method"}
+    assert terms["loss"] == pytest.approx(terms["loss_method"] + 0.7 * terms["loss_spd"], abs=1e-6)
+    assert ordinary["loss"] == pytest.approx(terms["loss_method"], abs=1e-6), "the method's own loss stays as it is"
+    assert "loss_spd" not in ordinary
+
+
+@pytest.mark.parametrize("loss", ["cosine", "cross_entropy"])
+@each
+def test_spd_reaches_the_encoder_from_its_views(name: str, loss: str) -> None:
+    made = copy_of(name, spd=True, spd_loss=loss)
+    prepared = {key: value.clone().requires_grad_() if value.is_floating_point() else value for key, value in batch(made).items()}
+    terms = made(prepared)
+    given = [prepared[key] for key in ("positive", "negative", "view1")]
+    positive, negative, anchor = torch.autograd.grad(terms["loss_spd"], given, allow_unused=True)
+    assert positive.abs().sum() > 0
+    assert negative.abs().sum() > 0
+    assert (anchor is not None and bool(anchor.abs().sum() > 0)) == (loss == "cosine"), "a classifier of x+ and x- has no anchor"
+    assert ("spd_accuracy" in terms) == (loss == "cross_entropy")
+    if loss == "cosine":
+        assert terms["loss_spd"].item() == pytest.approx(float(terms["cos_negative"] - terms["cos_positive"]), abs=1e-6)
+
+
+@each
+def test_same_seed_same_weights_and_views(name: str) -> None:
+    before = torch.random.get_rng_state()
+    first, second, other = tiny(name, spd=True), copy_of(name, spd=True), tiny(name, spd=True, seed=2)
+    assert torch.equal(torch.random.get_rng_state(), before), "torch's own generator is left alone"
+    states = [made.state_dict() for made in (first, second, other)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert not torch.equal(*(next(iter(made.encoder.parameters())) for made in (first, other)))
+    views = [batch(made) for made in (first, second, other)]
+    for key, value in views[0].items():
+        assert torch.equal(value, views[1][key])
+        assert key == "labels" or not torch.equal(value, views[2][key]), key
+    assert not torch.equal(batch(first)["view1"], batch(first, step=1)["view1"])
+
+
+@each
+def test_views_are_normalised_and_of_the_asked_size(name: str) -> None:
+    made = copy_of(name, spd=True)
+    made.size = 48
+    for key, value in batch(made).items():
+        if key != "labels":
+            assert value.shape == (4, 3, 48, 48)
+            assert value.is_contiguous(memory_format=torch.channels_last)
+            assert value.min() < 0 < value.max()
+            assert value.abs().max() < 2.7
+
+
+@both
+@each
+def test_a_batch_is_learned_by_heart(name: str, spd: bool) -> None:
+    made = copy_of(name, spd=spd)
+    made.learning_rate = RATES.get(name, 3.0)
+    prepared, optimiser, losses = batch(made), made.optimiser(), []
+    for _ in range(8):
+        terms = made(prepared)
+        losses.append({key: float(value.detach()) for key, value in terms.items()})
+        optimiser.zero_grad()
+        terms["loss"].backward()
+        optimiser.step()
+    first, last = losses[0], losses[-1]
+    assert last["loss"] < first["loss"] - 0.1 * abs(first["loss"]), [round(row["loss"], 3) for row in losses]
+
+
+@each
+def test_state_dict_round_trip(name: str) -> None:
+    one, other = copy_of(name, spd=True), copy_of(name, spd=True)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.zero_()
+    other.load_state_dict(one.state_dict())
+    prepared = batch(one)
+    with torch.no_grad():
+        assert float(one(prepared)["loss"]) == float(other(prepared)["loss"])
+
+
+@both
+@each
+def test_it_writes_a_representation(name: str, spd: bool, tmp_path: Path) -> None:
+    knobs = {**TINY, **known(name, WIDTHS), "stages": 3}
+    out = pretrain(name, "procedural:3", tmp_path / "rep", steps=2, spd=spd, half=spd, device="cpu", precision="fp32", show=False, **knobs)
+    assert sorted(file.name for file in out.iterdir()) == sorted([store.CARD, "log.jsonl", "recipe.json", store.WEIGHTS])
+    card = store.load_card(out)["representation"]
+    assert [row["step"] for row in card["curve"]] == [2]
+    assert card["recipe"]["knobs"]["spd"] is spd
+    assert card["name"] == f"{name}{'+spd' if spd else ''}/resnet10t"
+    if not spd:
+        return
+    net = kizu.representation(out)
+    assert net.card["trained_on"] == ["procedural"]
+    assert net.levels == (1, 2, 3)
+    detector = kizu.detectors.patchcore(str(out), image_size=64, coreset=0.2)
+    assert detector.representation.levels == (2, 3), "its own choice"
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.isfinite(detector.fit(pictures).predict(pictures).score).all()
+
+
+@each
+def test_misuse(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 32"):
+        tiny(name, size=16)
+    with pytest.raises(UsageError, match="batch_size of at least 2, got 1"):
+        tiny(name, batch_size=1)
+    for knob, says in (("perturbation", "cutpaste"), ("spd_loss", "cosine"), ("spd_anchor", "view")):
+        with pytest.raises(UnknownName, match=f"Did you mean '{says}'"):
+            tiny(name, spd=True, **{knob: f"{says}x"})
+    for share in (0.0, 1.5):
+        with pytest.raises(UsageError, match="spd_share"):
+            tiny(name, spd=True, spd_share=share)
+    with pytest.raises(UsageError, match="eta"):
+        tiny(name, spd=True, eta=-0.1)
+    with pytest.raises(UnknownKnob, match="Did you mean 'backbone'"):
+        pretrain(name, "procedural", tmp_path / "rep", steps=1, backbon="resnet18")
+    made = copy_of(name, spd=False)
+    with pytest.raises(UsageError, match="There are 3 pictures, a batch has 4"):
+        made.check_data(3, 3)
+    with pytest.raises(UsageError, match="2 pictures at a time"):
+        made.prepare((torch.zeros(1, 40, 40, 3, dtype=torch.uint8), torch.tensor([0])), Position(0, 0, 1))

@@ -1,0 +1,167 @@
+"""A pretraining run as a whole: its folder, its card, what is refused and what is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from kizu import pretraining, store
+from kizu.errors import EmptyData, LayoutError, ModelFileError, OutputExists, UnknownName, UsageError
+from kizu.pretraining import pretrain, resume
+from kizu.pretraining.simsiam import SimSiam
+
+KNOBS: dict[str, Any] = {
+    "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4, "device": "cpu", "precision": "fp32", "show": False,
+    "log_every": 1, "hidden": 16, "predictor_hidden": 8,
+}  # fmt: skip
+SUPERVISED = {key: value for key, value in KNOBS.items() if "hidden" not in key}
+WHOLE = [store.CARD, "log.jsonl", "recipe.json", store.WEIGHTS]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of three pictures, one of them broken."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    for number, name in enumerate(("a", "a", "a", "b", "b", "b")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40 + number, 50), 60).convert("RGB").save(folder / name / f"{number}.png")
+    (folder / "b" / "4.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supervised run of two steps on the photos."""
+    return pretrain("supervised", photos, tmp_path_factory.mktemp("run") / "rep", **{**SUPERVISED, "steps": 3})
+
+
+class Dies(Exception):
+    """Stands for a machine that stops."""
+
+
+@pytest.fixture
+def dies_in_step_1(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    def after(self: SimSiam, step: int, steps: int) -> None:
+        if step == 1:
+            raise Dies
+
+    monkeypatch.setattr(SimSiam, "after_step", after)
+    return monkeypatch
+
+
+def test_the_folder_and_its_card(finished: Path, photos: Path) -> None:
+    assert files(finished) == sorted([*WHOLE, "skipped.json"])
+    card = store.load_card(finished)["representation"]
+    assert card["name"] == "supervised/resnet10t"
+    assert card["trained_on"] == ["photos"]
+    assert card["data"] == [{"name": "photos", "pictures": 6, "classes": 2}]
+    assert card["skipped_pictures"] == 1
+    assert list(json.loads((finished / "skipped.json").read_text("utf-8"))) == [str(photos / "b" / "4.png")]
+    assert [row["step"] for row in card["curve"]] == [1, 2, 3]
+    assert set(card["curve"][0]) == {"step", "loss", "accuracy", "lr", "images_per_s"}
+    assert card["recipe"]["data"] == [str(photos)]
+    assert card["recipe"]["steps"] == 3
+
+
+def test_a_finished_run_has_nothing_to_resume(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is finished already"):
+        resume(finished)
+    with pytest.raises(UsageError, match="holds no pretraining run"):
+        resume(tmp_path)
+
+
+def test_an_output_is_kept_until_there_is_something_to_train(finished: Path, photos: Path) -> None:
+    before = {name: (finished / name).read_bytes() for name in files(finished)}
+    with pytest.raises(OutputExists):
+        pretrain("supervised", photos, finished, **SUPERVISED)
+    with pytest.raises(LayoutError, match="is no folder"):
+        pretrain("supervised", photos / "absent", finished, overwrite=True, **SUPERVISED)
+    with pytest.raises(UsageError, match="There are 6 pictures, a batch has 8"):
+        pretrain("supervised", photos, finished, overwrite=True, **{**SUPERVISED, "batch_size": 8})
+    assert {name: (finished / name).read_bytes() for name in files(finished)} == before
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "cut"
+    knobs = {**KNOBS, "steps": 3, "spd": True, "checkpoint_every": 1}
+    with pytest.raises(Dies):
+        pretrain("simsiam", "procedural", out, **knobs)
+    assert files(out) == ["checkpoint.kizu", "log.jsonl", "recipe.json"]
+    with pytest.raises(OutputExists):
+        pretrain("simsiam", "procedural", out, **knobs)
+    dies_in_step_1.undo()
+    assert resume(out, show=False) == out
+    whole = pretrain("simsiam", "procedural", tmp_path / "whole", **knobs)
+    assert files(out) == files(whole) == sorted(WHOLE)
+    (resumed, _), (expected, _) = store.load(out), store.load(whole)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_before_the_first_checkpoint_it_starts_anew(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Dies):
+        pretrain("simsiam", "procedural", tmp_path, **KNOBS)
+    assert files(tmp_path) == ["log.jsonl", "recipe.json"]
+    dies_in_step_1.undo()
+    resume(tmp_path, show=False)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()] == [1, 2]
+
+
+def test_overwrite_replaces_all_of_the_old_run(tmp_path: Path) -> None:
+    pretrain("simsiam", "procedural", tmp_path, **KNOBS)
+    (tmp_path / "skipped.json").write_text("{}")
+    pretrain("simsiam", "procedural", tmp_path, overwrite=True, seed=5, **{**KNOBS, "steps": 1})
+    assert files(tmp_path) == sorted(WHOLE)
+    assert store.load_card(tmp_path)["representation"]["recipe"]["knobs"]["seed"] == 5
+
+
+def test_what_cannot_be_trained_leaves_the_place_free(tmp_path: Path, photos: Path) -> None:
+    out, broken = tmp_path / "rep", tmp_path / "broken"
+    broken.mkdir()
+    with pytest.raises(EmptyData, match="holds no pictures"):
+        pretrain("simsiam", broken, out, **KNOBS)
+    for number in range(4):
+        (broken / f"{number}.png").write_text("x")
+    with pytest.raises(EmptyData, match="None of the 4 pictures can be read"):
+        pretrain("simsiam", [broken], out, **KNOBS)
+    with pytest.raises(UsageError, match="cannot be shared by 1 processes x 3 parts"):
+        pretrain("simsiam", photos, out, accumulate=3, **KNOBS)
+    with pytest.raises(UsageError, match="2 pictures at a time"):
+        pretrain("simsiam", photos, out, accumulate=4, **KNOBS)
+    with pytest.raises(UsageError, match="two classes or more"):
+        pretrain("supervised", photos / "a", out, **{**SUPERVISED, "batch_size": 2})
+    with pytest.raises(UsageError, match="source_size is a whole number from 1 on"):
+        pretrain("simsiam", photos, out, source_size=0, **KNOBS)
+    assert not out.exists() or files(out) == []
+
+
+def test_a_damaged_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"objective": "sims')
+    with pytest.raises(ModelFileError, match=r"recipe\.json"):
+        resume(tmp_path)
+
+
+def test_another_recipes_checkpoint(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Dies):
+        pretrain("simsiam", "procedural", tmp_path, **{**KNOBS, "checkpoint_every": 1})
+    recipe = json.loads((tmp_path / "recipe.json").read_text("utf-8"))
+    recipe["knobs"]["learning_rate"] = 0.7
+    store.write_json(tmp_path / "recipe.json", recipe)
+    with pytest.raises(UsageError, match=r"of another recipe: learning_rate was None there and is 0\.7 here"):
+        resume(tmp_path, show=False)
+    assert (tmp_path / "checkpoint.kizu").exists()
+
+
+def test_names(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'simsiam'"):
+        pretrain("simsian", "procedural", tmp_path / "rep", **KNOBS)
+    assert not (tmp_path / "rep").exists()
+    assert pretraining.SimSiam is SimSiam
