@@ -13,6 +13,7 @@ from kizu.errors import EmptyData
 from kizu.protocols import _cache
 from kizu.protocols._cache import FeatureCache
 from kizu.protocols._predict import predict_all
+from kizu.representations._open import representation
 
 
 @pytest.mark.parametrize("share", [0.35, 0.0])
@@ -32,8 +33,9 @@ def test_cached_is_computed(tiny_planted: Samples, share: float, precision: str,
 
 def test_another_representation_is_not_confused(tiny_planted: Samples) -> None:
     cache, images = FeatureCache(), tiny_planted.train.take(range(4))
-    for name in ("random/resnet10t@1", "random/resnet10t@2"):
-        detector = kizu.detector("gaussian", name, image_size=64, precision="fp32")
+    seeded = [representation("random/resnet10t@2", seed=seed) for seed in (0, 1)]  # of one name, with other weights
+    for net in ("random/resnet10t@1", *seeded):
+        detector = kizu.detector("gaussian", net, image_size=64, precision="fp32")
         fitted = detector.fit(cache.require(detector, images))
         assert torch.allclose(fitted.mean_, detector.clone().fit(images).mean_, atol=1e-6)
 

@@ -192,6 +192,29 @@ def pretrain(
     _run(lambda: _pretrain.pretrain(objective, data or [], out, named, knobs or [], resume, as_json, **settings, **places))
 
 
+@app.command()
+def attention(
+    data: Annotated[Path, typer.Argument(help="Data with good and flawed images.")],
+    out: Out,
+    representations: Annotated[
+        list[str] | None, typer.Option("--representation", help="As for fit, or LABEL=NAME; repeat it to compare.")
+    ] = None,
+    dataset: Dataset = "folder",
+    category: Category = None,
+    count: Annotated[int, typer.Option("--count", help="Flawed images, the kinds of flaw in turn; the report shows 8.")] = 8,
+    image_size: Annotated[str, typer.Option("--image-size", help="224, or height,width.")] = "224",
+    level: Annotated[int | None, typer.Option("--level", help="Stage that is looked at (default: the last).")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where flawed images differ from their nearest good ones, to one representation or several side by side (Grad-CAM)."""
+    from kizu.apps import _attention
+
+    settings = {"dataset": dataset, "category": category, "count": count, "image_size": image_size, "level": level, "seed": seed}
+    _run(lambda: _attention.attention(data, out, representations or [], **settings, overwrite=overwrite, as_json=as_json))  # type: ignore[arg-type]
+
+
 @app.command("list")
 def list_room(room: Annotated[str, typer.Argument(help="detectors, datasets, metrics, protocols, ...")], as_json: AsJson = False) -> None:
     """What there is in a room."""

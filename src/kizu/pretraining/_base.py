@@ -93,7 +93,7 @@ class Pretraining(Objective):
         self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed the accelerators as well
             self.encoder = Encoder(backbone, stages)
             self.width = self.encoder.width
             self.build()

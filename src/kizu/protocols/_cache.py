@@ -12,6 +12,7 @@ from kizu.datasets._batches import batches
 from kizu.datasets._samples import Samples
 from kizu.detectors._base import Detector
 from kizu.errors import EmptyData
+from kizu.representations._weights import digest
 from kizu.types import Batch
 
 MEMORY_SHARE = 0.35
@@ -38,7 +39,8 @@ class FeatureCache:
             with batches(samples, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect") as loader:
                 yield from loader
             return
-        key = (detector.representation.card["name"], detector.image_size, detector.precision, detector.device)
+        levels = tuple(detector.representation.card.get("levels", ()))
+        key = (digest(detector.representation), levels, detector.image_size, detector.precision, detector.device)
         if key != self._key:
             self._key, self._maps, self._bytes = key, {}, 0
         frozen = detector.representation.frozen(detector.precision, detector.device)

@@ -61,8 +61,16 @@ def embed(net: Representation) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {}, {**net.card, "digest": digest(net)}
     tensors = {f"representation.{name}": tensor for name, tensor in net.state_dict().items()}
     if net.card.get("half"):
-        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        tensors = {name: _smallest(value) for name, value in tensors.items()}
     return tensors, dict(net.card)
+
+
+def _smallest(value: Tensor) -> Tensor:
+    """As float16 when that loses nothing."""
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.float(), value) else value
 
 
 def unembed(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
