@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import kizu
+from kizu.devices import has_bf16
 from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError, WeightsUnavailable
 from kizu.representations import _weights
-from kizu.devices import has_bf16
 from kizu.representations._fold import fold_batch_norms
 from kizu.representations._open import representation, save_representation
 

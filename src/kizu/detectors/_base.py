@@ -41,6 +41,8 @@ class Detector(ABC):
     """
 
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
+    needs_images: ClassVar[bool] = False
+    """Whether features alone, as caches give them, are not enough."""
     _shapes: ClassVar[dict[str, str]] = {}
 
     def __init__(
@@ -103,7 +105,7 @@ class Detector(ABC):
         self.fitted_, self.calibration_, seen = False, None, 0
         self._begin()
         for batch in as_batches(data, self.image_size, self.batch_size, skipped):
-            self._observe(self._features(batch))
+            self._absorb(batch)
             seen += len(batch)
             if progress:
                 progress(seen, "looking at good images")
@@ -180,6 +182,10 @@ class Detector(ABC):
         return f"{type(self).__name__}({self.representation.card['name']}, {state})"
 
     # -- within the room ---------------------------------------------------------------------------------------------
+
+    def _absorb(self, batch: Batch) -> None:
+        """One batch of good images. Detectors that learn from images rather than features override this, not `_observe`."""
+        self._observe(self._features(batch))
 
     def _features(self, batch: Batch) -> FeatureMaps:
         features = batch.features

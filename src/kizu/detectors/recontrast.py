@@ -1,0 +1,206 @@
+"""ReContrast: two encoders, one frozen and one that adapts to the product, rebuild each other's features through one decoder.
+
+Card. Paper: Guo, Lu, Jia, Zhang and Li, "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction", NeurIPS 2023.
+Official code: guojiajeremy/ReContrast (MIT). The ladder of table 6 by keywords (LADDER): Config C trains the encoder jointly, D adds
+stop_gradient (Eq. 4), C+cp contrastive_pairs, E both, E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5).
+AdamW, 2e-3 for new and 1e-5 for pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000
+on VisA, 1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper takes "train", but
+"eval" for nine products chosen on their test sets (appendix C, footnote 3); the default here is "stable", appendix E's remedy: a
+floor under the batch variance and an optimiser that forgets its moments every reset_every = 500 steps; the released
+stable script also pauses the encoder for 100 steps after a reset (pause), which the paper does not say. Differences: batches run
+over the end of a pass; no unused convolution; networks that are no ResNets get a decoder of basic blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules
+from kizu.detectors._reconstruction import Reconstruction, copied, own
+from kizu.errors import NotFitted, UnknownName, UsageError
+from kizu.nn.batch_norm import unstabilise
+from kizu.nn.rebuilder import Rebuilder
+from kizu.representations._base import Frozen, Representation
+from kizu.types import Batch, FeatureMaps
+
+LADDER: dict[str, dict[str, Any]] = {
+    "C": {"contrastive_pairs": False, "stop_gradient": False, "hard_mining": False},
+    "D": {"contrastive_pairs": False, "stop_gradient": True, "hard_mining": False},
+    "C+cp": {"contrastive_pairs": True, "stop_gradient": False, "hard_mining": False},
+    "E-gl": {"contrastive_pairs": True, "stop_gradient": True, "hard_mining": False, "loss": "regional"},
+    "E": {"contrastive_pairs": True, "stop_gradient": True, "hard_mining": False},
+    "full": {"contrastive_pairs": True, "stop_gradient": True, "hard_mining": True},
+}
+"""Knobs of table 6's rows; A, B and B+hm are reverse_distillation's."""
+MAPS = ("all", "trained", "frozen")
+
+
+class ReContrast(Reconstruction):
+    """Cosine distances between two encoders' features and their reconstruction from one another.
+
+    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see LADDER. alpha: where mining ends,
+    reached after the share `ramp` of the iterations. batch_norm: of the trained encoder, "stable", "train" or "eval". reset_every,
+    pause: steps, with "stable" only. iterations: steps of batch_size images. learning_rate, encoder_learning_rate: per step.
+    decoder: block counts as the released "code" has them, or "mirrored". embedding_width: channels of the one-class embedding, None
+    takes twice the last level's. map_pairs: anomaly map from "all" six pairs, or from those whose target is the "trained" or the
+    "frozen" encoder (table A6). score_rule: "max", "mean" or "top" (mean of the highest 1 %) of the map. sigma: smoothing in
+    pixels. training_precision: "auto", "fp32" or "bf16". Learned: net_, encoder_.
+    """
+
+    def __init__(
+        self,
+        representation: Representation | str | Path | None = None,
+        *,
+        contrastive_pairs: bool = True,
+        stop_gradient: bool = True,
+        loss: str = "global",
+        hard_mining: bool = True,
+        alpha: float = 1.0,
+        ramp: float = 0.1,
+        batch_norm: str = "stable",
+        reset_every: int = 500,
+        pause: int = 0,
+        iterations: int = 2000,
+        learning_rate: float = 2e-3,
+        encoder_learning_rate: float = 1e-5,
+        weight_decay: float = 1e-5,
+        decoder: str = "code",
+        embedding_width: int | None = None,
+        map_pairs: str = "all",
+        score_rule: str = "max",
+        sigma: float = 4.0,
+        seed: int = 0,
+        training_precision: str = "auto",
+        image_size: int | tuple[int, int] = 256,
+        precision: str = "auto",
+        device: str = "auto",
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
+        self.contrastive_pairs, self.stop_gradient, self.loss, self.hard_mining = contrastive_pairs, stop_gradient, loss, hard_mining
+        self.alpha, self.ramp, self.batch_norm, self.reset_every, self.pause = alpha, ramp, batch_norm, reset_every, pause
+        self.iterations, self.learning_rate, self.encoder_learning_rate = iterations, learning_rate, encoder_learning_rate
+        self.weight_decay, self.decoder, self.map_pairs, self.score_rule, self.sigma = weight_decay, decoder, map_pairs, score_rule, sigma
+        self.seed, self.training_precision, self.contrastive = seed, training_precision, contrastive_pairs
+        self.embedding_width = embedding_width
+        self._check()
+
+    @classmethod
+    def tiny(cls, representation: Representation | str) -> Self:
+        """64-pixel knobs."""
+        return cls(
+            representation,
+            loss="regional",
+            iterations=20,
+            learning_rate=5e-3,
+            ramp=1.0,
+            embedding_width=64,
+            score_rule="mean",
+            batch_size=4,
+            image_size=64,
+            sigma=2.0,
+            precision="fp32",
+            training_precision="fp32",
+        )
+
+    def adapted_representation(self) -> Representation:
+        """The trained encoder, a copy: a representation like any other, for save_representation and for every detector.
+
+        Its card names this method and the number of images. Raises NotFitted.
+        """
+        if not self.fitted_:
+            raise NotFitted("There is an adapted representation once the detector is fitted: call .fit(good images) first.")
+        made = copied(self.encoder_).eval().requires_grad_(False)
+        base = self.representation.card
+        name = str(base["name"]).partition("@")[0]
+        made.card = {
+            **base,
+            "name": f"{name}+recontrast",
+            "source": "file",
+            "seed": None,
+            "stages": "all",
+            "adapted_by": "recontrast",
+            "adapted_from": base["name"],
+            "adapted_on": self.images_seen_,
+        }
+        return made
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        self._check_common()
+        self._rules()
+        for name, value, known in (("batch_norm", self.batch_norm, BATCH_NORMS), ("map_pairs", self.map_pairs, MAPS)):
+            if value not in known:
+                raise UnknownName(name, value, known)
+        if self.map_pairs == "frozen" and not self.contrastive_pairs:
+            raise UsageError("Without contrastive_pairs there is no map from the frozen encoder: take map_pairs='all'.")
+
+    def _rules(self) -> Rules:
+        stable = self.batch_norm == "stable"
+        return Rules(
+            self.iterations,
+            scope=self.loss,
+            stop_gradient=self.stop_gradient,
+            alpha=self.alpha if self.hard_mining else None,
+            ramp=self.ramp,
+            reset_every=self.reset_every if stable else 0,
+            pause=self.pause if stable else 0,
+        )
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._adapted: Frozen | None = None
+
+    def _objective(self, net: Rebuilder, tell: Callable[[int, int], None] | None) -> ReconstructionObjective:
+        return ReconstructionObjective(
+            net,
+            self._rules(),
+            functools.partial(torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True),
+            (self.learning_rate, self.encoder_learning_rate),
+            frozen=self._twin() if self.contrastive_pairs else None,
+            encoder=copied(self.representation),
+            batch_norm=self.batch_norm,
+            tell=tell,
+        )
+
+    def _trained(self, objective: nn.Module) -> None:
+        encoder: Any = objective.encoder
+        unstabilise(encoder)
+        self.encoder_: Representation = encoder.eval().requires_grad_(False)
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def _features(self, batch: Batch) -> FeatureMaps:
+        """Levels of the trained encoder, then those of the frozen one when it takes part."""
+        if self._adapted is None:
+            self._adapted = self.encoder_.frozen(self.precision, self.device)
+        trained = self._adapted(batch.images)
+        return [*trained, *super()._features(batch)] if self.contrastive_pairs else trained
+
+    def _pairs(self, features: FeatureMaps) -> list[tuple[FeatureMaps, FeatureMaps]]:
+        net, dtype = self._inference()
+        levels = len(self.representation.channels)
+        trained, frozen = features[:levels], features[levels:]
+        given: list[Tensor] = [level.to(dtype) for level in trained]
+        if not self.contrastive_pairs:
+            return [(net(given), trained)]
+        like_frozen, like_trained = net.cross(given, [level.to(dtype) for level in frozen])
+        chosen = {"trained": [(like_trained, trained)], "frozen": [(like_frozen, frozen)]}
+        return chosen.get(self.map_pairs) or chosen["trained"] + chosen["frozen"]
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Tensor]:
+        return super()._state() | {f"encoder.{name}": value for name, value in self.encoder_.state_dict().items()}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        super()._restore(tensors)
+        self.encoder_ = copied(self.representation).eval().requires_grad_(False)
+        self.encoder_.load_state_dict(own(tensors, "encoder."))

@@ -1,0 +1,393 @@
+"""Reverse distillation and ReContrast: where gradients go, what each rung of the ladder is, and that training can stop and go on."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kizu
+from kizu import maps, store
+from kizu.datasets._samples import Samples
+from kizu.detectors._objective import ReconstructionObjective
+from kizu.detectors._pictures import Pictures
+from kizu.detectors._reconstruction import Reconstruction
+from kizu.detectors.recontrast import LADDER, ReContrast
+from kizu.detectors.reverse_distillation import ReverseDistillation
+from kizu.errors import NotFinite, NotFitted, ShapeError, UnknownName, UsageError
+from kizu.losses.cosine import cosine, distance_map
+from kizu.nn.batch_norm import StableBatchNorm2d
+from kizu.protocols._cache import FeatureCache
+from kizu.representations._base import Representation
+from kizu.representations._open import representation, save_representation
+from kizu.training import Position
+from kizu.types import Batch
+
+FAST: dict[str, Any] = {
+    "iterations": 3, "batch_size": 3, "embedding_width": 8, "image_size": 32, "precision": "fp32", "training_precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net() -> Representation:
+    return representation("random/resnet10t@1,2,3")
+
+
+def images(count: int = 5, seed: int = 0, size: int = 32) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def detector(net: Representation, **knobs: Any) -> ReContrast:
+    return ReContrast(net, **{**FAST, **knobs})
+
+
+def objective(made: Reconstruction) -> ReconstructionObjective:
+    return made._objective(made._new_net(), None).train()
+
+
+def gradients(made: ReconstructionObjective, given: torch.Tensor, alpha: float | None = None) -> list[torch.Tensor | None]:
+    """Of the trained encoder's parameters."""
+    made.zero_grad()
+    made.loss((given, alpha))["loss"].backward()
+    return [parameter.grad for parameter in made.encoder.parameters()]
+
+
+def cut_input(made: ReconstructionObjective) -> None:
+    """Let no gradient through the rebuilder's input: what is left reaches the encoder directly."""
+    made.net.embedding.register_forward_pre_hook(lambda _, args: ([level.detach() for level in args[0]],))
+
+
+# -- where gradients go --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_stop_gradient_leaves_the_encoder_nothing_but_the_way_through_the_decoder(net: Representation, rung: str) -> None:
+    made = objective(detector(net, **LADDER[rung]))
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients(made, images(2)))
+    cut_input(made)
+    direct = gradients(made, images(2))
+    if LADDER[rung]["stop_gradient"]:
+        assert all(grad is None for grad in direct)
+    else:
+        assert sum(float(grad.abs().sum()) for grad in direct if grad is not None) > 0
+
+
+@pytest.mark.parametrize("rung", ["D", "E"])
+def test_the_gradient_is_that_of_constant_targets(net: Representation, rung: str) -> None:
+    made = objective(detector(net, batch_norm="eval", **LADDER[rung])).double()
+    given = images(2).double()
+    frozen_maps = [level.clone().double() for level in made._frozen(given.float())] if made._frozen else []
+    made._frozen = (lambda _: frozen_maps) if frozen_maps else None
+    got = gradients(made, given)
+    targets = [level.detach() for level in made.encoder(given)]
+    made.zero_grad()
+    trained = made.encoder(given)
+    if rung == "D":
+        total = sum(cosine(a, b) for a, b in zip(made.net(trained), targets, strict=True))
+    else:
+        like_frozen, like_trained = made.net.cross(trained, frozen_maps)
+        pairs = [*zip(like_frozen, frozen_maps, strict=True), *zip(like_trained, targets, strict=True)]
+        total = sum(cosine(a, b) for a, b in pairs) / 2
+    total.backward()
+    for grad, parameter in zip(got, made.encoder.parameters(), strict=True):
+        assert torch.allclose(grad, parameter.grad, atol=1e-12)
+
+
+def test_the_frozen_half_sends_the_encoder_nothing(net: Representation) -> None:
+    """In E the trained encoder learns from rebuilding the frozen features, not from being rebuilt."""
+    made = objective(detector(net, batch_norm="eval", **LADDER["E"])).eval()
+    (like_frozen, frozen), (like_trained, trained) = made.pairs(images(2))
+    parameters = list(made.encoder.parameters())
+    first = torch.autograd.grad(sum(cosine(a, b) for a, b in zip(like_frozen, frozen, strict=True)), parameters, retain_graph=True)
+    assert all(grad.abs().sum() > 0 for grad in first)
+    second = sum(cosine(a, b.detach()) for a, b in zip(like_trained, trained, strict=True))
+    assert all(grad.abs().sum() == 0 for grad in torch.autograd.grad(second, parameters))
+
+
+def test_mining_changes_gradients_not_the_loss(net: Representation) -> None:
+    made = objective(detector(net))
+    state = copy.deepcopy(made.state_dict())
+    losses, grads = [], []
+    for alpha in (None, -30.0, 1.0):
+        made.load_state_dict(state)
+        losses.append(float(made.loss((images(2), alpha))["loss"].detach()))
+        grads.append(torch.cat([grad.flatten() for grad in gradients(made, images(2), alpha) if grad is not None]))
+    assert losses[0] == losses[1] == losses[2]
+    assert torch.equal(grads[0], grads[1]), "at minus infinity nothing is easy"
+    assert grads[2].norm() < grads[0].norm()
+
+
+def test_alpha_follows_the_schedule(net: Representation) -> None:
+    made = objective(detector(net, iterations=1000))
+    assert [made.prepare(images(1), Position(step, 0, 1))[1] for step in (0, 50, 100, 999)] == [-3.0, -1.0, 1.0, 1.0]
+    assert objective(detector(net, iterations=1000, alpha=0.5, ramp=0.2)).prepare(images(1), Position(100, 0, 1))[1] == -1.25
+    assert objective(detector(net, hard_mining=False)).prepare(images(1), Position(2, 0, 1))[1] is None
+
+
+# -- the ladder ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_each_rung_minimises(net: Representation) -> None:
+    given = images(3)
+    frozen = net.frozen("fp32")(given)
+    for scope in ("regional", "global"):
+        made = ReverseDistillation(net, loss=scope, **FAST)
+        run = objective(made)
+        expected = sum(cosine(a, b, scope=scope) for a, b in zip(run.net([level.clone() for level in frozen]), frozen, strict=True))
+        assert run.loss((given, None))["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert run.encoder is None
+        assert made.contrastive is False
+    for rung, pairs in (("C", 1), ("D", 1), ("C+cp", 2), ("E-gl", 2), ("E", 2), ("full", 2)):
+        run = objective(detector(net, **LADDER[rung]))
+        assert len(run.pairs(given)) == pairs
+        assert (run.net.projections is None) == (pairs == 1)
+        assert run.rules.scope == ("regional" if rung == "E-gl" else "global")
+        assert (run.rules.alpha is not None) == (rung == "full")
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_every_rung_fits_saves_and_opens(net: Representation, rung: str, tmp_path: Path) -> None:
+    made = detector(net, **LADDER[rung]).fit(images())
+    loaded = kizu.load(made.save(tmp_path / "m.kizu"))
+    assert torch.equal(loaded.predict(images(2)).map, made.predict(images(2)).map)
+    assert len(made.log_) == 1
+    assert set(made.log_[0]) == {"step", "loss", "diversity", "lr", "images_per_s"}
+
+
+def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
+    made = detector(net).fit(images())
+    given = images(2, seed=5)
+    trained, frozen = made.encoder_.frozen("fp32")(given), net.frozen("fp32")(given)
+    with torch.inference_mode():
+        like_frozen, like_trained = made.net_.eval().cross(trained, frozen)
+    parts = {"trained": (like_trained, trained), "frozen": (like_frozen, frozen)}
+
+    def total(*names: str) -> torch.Tensor:
+        grids = [distance_map(a, b) for name in names for a, b in zip(*parts[name], strict=True)]
+        return sum(maps.upsample(grid, (32, 32), sigma=4.0, align_corners=True) for grid in grids)
+
+    for choice, names in (("all", ("trained", "frozen")), ("trained", ("trained",)), ("frozen", ("frozen",))):
+        made.map_pairs = choice
+        got = made.predict(given)
+        assert torch.allclose(got.map, total(*names), atol=1e-4)
+        assert torch.equal(got.score, got.map.flatten(1).amax(1))
+    for rule in ("mean", "top"):
+        made.score_rule = rule
+        assert torch.equal(made.predict(given).score, maps.image_score(made.predict(given).map, rule))
+
+
+@pytest.mark.parametrize("kind", [ReContrast, ReverseDistillation])
+def test_the_landscape_of_the_map_has_the_model_in_its_middle(net: Representation, kind: type[Reconstruction]) -> None:
+    made = kind(net, **FAST).fit(images())  # type: ignore[call-arg]
+    before = made.predict(images(2)).map
+    offsets, values = made.map_landscape(images(2), steps=3, seed=1)
+    assert offsets.tolist() == [-0.5, 0.0, 0.5]
+    assert values[1, 1].item() == pytest.approx(before.double().mean().item(), rel=1e-6)
+    assert values.unique().numel() == 9
+    assert torch.equal(made.predict(images(2)).map, before)
+    assert torch.equal(made.map_landscape(images(2), steps=3, seed=1)[1], values)
+    with pytest.raises(NotFitted):
+        kind(net, **FAST).map_landscape(images(2))  # type: ignore[call-arg]
+
+
+# -- the trained encoder -------------------------------------------------------------------------------------------------
+
+
+def test_batch_norm_modes(net: Representation) -> None:
+    def statistics(made: ReContrast) -> torch.Tensor:
+        return torch.cat([value.flatten() for name, value in made.encoder_.state_dict().items() if "running" in name])
+
+    before = torch.cat([value.flatten() for name, value in net.state_dict().items() if "running" in name])
+    kept = {mode: detector(net, batch_norm=mode, reset_every=0).fit(images()) for mode in ("eval", "train", "stable")}
+    assert torch.equal(statistics(kept["eval"]), before)
+    assert not torch.allclose(statistics(kept["train"]), before)
+    assert not torch.allclose(statistics(kept["stable"]), before)
+    for made in kept.values():
+        assert not [module for module in made.encoder_.modules() if isinstance(module, StableBatchNorm2d)]
+    run = objective(detector(net, batch_norm="stable"))
+    assert [module for module in run.encoder.modules() if isinstance(module, StableBatchNorm2d)]
+    assert not [module for module in run.net.modules() if isinstance(module, StableBatchNorm2d)]
+    assert not objective(detector(net, batch_norm="eval")).encoder.training
+
+
+def test_rates_resets_and_pauses(net: Representation) -> None:
+    made = objective(detector(net, reset_every=4, pause=2, learning_rate=2e-3, encoder_learning_rate=1e-5))
+    optimiser = made.optimiser()
+    assert [group["lr"] for group in optimiser.param_groups] == [2e-3, 1e-5]
+    assert {(group["betas"], group["weight_decay"]) for group in optimiser.param_groups} == {((0.9, 0.999), 1e-5)}
+    assert isinstance(optimiser, torch.optim.AdamW)
+    assert [made.factor(step, 12)[1] for step in range(12)] == [1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
+    made.loss((images(2), None))["loss"].backward()
+    optimiser.step()
+    for step in range(3):
+        made.after_step(step, 12)
+        assert optimiser.state
+    made.after_step(3, 12)
+    assert not optimiser.state
+    unstable = objective(detector(net, batch_norm="train", reset_every=4, pause=2))
+    assert unstable.rules.reset_every == 0
+    assert unstable.factor(4, 12) == [1.0, 1.0]
+
+
+def test_the_older_recipe(net: Representation) -> None:
+    optimiser = objective(ReverseDistillation(net, recipe="rd4ad", **FAST)).optimiser()
+    assert type(optimiser) is torch.optim.Adam
+    assert [(group["lr"], group["betas"], group["weight_decay"]) for group in optimiser.param_groups] == [(5e-3, (0.5, 0.999), 0.0)]
+    assert objective(ReverseDistillation(net, learning_rate=0.1, **FAST)).optimiser().param_groups[0]["lr"] == 0.1
+
+
+def test_the_adapted_encoder_is_a_representation(net: Representation, tmp_path: Path) -> None:
+    made = detector(net, encoder_learning_rate=1e-3)
+    with pytest.raises(NotFitted):
+        made.adapted_representation()
+    adapted = made.fit(images()).adapted_representation()
+    given = images(2)
+    assert not torch.allclose(adapted(given)[0], copy.deepcopy(net).eval()(given)[0])
+    opened = representation(save_representation(adapted, tmp_path / "adapted")).eval()
+    assert all(torch.equal(a, b) for a, b in zip(opened(given), adapted(given), strict=True))
+    assert opened.card["adapted_from"] == net.card["name"]
+    assert opened.card["adapted_on"] == 5
+    judged = kizu.detector("patchcore", tmp_path / "adapted", image_size=32, coreset=0.5).fit(given)
+    assert judged.representation.levels == (2, 3)
+    again = kizu.load(judged.save(tmp_path / "p.kizu"))
+    assert torch.equal(again.predict(given).score, judged.predict(given).score)
+
+
+def test_training_in_bf16(net: Representation) -> None:
+    """Autocast: weights and their updates stay float32, the way down is much the same."""
+    half, whole = (detector(net, training_precision=precision, iterations=6).fit(images()) for precision in ("bf16", "fp32"))
+    assert {value.dtype for value in half.net_.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    assert half.log_[-1]["loss"] == pytest.approx(whole.log_[-1]["loss"], rel=0.05)
+    assert torch.isfinite(half.predict(images(2)).map).all()
+
+
+# -- stopping and going on -----------------------------------------------------------------------------------------------
+
+
+def stopped_at(made: ReContrast, step: int, given: torch.Tensor, folder: Path) -> None:
+    """Fit until Ctrl-C comes during `step`."""
+    import signal
+
+    def tell(done: int, said: str) -> None:
+        if said.startswith(f"training, step {step} "):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(given, progress=tell, folder=folder)
+
+
+def test_an_interrupted_training_goes_on_exactly(net: Representation, tmp_path: Path) -> None:
+    knobs = {"iterations": 7, "reset_every": 4}
+    whole = detector(net, **knobs).fit(images(), folder=tmp_path / "whole")
+    stopped_at(detector(net, **knobs), 3, images(), tmp_path / "half")
+    resumed = detector(net, **knobs).fit(images(), folder=tmp_path / "half", resume=True)
+    assert torch.equal(resumed.predict(images(2, 8)).map, whole.predict(images(2, 8)).map)
+    assert all(torch.equal(value, resumed._state()[name]) for name, value in whole._state().items())
+    with pytest.raises(UsageError, match="another recipe"):
+        detector(net, iterations=8).fit(images(), folder=tmp_path / "half", resume=True)
+
+
+def test_divergence_stops_and_keeps_the_last_good_state(net: Representation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knobs = {"iterations": 6}
+    real = ReconstructionObjective.loss
+
+    def poisoned(self: ReconstructionObjective, batch: Any) -> dict[str, torch.Tensor]:
+        terms = real(self, batch)
+        return {**terms, "loss": terms["loss"] * float("nan") if self.poison else terms["loss"]}  # type: ignore[attr-defined]
+
+    def watched(self: ReconstructionObjective, step: int, steps: int) -> None:
+        self.poison = step == 4  # type: ignore[attr-defined]
+
+    made = detector(net, **knobs)
+    with monkeypatch.context() as patched:
+        patched.setattr(ReconstructionObjective, "poison", False, raising=False)
+        patched.setattr(ReconstructionObjective, "loss", poisoned)
+        patched.setattr(ReconstructionObjective, "after_step", watched)
+        with pytest.raises(NotFinite, match="step 5"):
+            made.fit(images(), folder=tmp_path, checkpoint_every=2)
+    assert not made.fitted_
+    with pytest.raises(NotFitted):
+        made.predict(images(1))
+    tensors, card = store.load(tmp_path / "checkpoint.kizu")
+    assert card["step"] == 4
+    assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
+    assert (tmp_path / "not_finite_0.kizu").exists()
+    healed = detector(net, **knobs).fit(images(), folder=tmp_path, resume=True)
+    assert torch.equal(healed.predict(images(1)).map, detector(net, **knobs).fit(images()).predict(images(1)).map)
+
+
+# -- images and misuse ---------------------------------------------------------------------------------------------------
+
+
+def test_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:
+    from PIL import Image
+
+    eight = (images(3) * 255).round() / 255
+    fine = images(2, seed=1)
+    held = Pictures()
+    for part in (eight, fine):
+        held.add(Batch(part))
+    assert torch.equal(held.take([0, 2, 4]), torch.stack([eight[0], eight[2], fine[1]]))
+    assert [tensor.dtype for tensor in held._held] == [torch.uint8] * 3 + [torch.float32] * 2
+    path = tmp_path / "a.png"
+    Image.fromarray((eight[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
+    lean = Pictures(budget=0)
+    lean.add(Batch(eight[:1], (str(path),)))
+    assert lean._held == [str(path)]
+    assert torch.equal(lean.take([0]), eight[:1])
+    with pytest.raises(ShapeError, match="one size"):
+        held.add(Batch(images(1, size=16)))
+
+
+def test_every_image_once_in_a_pass() -> None:
+    held = Pictures()
+    held.add(Batch(torch.arange(5.0).div(8).reshape(5, 1, 1, 1).expand(5, 3, 2, 2)))
+    seen = [held.stream(Position(step, 3 * step, 3), seed=2)[:, 0, 0, 0].mul(8).int().tolist() for step in range(5)]
+    flat = [value for part in seen for value in part]
+    assert all(sorted(flat[start : start + 5]) == list(range(5)) for start in (0, 5, 10))
+    assert flat[:5] != flat[5:10] or flat[5:10] != flat[10:15]
+    again = held.stream(Position(1, 3, 3), seed=2)[:, 0, 0, 0].mul(8).int().tolist()
+    assert again == seen[1]
+
+
+def test_features_alone_are_not_enough(net: Representation) -> None:
+    features = net.frozen("fp32")(images(2))
+    stub = Batch(torch.zeros(1).expand(2, 3, 32, 32), features=features)
+    with pytest.raises(UsageError, match="learns from images"):
+        detector(net).fit([stub])
+    both = detector(net).fit([Batch(images(4), features=net.frozen("fp32")(images(4)))])
+    assert torch.equal(both.predict(images(1)).map, detector(net).fit(images(4)).predict(images(1)).map)
+
+
+def test_the_cache_of_experiments_hands_it_images(net: Representation, tiny_planted: Samples) -> None:
+    batches = list(FeatureCache().batches(detector(net, image_size=64), tiny_planted.train))
+    assert sum(len(batch) for batch in batches) == len(tiny_planted.train)
+    assert all(batch.features is None and batch.images.std() > 0 for batch in batches)
+
+
+def test_misuse_is_refused(net: Representation) -> None:
+    wrong = ({"loss": "local"}, {"batch_norm": "instance"}, {"map_pairs": "both"}, {"score_rule": "median"}, {"decoder": "paper"})
+    for knobs in wrong:
+        with pytest.raises(UnknownName, match=next(iter(knobs))):
+            detector(net, **knobs)
+    for knobs in ({"iterations": 0}, {"embedding_width": 0}, {"map_pairs": "frozen", "contrastive_pairs": False}):
+        with pytest.raises(UsageError):
+            detector(net, **knobs)
+    with pytest.raises(UnknownName, match="recipe"):
+        ReverseDistillation(net, recipe="sgd")
+    with pytest.raises(UsageError, match="larger images"):
+        detector(net, batch_size=1).fit(images(2))
+
+
+def test_the_global_generator_is_left_alone(net: Representation) -> None:
+    made = detector(net)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    made._pictures = Pictures()
+    torch.manual_seed(3)
+    made._pictures.add(Batch(images(3)))
+    made._pictures.stream(Position(0, 0, 3), seed=0)
+    assert torch.equal(torch.rand(1), expected)
