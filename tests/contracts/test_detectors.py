@@ -190,12 +190,13 @@ def test_a_model_with_a_wrong_shape(fitted: Detector, tmp_path: Path) -> None:
 
     path = fitted.save(tmp_path / "m")
     tensors, card = store.load(path)
-    for name, tensor in tensors.items():
-        if name.startswith("detector.") and tensor.ndim > 1:
-            wrong = {**tensors, name: tensor[..., :-1].contiguous()}
-            store.save(tmp_path / "wrong", wrong, card, overwrite=True)
-            with pytest.raises((ModelFileError, ShapeError)):
-                kizu.load(tmp_path / "wrong").predict(images(1))
+    names = [name for name, tensor in tensors.items() if name.startswith("detector.") and tensor.ndim > 1]
+    for name in names[:: -(-len(names) // 5)] if names else []:  # a network has many: five of them
+        tensor = tensors[name]
+        wrong = {**tensors, name: tensor[..., :-1].contiguous()}
+        store.save(tmp_path / "wrong", wrong, card, overwrite=True)
+        with pytest.raises((ModelFileError, ShapeError)):
+            kizu.load(tmp_path / "wrong").predict(images(1))
     missing = {name: tensor for name, tensor in tensors.items() if not name.startswith("detector.")}
     store.save(tmp_path / "wrong", missing, card, overwrite=True)
     with pytest.raises(ModelFileError, match="missing"):
