@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,13 @@ def representations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repre
     return {"random": drawn, "timm": representation(f"resnet10t:{path}@2,3")}
 
 
-@pytest.fixture(scope="module", params=rooms.names("detectors"))
+def detectors() -> list[Any]:
+    """All of them; those that train a network are `slow`."""
+    names = rooms.names("detectors")
+    return [pytest.param(name, marks=pytest.mark.slow) if rooms.load("detectors", name).needs_images else name for name in names]
+
+
+@pytest.fixture(scope="module", params=detectors())
 def kind(request: pytest.FixtureRequest) -> type[Detector]:
     return rooms.load("detectors", request.param)
 
