@@ -186,6 +186,7 @@ def test_state_dict_round_trip(name: str) -> None:
 
 @both
 @each
+@pytest.mark.slow
 def test_it_writes_a_representation(name: str, spd: bool, tmp_path: Path) -> None:
     knobs = {**TINY, **known(name, WIDTHS), "stages": 3}
     out = pretrain(name, "procedural:3", tmp_path / "rep", steps=2, spd=spd, half=spd, device="cpu", precision="fp32", show=False, **knobs)

@@ -148,6 +148,7 @@ def test_what_each_rung_minimises(net: Representation) -> None:
         assert (run.rules.alpha is not None) == (rung == "full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rung", list(LADDER))
 def test_every_rung_fits_saves_and_opens(net: Representation, rung: str, tmp_path: Path) -> None:
     made = detector(net, **LADDER[rung]).fit(images())
@@ -179,6 +180,7 @@ def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
         assert torch.equal(made.predict(given).score, maps.image_score(made.predict(given).map, rule))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ReContrast, ReverseDistillation])
 def test_the_landscape_of_the_map_has_the_model_in_its_middle(net: Representation, kind: type[Reconstruction]) -> None:
     made = kind(net, **FAST).fit(images())  # type: ignore[call-arg]
@@ -279,6 +281,7 @@ def stopped_at(made: ReContrast, step: int, given: torch.Tensor, folder: Path) -
         made.fit(given, progress=tell, folder=folder)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_exactly(net: Representation, tmp_path: Path) -> None:
     knobs = {"iterations": 7, "reset_every": 4}
     whole = detector(net, **knobs).fit(images(), folder=tmp_path / "whole")
@@ -290,6 +293,7 @@ def test_an_interrupted_training_goes_on_exactly(net: Representation, tmp_path: 
         detector(net, iterations=8).fit(images(), folder=tmp_path / "half", resume=True)
 
 
+@pytest.mark.slow
 def test_divergence_stops_and_keeps_the_last_good_state(net: Representation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = {"iterations": 6}
     real = ReconstructionObjective.loss
