@@ -17,9 +17,10 @@ import kizu
 from kizu import rooms, store
 from kizu.errors import UnknownKnob, UnknownName, UsageError
 from kizu.pretraining import pretrain
-from kizu.pretraining._base import SPD_NAMES
 from kizu.training import Position
 
+SPD_NAMES = ("loss_spd", "cos_positive", "cos_negative", "spd_accuracy")
+"""What SPD adds to the log."""
 NAMES = rooms.names("pretraining")
 TINY: dict[str, Any] = {"backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4}
 WIDTHS: dict[str, Any] = {"hidden": 32, "predictor_hidden": 16, "dimensions": 16, "queue": 8, "classes": 3}

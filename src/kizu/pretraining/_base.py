@@ -30,8 +30,6 @@ from kizu.views.weak import weak
 PERTURBATIONS = ("smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar")
 SPD_LOSSES = ("cosine", "cross_entropy")
 ANCHORS = ("view", "picture")
-SPD_NAMES = ("loss_spd", "cos_positive", "cos_negative", "spd_accuracy")
-"""What SPD adds to the log."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ class Pretraining(Objective):
         if count is not None and count < self.batch_size:
             raise UsageError(f"There are {count} pictures, a batch has {self.batch_size}: give more pictures or a smaller batch_size.")
 
-    @torch.no_grad()
     def prepare(self, batch: tuple[Tensor, Tensor], position: Position) -> dict[str, Tensor]:
         """(uint8 pictures (B, S, S, 3), labels (B,)) -> views by name, normalised (B, 3, size, size) channels-last."""
         pictures, labels = batch
@@ -170,6 +167,13 @@ class Pretraining(Objective):
         ]
 
 
+@torch.no_grad()
+def follow(moving: nn.Module, own: nn.Module, share: float) -> None:
+    """Move the parameters of `moving` towards those of `own`, in place: the moving average of MoCo (Eq. 2) and BYOL, momentum 1 - share."""
+    for slow, fast in zip(moving.parameters(), own.parameters(), strict=True):
+        slow.lerp_(fast, share)
+
+
 class Encoder(nn.Module):
     """A timm network cut after a stage, its last map averaged: (B, 3, S, S) -> (B, width). Raises UnknownName, UsageError."""
 
@@ -188,9 +192,6 @@ class Encoder(nn.Module):
                 f"stages is how many stages of {backbone} are trained, one of {known}, got {stages}. Networks without are not trained here."
             )
         net: Any = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(strides.index(2 ** (stages + 1)),))
-        for module in net.modules():
-            if hasattr(module, "zero_init_last"):
-                module.zero_init_last()
         self.net = net.to(memory_format=torch.channels_last)
         self.width, self.stages = int(net.feature_info.channels()[-1]), stages
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from kizu.errors import DataError, ModelFileError, OutputExists, UsageError
 from kizu.pretraining._base import Pretraining
 from kizu.pretraining._pictures import Pictures
 from kizu.representations.backbone import Backbone
-from kizu.training import rank_and_world, train
-from kizu.training._loop import check_counts
+from kizu.training import check_counts, is_first_process, rank_and_world, train
 
 RECIPE = "recipe.json"
 CURVE = 200
@@ -65,7 +63,7 @@ def pretrain(
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {"objective": objective, "knobs": knobs, "data": [str(source) for source in sources], "steps": steps, "run": run}
     folder = Path(out)
-    if rank_zero() and not overwrite and folder.exists() and any(folder.iterdir()):
+    if is_first_process() and not overwrite and folder.exists() and any(folder.iterdir()):
         raise OutputExists(folder)
     return _run(folder, recipe, resume=False, show=show)
 
@@ -84,11 +82,6 @@ def resume(out: str | Path, *, show: bool = True) -> Path:
     return _run(folder, recipe, resume=(folder / "checkpoint.kizu").exists(), show=show)
 
 
-def rank_zero() -> bool:
-    """Whether this process writes: the first of those that torchrun started, before they have met."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-
-
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
     knobs, run = dict(recipe["knobs"]), dict(recipe["run"])
     cls = rooms.load("pretraining", recipe["objective"])
@@ -99,7 +92,7 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
         knobs["classes"] = pictures.classes
     made: Pretraining = cls(**knobs)
     made.check_data(pictures.count, pictures.classes)
-    if rank_zero() and not resume:
+    if is_first_process() and not resume:
         _clear(folder)
         store.write_json(folder / RECIPE, recipe)
     half = run.pop("half")
@@ -110,7 +103,7 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
             title=recipe["objective"], show=show, **run,
         )  # fmt: skip
     except (UsageError, DataError):
-        if rank_zero() and not (folder / "checkpoint.kizu").exists():  # it never began: the next try finds the folder free
+        if is_first_process() and not (folder / "checkpoint.kizu").exists():  # it never began: the next try finds the folder free
             _clear(folder)
         raise
     if rank_and_world()[0] == 0:

@@ -4,7 +4,7 @@ Card. Paper: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020. Code: deepmi
 Heads and LARS: lightly (MIT): projector and predictor width-4096-256. Constants: LARS 0.2 x batch / 256, weight decay 1.5e-6 not on biases
 and norms, cosine after a warm-up over the first hundredth of the run (10 of 1000 epochs), momentum 0.996 rising to 1 by a cosine, batch
 4096. Its views are asymmetric in the paper (blur always on one, solarise on the other); here both are SimCLR's. Not in SPD's paper, where
-it stands beside the four for the few-shot fine-tuning that builds on it. With spd=True: SPD as for the others, see docs/methods/spd.md.
+it stands beside the four for the few-shot fine-tuning that builds on it. With spd=True: SPD, see docs/methods.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kizu.losses.negative_cosine import negative_cosine
-from kizu.pretraining._base import Difference, Pretraining
+from kizu.pretraining._base import Difference, Pretraining, follow
 from kizu.training import cosine
 
 WARMUP = 0.01
@@ -75,12 +75,11 @@ class BYOL(Pretraining):
             t1, t2 = (self.twin_projector(self.twin_encoder(batch[name])) for name in ("view1", "view2"))
         return {"loss": negative_cosine(self.predictor(z1), t2) + negative_cosine(self.predictor(z2), t1)}, z1
 
-    @torch.no_grad()
     def after_step(self, step: int, steps: int) -> None:
         """Move the twin; its momentum rises to 1 by half a cosine."""
         share = 0.5 * (1.0 - self.momentum) * (1.0 + math.cos(math.pi * step / max(steps, 1)))
-        for own, moving in ((self.encoder, self.twin_encoder), (self.projector, self.twin_projector)):
-            torch._foreach_lerp_(list(moving.parameters()), list(own.parameters()), share)
+        follow(self.twin_encoder, self.encoder, share)
+        follow(self.twin_projector, self.projector, share)
 
     def optimiser(self) -> torch.optim.Optimizer:
         """LARS; biases and norms without weight decay."""

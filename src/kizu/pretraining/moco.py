@@ -5,7 +5,7 @@ Contrastive Learning, 2020 (v2). Code: facebookresearch/moco (CC BY-NC); nothing
 0.999, SGD 0.03 x batch / 256, momentum 0.9, weight decay 1e-4, batch 256. v1: one linear layer, temperature 0.07, rate / 10 at 120 and
 160 of 200 epochs, views without blur. v2 (default: the usual release; SPD's paper says only "MoCo"): two layers, temperature 0.2,
 cosine, views of v2. On several processes the keys' batches are shuffled between them (section 3.3, shuffling BN).
-With spd=True: SPD, all three of its views through the query encoder; see docs/methods/spd.md.
+With spd=True: SPD, all three of its views through the query encoder; see pretraining.md in docs/methods.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.info_nce import info_nce
-from kizu.pretraining._base import Difference, Pretraining
+from kizu.pretraining._base import Difference, Pretraining, follow
 from kizu.training import Position, cosine, gather, rank_and_world, steps_down
 
 VERSIONS = ("v1", "v2")
@@ -127,9 +127,8 @@ class MoCo(Pretraining):
             self.queue_keys[where] = keys.to(self.queue_keys.dtype)
             self.place.add_(len(keys)).remainder_(self.queue)
         self._fresh.clear()
-        pairs = ((self.encoder, self.key_encoder), (self.projector, self.key_projector))
-        for own, moving in pairs:
-            torch._foreach_lerp_(list(moving.parameters()), list(own.parameters()), 1.0 - self.momentum)
+        follow(self.key_encoder, self.encoder, 1.0 - self.momentum)
+        follow(self.key_projector, self.projector, 1.0 - self.momentum)
 
     def optimiser(self) -> torch.optim.Optimizer:
         """SGD."""

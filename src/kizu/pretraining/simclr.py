@@ -4,7 +4,7 @@ Card. Paper: Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contras
 google-research/simclr (Apache-2.0); nothing of it is used. Head and LARS: lightly (MIT). Constants: projector width-2048-128 (the paper's
 two layers; the repository's default of three is head_layers=3), NT-Xent at temperature 0.1, LARS with learning rate 0.3 x batch / 256,
 weight decay 1e-6 (the paper's; the repository's command says 1e-4) not on biases and norms, cosine after a linear warm-up over
-the first tenth of the run (10 of 100 epochs), batch 4096. Negatives come from all processes. With spd=True: SPD, see docs/methods/spd.md.
+the first tenth of the run (10 of 100 epochs), batch 4096. Negatives come from all processes. With spd=True: SPD, see docs/methods.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Card. Paper: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021. Code: facebookresearch/simsiam (CC BY-NC); nothing
 of it is used. Heads: lightly (MIT): projector 3 x 2048 with batch norm, the last without affine; predictor 2048-512-2048. Constants: SGD,
 learning rate 0.05 x batch / 256, momentum 0.9, weight decay 1e-4, cosine to 0 without warm-up, predictor at the constant rate (the
-printed recipe's --fix-pred-lr), batch 512, views of MoCo v2. With spd=True: SPD, see docs/methods/spd.md.
+printed recipe's --fix-pred-lr), batch 512, views of MoCo v2. With spd=True: SPD, see pretraining.md in docs/methods.
 """
 
 from __future__ import annotations

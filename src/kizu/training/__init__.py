@@ -5,8 +5,11 @@ rest: devices and precision, many processes and machines, checkpoints and exact 
 """
 
 from kizu.training._ahead import Position, Stream
-from kizu.training._loop import Objective, train
+from kizu.training._loop import Objective, check_counts, train
 from kizu.training._schedule import constant, cosine, steps_down
-from kizu.training._spread import gather, rank_and_world
+from kizu.training._spread import gather, is_first_process, rank_and_world
 
-__all__ = ["Objective", "Position", "Stream", "constant", "cosine", "gather", "rank_and_world", "steps_down", "train"]
+__all__ = [
+    "Objective", "Position", "Stream", "check_counts", "constant", "cosine",
+    "gather", "is_first_process", "rank_and_world", "steps_down", "train",
+]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ class Progress:
 
     def __init__(self, title: str, done: int, steps: int, *, show: bool) -> None:
         self._bar: Any = None
-        self._since, self._first = time.perf_counter(), done
         if show and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console

@@ -121,7 +121,7 @@ def _fabric(precision: str, device: str, devices: int | None, nodes: int | None)
     if precision == "auto":
         precision = "bf16" if has_bf16(kind) else "fp32"
     fabric = Fabric(
-        accelerator="cuda" if kind.type == "cuda" else kind.type,
+        accelerator=kind.type,
         devices=[kind.index] if kind.index is not None and count == 1 else count,
         num_nodes=machines,
         strategy="ddp" if count * machines > 1 else "auto",

@@ -23,6 +23,11 @@ def launched() -> tuple[int, int]:
     return local, max(world // local, 1)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, of those that a launcher started; known before they have met."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
 def gather(values: Tensor) -> Tensor:
     """(B, ...) of this process -> (world * B, ...) of all, in rank order. Gradients flow back to every process's own part."""
     if rank_and_world()[1] == 1:
