@@ -215,6 +215,32 @@ def attention(
     _run(lambda: _attention.attention(data, out, representations or [], **settings, overwrite=overwrite, as_json=as_json))  # type: ignore[arg-type]
 
 
+@app.command()
+def diagnose(
+    data: Annotated[Path, typer.Argument(help="Data with good and flawed images.")],
+    out: Out,
+    rungs: Annotated[
+        list[str] | None, typer.Option("--rung", help="A, B, B+hm, C, D, C+cp, E-gl, E or full (default: full); repeat it to compare.")
+    ] = None,
+    dataset: Dataset = "folder",
+    category: Category = None,
+    representation: RepresentationName = None,
+    knobs: Knobs = None,
+    every: Annotated[int, typer.Option("--every", help="Iterations between two tests.")] = 250,
+    landscape: Annotated[int, typer.Option("--landscape", help="Points a side of the loss landscape; 0: none.")] = 0,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left in the output folder.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train rungs of ReContrast's ladder and show how: loss, test figures, feature diversity, loss landscape."""
+    from kizu.apps import _diagnose
+
+    parts = {"dataset": dataset, "category": category, "representation": representation, "knobs": knobs or [], "seed": seed}
+    how = {"every": every, "landscape": landscape, "resume": resume, "overwrite": overwrite, "as_json": as_json}
+    _run(lambda: _diagnose.diagnose(data, out, rungs or ["full"], **parts, **how))  # type: ignore[arg-type]
+
+
 @app.command("list")
 def list_room(room: Annotated[str, typer.Argument(help="detectors, datasets, metrics, protocols, ...")], as_json: AsJson = False) -> None:
     """What there is in a room."""

@@ -17,6 +17,7 @@ from kizu.training import Objective, Position
 from kizu.types import FeatureMaps
 
 BATCH_NORMS = ("stable", "train", "eval")
+Tell = Callable[[int, int], dict[str, float] | None]
 PROBED = 1
 """Index of the level whose diversity is logged: the second, as in figure 5b (the last when there is one only)."""
 
@@ -44,7 +45,8 @@ class ReconstructionObjective(Objective):
     """Frozen encoder alone: reverse distillation. Trained encoder alone: Config C and D. Both: contrastive pairs, C+cp and E.
 
     net rebuilds; frozen: images -> features without gradient, or None; encoder: the network in training, or None;
-    make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step.
+    make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step. tell: called with (steps done, steps
+    in all) after each; figures that it returns go into the log.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class ReconstructionObjective(Objective):
         frozen: Callable[[Tensor], FeatureMaps] | None = None,
         encoder: nn.Module | None = None,
         batch_norm: str = "eval",
-        tell: Callable[[int, int], None] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         super().__init__()
         self.net, self.rules, self.encoder = net, rules, encoder
@@ -114,12 +116,11 @@ class ReconstructionObjective(Objective):
         paused = bool(every) and step >= every and step % every < self.rules.pause
         return [1.0] if self.encoder is None else [1.0, 0.0 if paused else 1.0]
 
-    def after_step(self, step: int, steps: int) -> None:
-        """Forget the optimiser's moments every `reset_every` steps."""
+    def after_step(self, step: int, steps: int) -> dict[str, float] | None:
+        """Forget the optimiser's moments every `reset_every` steps; what `tell` says of the step is logged."""
         if self.rules.reset_every and (step + 1) % self.rules.reset_every == 0 and self._optimiser is not None:
             self._optimiser.state.clear()
-        if self._tell is not None:
-            self._tell(step + 1, steps)
+        return None if self._tell is None else self._tell(step + 1, steps)
 
     def _distance(self, rebuilt: FeatureMaps, target: FeatureMaps, alpha: float | None) -> Tensor:
         total = []

@@ -6,6 +6,7 @@ import copy
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from kizu import maps
 from kizu.datasets._samples import Samples
 from kizu.detectors._base import Detector, Progress
 from kizu.detectors._inputs import Images
-from kizu.detectors._objective import ReconstructionObjective
+from kizu.detectors._objective import ReconstructionObjective, Tell
 from kizu.detectors._pictures import Pictures
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
@@ -30,6 +31,18 @@ from kizu.types import Batch, FeatureMaps
 
 SCORE_RULES = ("max", "mean", "top")
 DECODERS = ("code", "mirrored")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a fit goes, beside its data."""
+
+    progress: Progress | None
+    folder: Path | None
+    resume: bool
+    checkpoint_every: int
+    watch: Callable[[int, Any], dict[str, float]] | None
+    watch_every: int
 
 
 class Reconstruction(Detector):
@@ -57,13 +70,19 @@ class Reconstruction(Detector):
         folder: Path | str | None = None,
         resume: bool = False,
         checkpoint_every: int = 200,
+        watch: Callable[[int, Self], dict[str, float]] | None = None,
+        watch_every: int = 250,
     ) -> Self:
         """Train on good images; see Detector.fit. They are gone over as often as `iterations` takes, however they are given.
 
         folder: where log.jsonl and, every checkpoint_every steps, checkpoint.kizu of the training go (None: nowhere); resume: go on from
-        the checkpoint there. Raises NotFinite when the loss is NaN or infinite; the checkpoint in `folder` is then the last good one.
+        the checkpoint there. watch: called every watch_every steps and at the end with (step, a fitted copy as it is by then); the figures
+        that it returns go into the log's row of that step, and the training is the same with it as without.
+        Raises NotFinite when the loss is NaN or infinite; the checkpoint in `folder` is then the last good one.
         """
-        self._way = (progress, None if folder is None else Path(folder), resume, checkpoint_every)
+        if watch_every < 1:
+            raise UsageError(f"watch_every is a number of steps, at least 1, got {watch_every}.")
+        self._way = _Way(progress, None if folder is None else Path(folder), resume, checkpoint_every, watch, watch_every)
         try:
             return super().fit(data, progress=progress)
         finally:
@@ -88,7 +107,7 @@ class Reconstruction(Detector):
             self._rebuilder = None
 
     @abstractmethod
-    def _objective(self, net: Rebuilder, tell: Callable[[int, int], None] | None) -> ReconstructionObjective: ...
+    def _objective(self, net: Rebuilder, tell: Tell | None) -> ReconstructionObjective: ...
 
     @abstractmethod
     def _pairs(self, features: FeatureMaps) -> list[tuple[FeatureMaps, FeatureMaps]]:
@@ -129,30 +148,45 @@ class Reconstruction(Detector):
         raise NotImplementedError("this detector learns from images")
 
     def _finish(self) -> None:
-        progress, folder, resume, checkpoint_every = self._way
-        seen = len(self._pictures)
-        tell = None if progress is None else lambda step, steps: progress(seen, f"training, step {step} of {steps}")
-        self.net_ = self._new_net(self.seed)
-        objective = self._objective(self.net_, tell)
+        way, seen = self._way, len(self._pictures)
+        objective: Any = None
+
+        def tell(step: int, steps: int) -> dict[str, float] | None:
+            if way.progress is not None:
+                way.progress(seen, f"training, step {step} of {steps}")
+            if way.watch is None or (step % way.watch_every and step < steps):
+                return None
+            return way.watch(step, self._as_of_now(objective, step, seen))
+
+        objective = self._objective(self._new_net(self.seed), tell)
         self.log_ = train(
             objective,
             functools.partial(self._pictures.stream, seed=self.seed),
             steps=self.iterations,
             batch_size=self.batch_size,
-            folder=folder,
+            folder=way.folder,
             recipe=self._recipe(seen),
-            resume=resume,
-            checkpoint_every=checkpoint_every,
+            resume=way.resume,
+            checkpoint_every=way.checkpoint_every,
             precision=self.training_precision,
             device=self.device,
             title=type(self).__name__,
-            show=progress is None,
+            show=way.progress is None,
         )
         self.steps_ = self.iterations
-        self._trained(objective.cpu().eval())
+        self._take(objective.net, objective.encoder)
 
-    def _trained(self, objective: nn.Module) -> None:
-        """Take what was learned out of the objective."""
+    def _take(self, net: Rebuilder, encoder: nn.Module | None) -> None:
+        """What was learned becomes this detector's own: out of the graph, on the CPU."""
+        self._forget()
+        self.net_ = net.cpu().eval()
+
+    def _as_of_now(self, objective: Any, step: int, seen: int) -> Self:
+        """A fitted detector with a copy of what is learned by now."""
+        made = self.clone()
+        made._take(copy.deepcopy(objective.net), copy.deepcopy(objective.encoder))
+        made._extractor, made.steps_, made.images_seen_, made.fitted_ = self._extractor, step, seen, True
+        return made
 
     def _new_net(self, seed: int | None = 0) -> Rebuilder:
         return Rebuilder(self._plan(), twin=self.contrastive, blocks=self.decoder, width=self.embedding_width, seed=seed)

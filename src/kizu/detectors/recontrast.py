@@ -14,14 +14,13 @@ over the end of a pass; no unused convolution; networks that are no ResNets get 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules
+from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules, Tell
 from kizu.detectors._reconstruction import Reconstruction, copied, own
 from kizu.errors import NotFitted, UnknownName, UsageError
 from kizu.nn.batch_norm import unstabilise
@@ -158,7 +157,7 @@ class ReContrast(Reconstruction):
         super()._forget()
         self._adapted: Frozen | None = None
 
-    def _objective(self, net: Rebuilder, tell: Callable[[int, int], None] | None) -> ReconstructionObjective:
+    def _objective(self, net: Rebuilder, tell: Tell | None) -> ReconstructionObjective:
         return ReconstructionObjective(
             net,
             self._rules(),
@@ -170,10 +169,11 @@ class ReContrast(Reconstruction):
             tell=tell,
         )
 
-    def _trained(self, objective: nn.Module) -> None:
-        encoder: Any = objective.encoder
-        unstabilise(encoder)
-        self.encoder_: Representation = encoder.eval().requires_grad_(False)
+    def _take(self, net: Rebuilder, encoder: nn.Module | None) -> None:
+        super()._take(net, encoder)
+        trained: Any = encoder
+        unstabilise(trained)
+        self.encoder_: Representation = trained.cpu().eval().requires_grad_(False)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -12,14 +12,13 @@ batches run over the end of a pass instead of being cut short; representations t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from kizu.detectors._objective import ReconstructionObjective, Rules
+from kizu.detectors._objective import ReconstructionObjective, Rules, Tell
 from kizu.detectors._reconstruction import Reconstruction
 from kizu.errors import UnknownName
 from kizu.nn.rebuilder import Rebuilder
@@ -30,6 +29,12 @@ RECIPES: dict[str, tuple[type[torch.optim.AdamW] | type[torch.optim.Adam], float
     "recontrast": (torch.optim.AdamW, 2e-3, (0.9, 0.999), 1e-5),
     "rd4ad": (torch.optim.Adam, 5e-3, (0.5, 0.999), 0.0),
 }
+LADDER: dict[str, dict[str, Any]] = {
+    "A": {"loss": "regional", "hard_mining": False},
+    "B": {"loss": "global", "hard_mining": False},
+    "B+hm": {"loss": "global", "hard_mining": True},
+}
+"""Knobs of the rows of ReContrast's table 6 whose encoder is frozen; the others are recontrast's."""
 
 
 class ReverseDistillation(Reconstruction):
@@ -93,7 +98,7 @@ class ReverseDistillation(Reconstruction):
     def _rules(self) -> Rules:
         return Rules(self.iterations, scope=self.loss, alpha=self.alpha if self.hard_mining else None)
 
-    def _objective(self, net: Rebuilder, tell: Callable[[int, int], None] | None) -> ReconstructionObjective:
+    def _objective(self, net: Rebuilder, tell: Tell | None) -> ReconstructionObjective:
         kind, rate, betas, decay = RECIPES[self.recipe]
         rate = rate if self.learning_rate is None else self.learning_rate
         make = functools.partial(kind, betas=betas, weight_decay=decay, fused=True)

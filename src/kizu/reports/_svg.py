@@ -85,7 +85,7 @@ def _draw_histogram(
         parts.append(_threshold(place(threshold), threshold, top, floor, width))
     said = " and ".join(f"{int(c.sum())} {n}" for c, n in zip(counts, names, strict=True) if c.sum())
     tail = f"; threshold {threshold:.4g}" if threshold is not None else ""
-    return _svg(width, height, "Score histogram", f"Scores of {said}{tail}.", parts, "chart hist")
+    return svg(width, height, "Score histogram", f"Scores of {said}{tail}.", parts, "chart hist")
 
 
 def _grid_count(tallest: list[int], unit: float, middle: float, left: float, right: float) -> str:
@@ -153,7 +153,7 @@ def curve(
         parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
     parts.append(f'<text class="tick" x="{left + inner}" y="{top + inner + 32}" text-anchor="end">{escape(labels[0])}</text>')
     parts.append(f'<text class="tick" transform="{turn}" text-anchor="middle">{escape(labels[1])}</text>')
-    return _svg(size, top + inner + 38, title, f"{labels[1]} against {labels[0]}.", parts)
+    return svg(size, top + inner + 38, title, f"{labels[1]} against {labels[0]}.", parts)
 
 
 def thin(path: list[tuple[float, float]], tolerance: float = 0.15) -> list[tuple[float, float]]:
@@ -179,6 +179,7 @@ def thin(path: list[tuple[float, float]], tolerance: float = 0.15) -> list[tuple
     return [(float(x), float(y)) for x, y in points[keep]]
 
 
-def _svg(width: float, height: float, title: str, description: str, parts: list[str], kind: str = "chart") -> Markup:
+def svg(width: float, height: float, title: str, description: str, parts: list[str], kind: str = "chart") -> Markup:
+    """The element around `parts`, with a title and a description for screen readers."""
     head = f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}. {escape(description)}">'
     return Markup(f"{head}<title>{escape(title)}</title>{''.join(parts)}</svg>")

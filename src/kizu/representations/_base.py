@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kizu.devices import has_bf16, pick_device
 from kizu.errors import ShapeError, UsageError
 from kizu.representations._fold import fold_batch_norms
+from kizu.representations._fuse import can_fuse, fuse_activations
 from kizu.types import FeatureMaps
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -52,6 +53,9 @@ class Frozen:
         for name, child in list(twin.named_children()):
             setattr(twin, name, _channels_last(fold_batch_norms(child).to(self.dtype)))  # the twin's own buffers stay float32
         self.twin = twin.to(self.device)
+        if can_fuse(self.device):
+            for name, child in list(twin.named_children()):
+                setattr(twin, name, fuse_activations(child))
         self.channels, self.strides = representation.channels, representation.strides
 
     @torch.inference_mode()

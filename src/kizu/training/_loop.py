@@ -45,8 +45,8 @@ class Objective(nn.Module):
         """Factor on the base learning rate at a step, one for all parameter groups or one each."""
         return 1.0
 
-    def after_step(self, step: int, steps: int) -> None:
-        """After each optimiser step: moving averages, queues, resets."""
+    def after_step(self, step: int, steps: int) -> dict[str, float] | None:
+        """After each optimiser step: moving averages, queues, resets. Figures that it returns are logged with this step."""
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """`loss`, by the name that wrappers of many processes expect."""
@@ -182,14 +182,18 @@ class _Run:
         since, counted, pictures = time.perf_counter(), 0, int(self.recipe["batch_size"])
         for step in range(first, steps):
             values = self._step(step, steps, ahead)
+            paused = time.perf_counter()
+            noted = self.objective.after_step(step, steps) or {}
+            since += time.perf_counter() - paused if noted else 0.0  # looking at the model is not training it
             counted += 1
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
             done, stop = step + 1, bool(self._agree(len(stopped)))
-            if done % log_every == 0 or done == steps or stop:
+            if noted or done % log_every == 0 or done == steps or stop:
                 rate = counted * pictures / max(time.perf_counter() - since, 1e-9)
                 means = {name: value / counted for name, value in sums.items()}
-                self.log.add({"step": done, **means, "lr": float(self.plain.param_groups[0]["lr"]), "images_per_s": round(rate, 1)})
+                facts = {"lr": float(self.plain.param_groups[0]["lr"]), "images_per_s": round(rate, 1)}
+                self.log.add({"step": done, **means, **noted, **facts})
                 progress.step(done, f"loss {means['loss']:.4f}  {rate:.0f} images/s")
                 sums, since, counted = {}, time.perf_counter(), 0
             else:
@@ -218,7 +222,6 @@ class _Run:
         if self.clip is not None:
             self.fabric.clip_gradients(self.module, self.optimiser, max_norm=self.clip, error_if_nonfinite=False)
         self.optimiser.step()
-        self.objective.after_step(step, steps)
         values = total(torch.stack(list(sums.values()))) / self.fabric.world_size
         return dict(zip(sums, values.tolist(), strict=True))
 

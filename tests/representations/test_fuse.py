@@ -1,0 +1,81 @@
+"""Convolution + sum + ReLU in one pass: the same numbers, for networks of several kinds, and a way out where torch lacks the operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kizu.representations import _base
+from kizu.representations._fold import fold_batch_norms
+from kizu.representations._fuse import FusedConv, can_fuse, fuse_activations
+from kizu.representations._open import representation
+
+NETS = (
+    "random/resnet10t@1,2,3",
+    "random/resnet50@1,2",
+    "random/mobilenetv3_small_100@2,3",
+    "random/convnext_atto@1,2",
+    "random/vit_tiny_patch16_224@4",
+)
+needed = pytest.mark.skipif(not can_fuse(torch.device("cpu")), reason="this torch has no fused operators")
+
+
+@needed
+@pytest.mark.parametrize("name", NETS)
+def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = representation(name)
+    side = 224 if "vit" in name else 96
+    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    fused = net.frozen("fp32", "cpu")
+    found = [level.clone() for level in fused(images)]
+    alone = fused(images[:1])  # another batch size from the same packing
+    monkeypatch.setattr(_base, "can_fuse", lambda device: False)
+    plain = net.frozen("fp32", "cpu")
+    assert not any(isinstance(module, FusedConv) for module in plain.twin.modules())
+    for own, one, other in zip(found, alone, plain(images), strict=True):
+        assert own.shape == other.shape
+        scale = float(other.abs().max())
+        assert torch.allclose(own, other, atol=2e-5 * scale)
+        assert torch.allclose(one, own[:1], atol=2e-5 * scale)
+
+
+@needed
+def test_every_block_of_a_resnet_is_fused() -> None:
+    twin = representation("random/resnet18@1,2,3").frozen("fp32", "cpu").twin
+    kinds = [type(module) for module in twin.modules()]
+    assert kinds.count(FusedConv) == 1 + 3 * 4 + 2  # stem, six blocks of two, two shortcuts
+    assert nn.ReLU not in kinds
+    assert nn.Conv2d not in kinds
+
+
+class Odd(nn.Module):
+    """What may not be fused: a value used twice, other padding, a sum without ReLU, a ReLU that another reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.round = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.bare, self.last = nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 3, padding="same")
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.twice(x)
+        second = self.act(first) + first  # `first` is read twice
+        third = self.bare(self.act(self.round(second))) + second  # a sum without ReLU
+        return self.act(self.last(third) + 1.0)  # the other summand is no map
+
+
+@needed
+def test_what_may_not_be_fused_is_left_alone() -> None:
+    net, x = Odd().eval(), torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = net(x)
+        made = fuse_activations(fold_batch_norms(net))
+        assert torch.allclose(made(x), expected, atol=1e-5)
+    assert sum(isinstance(module, FusedConv) for module in made.modules()) == 2
+
+
+def test_without_the_operators_nothing_changes() -> None:
+    assert not can_fuse(torch.device("cuda"))
+    plain = Odd()
+    assert fuse_activations(plain) is plain  # not traced
