@@ -79,15 +79,16 @@ def _percent(value: float | None) -> float | None:
 def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], drawn: list[str]) -> str:
     """The README."""
     knobs = next(iter(runs.values()))["knobs"]
+    side = knobs["image_size"][0]
     eyes = next(iter(runs.values()))["representation"].partition("@")[0]
     parts = [
         "# The ladder of ReContrast, with the embedded eyes",
         "",
-        f"Every rung of table 6 on `{eyes}`: {knobs['iterations']} iterations of {knobs['batch_size']} pictures of {knobs['image_size'][0]}",
-        "pixels (the paper: 2,000 of 16 at 256 pixels, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). The encoder's rate here",
-        f"is {_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the sample standard deviation over",
-        "them. *last* is the figure of the last iteration; *best* is picked on the test labels, an oracle, as the paper's is. results.csv",
-        "holds the runs. Written by `python experiments/recontrast_ladder/ladder.py`.",
+        f"Every rung of table 6 on `{eyes}`: {knobs['iterations']} iterations of {knobs['batch_size']} pictures of {side}",
+        "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). The encoder's rate here is",
+        f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the sample standard deviation.",
+        "*last* is the figure of the last iteration; *best* is picked on the test labels, an oracle, as the paper's is. results.csv holds",
+        "the runs. Written by `python experiments/recontrast_ladder/ladder.py`.",
         "",
     ]
     for dataset in table["dataset"].unique(maintain_order=True):

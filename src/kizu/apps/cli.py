@@ -72,22 +72,9 @@ def fit(
     """Learn from good images and write a model."""
     from kizu.apps import _commands
 
-    _run(
-        lambda: _commands.fit(
-            data,
-            out,
-            dataset=dataset,
-            category=category,
-            detector=detector,
-            representation=representation,
-            knobs=knobs or [],
-            false_alarm_rate=false_alarm_rate,
-            calibration=calibration,
-            seed=seed,
-            overwrite=overwrite,
-            as_json=as_json,
-        )
-    )
+    what = {"dataset": dataset, "category": category, "detector": detector, "representation": representation, "knobs": knobs or []}
+    promise = {"false_alarm_rate": false_alarm_rate, "calibration": calibration, "seed": seed}
+    _run(lambda: _commands.fit(data, out, **what, **promise, overwrite=overwrite, as_json=as_json))  # type: ignore[arg-type]
 
 
 @app.command()
