@@ -22,6 +22,7 @@ Two cores of a shared host: seconds move by half from day to day, ratios within 
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
+| `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly, bf16 beside fp32 |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/table.py` | this page |
 """
@@ -109,6 +110,21 @@ def pretraining(row: dict[str, Any]) -> list[str]:
     return [*lines, "", ", ".join(f"{name}: {ratio:.2f}" for name, ratio in row["ratios"].items())]
 
 
+def reconstruction(row: dict[str, Any]) -> list[str]:
+    """The loop's overhead, and images a second in both precisions."""
+    lines = [
+        "| detector | training, plain s | loop s | overhead | inference fp32, images/s | bf16, images/s | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    count, steps = row["workload"]["batch_size"], row["workload"]["steps"]
+    for name, case in row["rows"].items():
+        plain, loop = (case["training"][kind]["median"] / steps for kind in ("plain", "loop"))
+        rates = [count / case["inference"][kind]["median"] for kind in ("fp32", "bf16")]
+        told = f"{100 * case['overhead']:+.1f} % | {rates[0]:.1f} | {rates[1]:.1f} | {case['bf16_over_fp32']:.2f}"
+        lines.append(f"| {name} | {plain:.2f} | {loop:.2f} | {told} |")
+    return [*lines, "", f"Seconds a step of {count} pictures of {row['workload']['size']} pixels."]
+
+
 SECTIONS = {
     "whole_job": ("Whole job", whole_job),
     "pixel_metrics": ("Pixel metrics", pixel_metrics),
@@ -116,6 +132,7 @@ SECTIONS = {
     "nearest": ("Nearest neighbours", nearest),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),
+    "reconstruction": ("Reverse distillation and ReContrast", reconstruction),
 }
 
 

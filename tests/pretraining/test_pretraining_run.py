@@ -68,8 +68,15 @@ def test_the_folder_and_its_card(finished: Path, photos: Path) -> None:
     assert list(json.loads((finished / "skipped.json").read_text("utf-8"))) == [str(photos / "b" / "4.png")]
     assert [row["step"] for row in card["curve"]] == [1, 2, 3]
     assert set(card["curve"][0]) == {"step", "loss", "accuracy", "lr", "images_per_s"}
-    assert card["recipe"]["data"] == [str(photos)]
+    assert card["recipe"]["data"] == ["photos"]
+    assert json.loads((finished / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
     assert card["recipe"]["steps"] == 3
+
+
+def test_data_are_found_again_from_another_place(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    made = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
+    assert json.loads((made / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
 
 
 def test_a_finished_run_has_nothing_to_resume(finished: Path, tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def test_batches_come_in_order() -> None:
     assert [position for _, position in got] == asked == [Position(3, 12, 2), Position(3, 14, 2), Position(4, 16, 2), Position(4, 18, 2)]
 
 
+def test_the_thread_that_prepares_has_no_helpers() -> None:
+    """Two teams of threads on the same cores wait for each other by spinning."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Prefetch(lambda position: torch.get_num_threads(), [(0, 2)], 0, 3, 2) as ahead:
+            assert [ahead.next()[0] for _ in range(3)] == [1, 1, 1]
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_chances_belong_to_seed_and_picture() -> None:
     def draws(seed: int, first: int, count: int) -> list[tuple[float, ...]]:
         return [tuple(torch.rand(3, generator=g).tolist()) for g in Position(7, first, count).generators(seed)]
@@ -158,6 +170,27 @@ def test_an_interrupted_run_ends_as_a_whole_one(name: str | None, tmp_path: Path
     assert [(row["step"], row["loss"]) for row in again] == [(row["step"], row["loss"]) for row in rows]
     kept = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()]
     assert kept == again
+
+
+class Dropping(Line):
+    """Draws from torch's own generator in its forward pass."""
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        x, y = batch
+        return super().loss((torch.nn.functional.dropout(x, 0.5), y))
+
+
+def test_dropout_resumes_exactly_too(tmp_path: Path) -> None:
+    whole, resumed, before = Dropping(), Dropping(), torch.random.get_rng_state()
+    rows = train(whole, points, **PLAIN)
+    assert len({round(row["loss"], 6) for row in rows}) == STEPS
+    with pytest.raises(Dies):
+        train(Dropping(at_step(4, die)), points, folder=tmp_path, checkpoint_every=2, **PLAIN)
+    torch.rand(3)
+    train(resumed, points, folder=tmp_path, resume=True, **PLAIN)
+    assert same(resumed, whole)
+    assert not same(whole, Line())
+    torch.random.set_rng_state(before)
 
 
 def test_a_log_cut_in_a_line_is_mended(tmp_path: Path) -> None:

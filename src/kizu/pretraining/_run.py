@@ -61,7 +61,7 @@ def pretrain(
         "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
     }  # fmt: skip
     sources = [data] if isinstance(data, str | Path) else data
-    recipe = {"objective": objective, "knobs": knobs, "data": [str(source) for source in sources], "steps": steps, "run": run}
+    recipe = {"objective": objective, "knobs": knobs, "data": [_placed(source) for source in sources], "steps": steps, "run": run}
     folder = Path(out)
     if is_first_process() and not overwrite and folder.exists() and any(folder.iterdir()):
         raise OutputExists(folder)
@@ -111,6 +111,11 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
     return folder
 
 
+def _placed(source: str | Path) -> str:
+    """A folder's absolute path, so that the run can be resumed from elsewhere; another source as it is."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
+
+
 def _clear(folder: Path) -> None:
     for name in (RECIPE, "log.jsonl", "checkpoint.kizu", "skipped.json", store.WEIGHTS, store.CARD):
         (folder / name).unlink(missing_ok=True)
@@ -130,7 +135,7 @@ def _write(folder: Path, made: Pretraining, recipe: dict[str, Any], pictures: Pi
         "trained_on": [source["name"] for source in pictures.card()],
         "data": pictures.card(),
         "skipped_pictures": len(pictures.skipped),
-        "recipe": recipe,
+        "recipe": {**recipe, "data": [Path(source).name for source in recipe["data"]]},  # where they lay is nobody's business
         "curve": [*rows[:-1][::step], *rows[-1:]],
         "stages": "all",
         "half": half,

@@ -6,6 +6,7 @@ half the batch see what one of the whole would see, and batches can be prepared 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -213,7 +214,7 @@ class _Run:
             batch, position = ahead.next()
             with torch.no_grad():
                 batch = self.objective.prepare(self.fabric.to_device(batch), position)
-            with self.fabric.no_backward_sync(self.module, enabled=part < self.parts - 1):
+            with self._chances(position), self.fabric.no_backward_sync(self.module, enabled=part < self.parts - 1):
                 terms = self.module(batch)
                 self.fabric.backward(terms["loss"] / self.parts)
             for name, value in terms.items():
@@ -224,6 +225,16 @@ class _Run:
         self.optimiser.step()
         values = total(torch.stack(list(sums.values()))) / self.fabric.world_size
         return dict(zip(sums, values.tolist(), strict=True))
+
+    @contextlib.contextmanager
+    def _chances(self, position: Position) -> Iterator[None]:
+        """What a network draws from torch's own generators (dropout) is a function of the position; the caller's are put back."""
+        device = self.fabric.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(position.first)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(position.first)
+            yield
 
     def _agree(self, value: int) -> float:
         return float(total(torch.tensor(float(value), device=self.fabric.device))) if self.fabric.world_size > 1 else value
