@@ -79,3 +79,10 @@ def test_without_the_operators_nothing_changes() -> None:
     assert not can_fuse(torch.device("cuda"))
     plain = Odd()
     assert fuse_activations(plain) is plain  # not traced
+
+
+def test_broken_weights_stay_visible() -> None:
+    net = representation("random/resnet10t@1,2")
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] = float("nan")
+    assert all(level.isnan().any() for level in net.frozen("auto", "cpu")(torch.rand(1, 3, 64, 64)))

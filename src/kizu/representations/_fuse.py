@@ -1,7 +1,8 @@
 """Convolution, addition and ReLU as one pass over the maps, with weights packed once: oneDNN's fused operators on CPUs.
 
 These operators are the ones that torch's own compiler emits; they have no public name, so a torch that lacks them, another device or a
-network that was not traced keeps the plain modules. The sums are the same; in bfloat16 one rounding between them falls away.
+network that was not traced keeps the plain modules. The sums are the same; in bfloat16 one rounding between them falls away. The fused
+ReLU makes 0 of NaN, so a network whose weights are not finite is left as it is: NaN must come out of it to be noticed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def can_fuse(device: torch.device) -> bool:
 
 def fuse_activations(net: nn.Module) -> nn.Module:
     """`net`, a traced network in its final type, with convolutions fused in place; another network comes back as it is."""
-    if not isinstance(net, fx.GraphModule):
+    if not isinstance(net, fx.GraphModule) or not all(bool(weight.isfinite().all()) for weight in net.parameters()):
         return net
     modules: dict[str, Any] = dict(net.named_modules())
     for node in _calls(net, modules, nn.Identity):
