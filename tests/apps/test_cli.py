@@ -277,6 +277,7 @@ def test_data_check(tree: Path, run_cli: Cli) -> None:
     assert json.loads(out)["ok"] is True
 
 
+@pytest.mark.slow
 def test_quick_demo(tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps on fewer, smaller pictures."""
     import kizu.apps._demo as module

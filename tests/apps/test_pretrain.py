@@ -20,6 +20,7 @@ HEADS = ("--set", "stages=1", "--set", "hidden=16", "--set", "predictor_hidden=8
 QUICK = ("pretrain", "simsiam", *SMALL, *HEADS, "--data", "procedural")
 
 
+@pytest.mark.slow
 def test_three_steps(tmp_path: Path, run_cli: Cli) -> None:
     out = tmp_path / "rep"
     code, said, err = run_cli(*QUICK, "--steps", 3, "--spd", "--half", "-o", out)

@@ -204,6 +204,7 @@ def test_wrong_arguments_write_nothing(tmp_path, wrong, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_brightness_does_not_give_the_defect_away_but_the_place_does():
     """Over all products: image mean near chance within a product; the mean over the mask against its own twin is not."""
     means, places = [], []

@@ -158,6 +158,7 @@ def test_every_rung_fits_saves_and_opens(net: Representation, rung: str, tmp_pat
     assert set(made.log_[0]) == {"step", "loss", "diversity", "lr", "images_per_s"}
 
 
+@pytest.mark.slow
 def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
     made = detector(net).fit(images())
     given = images(2, seed=5)
@@ -198,6 +199,7 @@ def test_the_landscape_of_the_map_has_the_model_in_its_middle(net: Representatio
 # -- the trained encoder -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batch_norm_modes(net: Representation) -> None:
     def statistics(made: ReContrast) -> torch.Tensor:
         return torch.cat([value.flatten() for name, value in made.encoder_.state_dict().items() if "running" in name])
@@ -258,6 +260,7 @@ def test_the_adapted_encoder_is_a_representation(net: Representation, tmp_path: 
     assert torch.equal(again.predict(given).score, judged.predict(given).score)
 
 
+@pytest.mark.slow
 def test_training_in_bf16(net: Representation) -> None:
     """Autocast: weights and their updates stay float32, the way down is much the same."""
     half, whole = (detector(net, training_precision=precision, iterations=6).fit(images()) for precision in ("bf16", "fp32"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kizu import pretraining, store
+from kizu import pretraining, rooms, store
 from kizu.errors import EmptyData, LayoutError, ModelFileError, OutputExists, UnknownName, UsageError
 from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
@@ -79,6 +79,35 @@ def test_data_are_found_again_from_another_place(photos: Path, tmp_path: Path, m
     assert json.loads((made / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
 
 
+@pytest.mark.parametrize("name", ["simsiam", "moco", "byol"])
+def test_training_begins_with_the_weights_of_a_representation(name: str, finished: Path) -> None:
+    more = {"queue": 8} if name == "moco" else {}
+    made = rooms.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
+    assert made.begin_from(str(finished))["name"] == "supervised/resnet10t@1"
+    held = store.load(finished)[0]
+    copies = [getattr(made, part) for part in ("encoder", "key_encoder", "twin_encoder") if hasattr(made, part)]
+    assert len(copies) == (1 if name == "simsiam" else 2)
+    for part in copies:
+        assert all(torch.equal(value, held[f"net.{key}"]) for key, value in part.net.state_dict().items())
+    with pytest.raises(UsageError, match="name that --backbone"):
+        rooms.load("pretraining", name)(backbone="resnet18", stages=1, size=32, batch_size=4, **more).begin_from(str(finished))
+
+
+def test_a_run_that_began_from_another_says_so(finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+    before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**KNOBS, "steps": 1})
+    card = store.load_card(before)["representation"]
+    assert card["recipe"]["began_from"]["name"] == "supervised/resnet10t"
+    assert "and of supervised/resnet10t: that of the pictures" in card["licence"]
+    assert card["trained_on"] == ["photos"]
+    with pytest.raises(Dies):
+        pretrain("simsiam", photos, tmp_path / "two", init=str(finished), checkpoint_every=1, **{**KNOBS, "steps": 3})
+    dies_in_step_1.undo()
+    assert store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["began_from"]["name"] == "supervised/resnet10t"
+    with pytest.raises(UnknownName):
+        pretrain("simsiam", photos, tmp_path / "three", init="kizu/startr", **KNOBS)
+    assert not (tmp_path / "three").exists() or not any((tmp_path / "three").iterdir())
+
+
 def test_a_finished_run_has_nothing_to_resume(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is finished already"):
         resume(finished)
@@ -97,6 +126,7 @@ def test_an_output_is_kept_until_there_is_something_to_train(finished: Path, pho
     assert {name: (finished / name).read_bytes() for name in files(finished)} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     out = tmp_path / "cut"
     knobs = {**KNOBS, "steps": 3, "spd": True, "checkpoint_every": 1}

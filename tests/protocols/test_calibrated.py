@@ -66,6 +66,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     return torch.cat([frozen(batch.images)[0] for batch in batches(samples.train, image_size=(48, 48))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "cross"])
 def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
     """Wanted 10 %: 60 draws of 60 pictures to fit and calibrate and 180 new ones; the mean rate of false alarms stays at or below."""

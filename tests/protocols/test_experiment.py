@@ -76,6 +76,7 @@ def test_runs_resumes_and_tabulates(
     assert (tmp_path / "out" / "image_auroc.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_same_seed_same_row(experiment: Path, tmp_path: Path) -> None:
     plan = read_experiment(experiment)
     for name in ("one", "two"):

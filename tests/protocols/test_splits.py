@@ -73,6 +73,7 @@ def test_few_shot(leak_safe: bool, seed: int) -> None:
         assert len(split.test) == 67, "every other image is tested"
 
 
+@pytest.mark.slow
 def test_few_shot_draws_are_uniform() -> None:
     samples = table(10, 1)
     counts = np.zeros(10)

@@ -66,6 +66,7 @@ name = "one_class"
 """
 
 
+@pytest.mark.slow
 def test_an_experiment_has_a_row_for_each_category(
     two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ NETWORKS = [
     "random/resnet10t@1,3",
     "random/convnext_atto@1,2",
     "random/vit_tiny_patch16_224@3,9",
-    "random/swin_tiny_patch4_window7_224@2,3",
+    pytest.param("random/swin_tiny_patch4_window7_224@2,3", marks=pytest.mark.slow),
 ]
 
 

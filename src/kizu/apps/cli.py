@@ -145,6 +145,7 @@ def pretrain(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Folder of pictures, or 'procedural'; may be repeated: they take turns.")
     ] = None,
+    init: Annotated[str | None, typer.Option("--init", help="Begin with the weights of this representation, by name or path.")] = None,
     steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 10_000,
     spd: Annotated[bool, typer.Option("--spd", help="Add SPD: learn to spot small differences.")] = False,
     backbone: Annotated[str, typer.Option("--backbone", help="A timm network of stages.")] = "resnet18",
@@ -173,7 +174,14 @@ def pretrain(
     """Train a representation on pictures of anything; every detector takes it by its path."""
     from kizu.apps import _pretrain
 
-    settings = {"steps": steps, "source_size": source_size, "accumulate": accumulate, "precision": precision, "device": device}
+    settings = {
+        "steps": steps,
+        "init": init,
+        "source_size": source_size,
+        "accumulate": accumulate,
+        "precision": precision,
+        "device": device,
+    }
     places = {"devices": devices, "nodes": nodes, "checkpoint_every": checkpoint_every, "half": half, "overwrite": overwrite}
     named = {"spd": spd, "backbone": backbone, "size": size, "batch_size": batch_size, "seed": seed}
     _run(lambda: _pretrain.pretrain(objective, data or [], out, named, knobs or [], resume, as_json, **settings, **places))

@@ -21,6 +21,8 @@ from torch.nn import functional
 
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.spd import spd
+from kizu.representations._open import representation
+from kizu.representations.backbone import Backbone
 from kizu.training import Objective, Position
 from kizu.views.cutpaste import cutpaste
 from kizu.views.smooth_blend import smooth_blend
@@ -99,6 +101,22 @@ class Pretraining(Objective):
 
     def build(self) -> None:
         """Make the heads; `self.width` is known, the initial draws are seeded."""
+
+    def begin_from(self, source: str) -> dict[str, Any]:
+        """Take the encoder's weights from a representation, by name or path; its card. Raises UsageError for another network."""
+        name = source.rpartition("@")[0] or source
+        net = representation(f"{name}@{self.encoder.stages}")
+        architecture = str(net.card.get("architecture", "")).partition(".")[0]
+        if not isinstance(net, Backbone) or architecture != self.backbone.partition(".")[0]:
+            raise UsageError(
+                f"{source} is a {architecture or type(net).__name__}, a {self.backbone} is trained here: name that --backbone."
+            )
+        self.encoder.net.load_state_dict(net.net.state_dict())
+        self.encoder_replaced()
+        return net.card
+
+    def encoder_replaced(self) -> None:
+        """The encoder's weights are others now: copies of it take them over."""
 
     def embed(self, feature: Tensor) -> Tensor:
         """Pooled feature (B, width) -> z (B, D), whose cosines SPD's loss takes."""

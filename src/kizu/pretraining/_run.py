@@ -34,6 +34,7 @@ def pretrain(
     out: str | Path,
     *,
     steps: int,
+    init: str | None = None,
     source_size: int | None = None,
     accumulate: int = 1,
     precision: str = "auto",
@@ -50,15 +51,16 @@ def pretrain(
     """Train objective `objective` (see `kizu list pretraining`) with `knobs` on pictures and write a representation to folder `out`.
 
     data: folders of pictures, or "procedural" (our generator; "procedural:200" with that many classes), taken in turn. steps: optimiser
-    steps. source_size: side that pictures are brought to before the views are cut from them (default 8/7 of the views' side).
+    steps. init: a representation, by name or path, whose weights the encoder begins with (None: random ones). source_size: side that
+    pictures are brought to before the views are cut from them (default 8/7 of the views' side).
     half: keep the weights in float16. The rest as `kizu.training.train`. An interrupted run is continued by `resume(out)`.
     Raises UnknownName, UnknownKnob, UsageError, OutputExists, EmptyData, NotFinite.
     """
     check_counts(steps=steps, **({} if source_size is None else {"source_size": source_size}))
     rooms.check_keywords(objective, rooms.load("pretraining", objective), knobs)
     run = {
-        "source_size": source_size, "accumulate": accumulate, "precision": precision, "device": device, "devices": devices, "nodes": nodes,
-        "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
+        "init": init if init is None else _placed(init), "source_size": source_size, "accumulate": accumulate, "precision": precision,
+        "device": device, "devices": devices, "nodes": nodes, "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
     }  # fmt: skip
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {"objective": objective, "knobs": knobs, "data": [_placed(source) for source in sources], "steps": steps, "run": run}
@@ -92,11 +94,14 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
         knobs["classes"] = pictures.classes
     made: Pretraining = cls(**knobs)
     made.check_data(pictures.count, pictures.classes)
+    init = run.pop("init", None)
+    if init and not resume:
+        recipe = {**recipe, "began_from": _facts(made.begin_from(init))}
     if is_first_process() and not resume:
         _clear(folder)
         store.write_json(folder / RECIPE, recipe)
     half = run.pop("half")
-    settings = {"objective": recipe["objective"], "knobs": knobs, "data": recipe["data"]}
+    settings = {"objective": recipe["objective"], "knobs": knobs, "data": recipe["data"], "init": init}
     try:
         rows = train(
             made, pictures, steps=recipe["steps"], batch_size=made.batch_size, folder=folder, recipe=settings, resume=resume,
@@ -116,6 +121,11 @@ def _placed(source: str | Path) -> str:
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
+def _facts(card: dict[str, Any]) -> dict[str, Any]:
+    """What a representation that began from another must say of it."""
+    return {"name": str(card["name"]).partition("@")[0], **{name: card.get(name) for name in ("licence", "trained_on")}}
+
+
 def _clear(folder: Path) -> None:
     for name in (RECIPE, "log.jsonl", "checkpoint.kizu", "skipped.json", store.WEIGHTS, store.CARD):
         (folder / name).unlink(missing_ok=True)
@@ -127,12 +137,12 @@ def _write(folder: Path, made: Pretraining, recipe: dict[str, Any], pictures: Pi
     state = {name: value.detach().cpu() for name, value in made.encoder.net.state_dict().items()}
     net = Backbone(made.backbone, levels=levels, source="file", weights=recipe["objective"], weights_state=state)
     tensors = {name: _halved(value) if half else value for name, value in net.state_dict().items()}
-    step = -(-len(rows) // CURVE) or 1
+    step, base = -(-len(rows) // CURVE) or 1, recipe.get("began_from", {})
     card = {
         **net.card,
         "name": f"{recipe['objective']}{'+spd' if made.spd is not None else ''}/{made.backbone}",
-        "licence": "that of the pictures it was trained on",
-        "trained_on": [source["name"] for source in pictures.card()],
+        "licence": "that of the pictures it was trained on" + (f", and of {base['name']}: {base['licence']}" if base else ""),
+        "trained_on": list(dict.fromkeys([*base.get("trained_on", []), *(source["name"] for source in pictures.card())])),
         "data": pictures.card(),
         "skipped_pictures": len(pictures.skipped),
         "recipe": {**recipe, "data": [Path(source).name for source in recipe["data"]]},  # where they lay is nobody's business

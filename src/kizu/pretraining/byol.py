@@ -64,6 +64,10 @@ class BYOL(Pretraining):
         self.twin_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.twin_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
+    def encoder_replaced(self) -> None:
+        """The moving copy begins where the encoder does."""
+        self.twin_encoder.load_state_dict(self.encoder.state_dict())
+
     def embed(self, feature: Tensor) -> Tensor:
         """The projector's output (B, dimensions)."""
         return self.projector(feature)

@@ -78,6 +78,10 @@ class MoCo(Pretraining):
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self._fresh: list[Tensor] = []
 
+    def encoder_replaced(self) -> None:
+        """The moving copy begins where the encoder does."""
+        self.key_encoder.load_state_dict(self.encoder.state_dict())
+
     def check_data(self, count: int | None, classes: int) -> None:
         """Raise UsageError when the queue would hold a picture's own keys as its negatives."""
         super().check_data(count, classes)
