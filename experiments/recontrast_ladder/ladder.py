@@ -41,7 +41,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--image-size", type=int, default=128)
     add("--encoder-rate", type=float, default=2e-4, help="the paper's 1e-5 for 2,000 iterations is 4e-4 for 48")
     add("--every", type=int, default=16, help="iterations between two tests")
-    add("--landscape", type=int, default=15, help="points a side")
+    add("--landscape", type=int, default=9, help="points a side")
     add("--report", action="store_true")
     options = parser.parse_args(arguments)
     options.out, options.docs = options.out.resolve(), options.docs.resolve()

@@ -89,13 +89,15 @@ def told(main: pl.DataFrame, settings: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, sorted(main["seed"].unique())))
     data = ", ".join(Path(source).name for source in settings["data"])
     more = f" Knobs set: {', '.join(settings['set'])}." if settings["set"] else ""
+    again = f"--data {data.replace(', ', ' ')} --steps {settings['steps']} --image-size {settings['image_size']}"
+    again += "".join(f" --set {text}" for text in settings["set"] or [])
     return (
         f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of {settings['batch_size']} pictures of {data}, "
         f"views of {settings['size']} pixels; with and without SPD: the same initial weights, pictures and order. Seeds {seeds}; "
         f"mean ± standard deviation over seeds, in per cent; test pictures of {settings['image_size']} pixels.{more}\n"
         "Difference: with minus without, paired by seed, mean ± standard error; bold where 0 is outside its 95 % interval "
         "(Student's t; many such intervals are looked at here, so some would be outside by chance alone).\n\n"
-        "Again: `python experiments/spd_study/study.py`; all runs: [results.csv](results.csv)."
+        f"Again: `python experiments/spd_study/study.py {again}`; all runs: [results.csv](results.csv)."
     )
 
 
