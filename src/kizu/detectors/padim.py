@@ -93,7 +93,9 @@ class PaDiM(Detector):
             )
         device = chosen.device
         self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
-        difference = chosen.permute(2, 3, 0, 1).reshape(h * w, B, -1) - self.mean_[:, None]  # (P, B, D)
+        difference = chosen.new_empty(h, w, B, len(self.channels_))
+        torch.sub(chosen.permute(2, 3, 0, 1), self.mean_.view(h, w, 1, -1), out=difference)  # contiguous in one pass
+        difference = difference.view(h * w, B, -1)  # (P, B, D)
         grid = distances(difference, self._factor, self.thin_, self.eps).T.reshape(B, h, w)
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)

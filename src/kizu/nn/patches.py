@@ -31,18 +31,23 @@ def repeated_channels(features: FeatureMaps, channels: Tensor) -> Tensor:
     The result is channels-last in memory: a position's D values lie together.
     """
     height, width = finest_grid(features)
-    parts, start = [], 0
+    made, start, done = features[0].new_empty(len(features[0]), height, width, len(channels)), 0, 0
     for level in features:
-        count = level.shape[1]
-        mine = channels[(channels >= start) & (channels < start + count)].to(level.device) - start
+        mine = channels[(channels >= start) & (channels < start + level.shape[1])].to(level.device) - start
         cells = level.permute(0, 2, 3, 1).index_select(3, mine)  # (B, h_l, w_l, d)
-        for dim, size in ((1, height), (2, width)):
-            if cells.shape[dim] != size:
-                source = torch.arange(size, device=level.device) * cells.shape[dim] // size
-                cells = cells.index_select(dim, source)
-        parts.append(cells)
-        start += count
-    return torch.cat(parts, dim=3).permute(0, 3, 1, 2)
+        _repeat(cells, made[..., done : done + len(mine)])
+        start, done = start + level.shape[1], done + len(mine)
+    return made.permute(0, 3, 1, 2)
+
+
+def _repeat(cells: Tensor, out: Tensor) -> None:
+    """Write cells (B, h, w, d), each repeated over its part of the grid, into `out` (B, H, W, d)."""
+    (high, wide), (height, width) = cells.shape[1:3], out.shape[1:3]
+    if height % high == 0 and width % wide == 0:
+        out.unflatten(2, (wide, -1)).unflatten(1, (high, -1)).copy_(cells[:, :, None, :, None])  # (B, h, H/h, w, W/w, d)
+        return
+    rows, columns = (torch.arange(size, device=out.device) * count // size for size, count in ((height, high), (width, wide)))
+    out.copy_(cells[:, rows[:, None], columns])
 
 
 def local_mean(feature: Tensor, neighbourhood: int) -> Tensor:
