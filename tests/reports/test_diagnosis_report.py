@@ -33,7 +33,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     page = reports.diagnosis([write(tmp_path / "C", "C", 0.7), write(tmp_path / "D", "D", 0.9, side=2)], tmp_path / "page.html")
     text = page.read_text("utf-8")
     assert "Highest image AUROC at the last iteration: D" in text
-    assert re.search(r"<td>70 / 71</td>\s*<td>– / –</td>\s*<td>50 / 50</td>", text)  # no pixel AUROC was given
+    assert re.search(r"<td>70.00 / 71.00</td>\s*<td>– / –</td>\s*<td>50.00 / 50.00</td>", text)  # no pixel AUROC was given
     assert text.count('<polyline class="line s0"') == text.count('<polyline class="line s1"') == 4
     assert text.count("data:image/webp") == 1
     assert "http" not in text.replace("http-equiv", "")

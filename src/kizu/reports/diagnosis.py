@@ -79,12 +79,12 @@ def _chart(runs: list[dict[str, Any]], names: list[str], title: str, part: str, 
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     last, best = run["last"], run["best_oracle"]
-    pairs = [(figure(_percent(last.get(key))), figure(_percent(best.get(key)))) for _, key in _FIGURES]
+    pairs = [(_percent(last.get(key)), _percent(best.get(key))) for _, key in _FIGURES]
     return {"name": run["name"], "pairs": pairs, "last": last["step"], "best": best["step"]}
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+def _percent(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{100 * value:.2f}"
 
 
 def _square(run: dict[str, Any]) -> dict[str, Any]:
