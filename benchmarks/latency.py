@@ -1,8 +1,9 @@
 """End-to-end PatchCore (and PaDiM) beside the backbone's own bf16 forward pass: latency at batch 1, throughput at batch 16.
 
 The limit is timm's network as it comes, cut at the same level, in bf16 and channels_last where the machine has bf16 (else fp32),
-on input that is already normalised. Ours is `detector.predict` on images in [0, 1]: normalising, forward, patches, search, map and score.
-The bank holds patches of planted pictures of one product, the queries are its test pictures, good and flawed.
+on input that is already normalised. Ours is `detector.predict` on images in [0, 1]: normalising, forward, patches, search, map and
+score; its features alone stand beside. The bank holds patches of planted pictures of one product, the queries are its test pictures,
+good and flawed.
 
     python benchmarks/latency.py [--rounds 15] [--quick]
 """
@@ -68,11 +69,17 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {**case, "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None}
     for count in (1, 16):
         pictures = test[:count].contiguous(memory_format=torch.channels_last)
-        cases = {"backbone": limit(case["network"], case["levels"], pictures), "predict": turns(detector, test, count)}
+        frozen = detector.representation.frozen()
+        cases = {
+            "backbone": limit(case["network"], case["levels"], pictures),
+            "features": lambda frozen=frozen, given=test[:count]: frozen(given),
+            "predict": turns(detector, test, count),
+        }
         seconds = _harness.interleave(cases, rounds, warmup=3)
         row[f"batch_{count}"] = {**seconds, "ratio": seconds["predict"]["median"] / seconds["backbone"]["median"]}
         print(
             f"{case['detector']} {name} {size} px batch {count}: backbone {seconds['backbone']['median'] * 1e3:.1f} ms, "
+            f"our features {seconds['features']['median'] * 1e3:.1f} ms, "
             f"end to end {seconds['predict']['median'] * 1e3:.1f} ms, ratio {row[f'batch_{count}']['ratio']:.2f}"
         )
     return row

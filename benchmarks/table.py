@@ -65,13 +65,14 @@ def coreset(row: dict[str, Any]) -> list[str]:
 
 def latency(row: dict[str, Any]) -> list[str]:
     """End to end over the backbone's forward."""
-    lines = ["| detector | network | pixels | bank | batch | backbone ms | end to end ms | ratio |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| detector | network | pixels | bank | batch | backbone ms | our features ms | end to end ms | ratio |", "|---" * 9 + "|"]
     for case in row["rows"]:
         for count in (1, 16):
             found = case[f"batch_{count}"]
+            features = f"{found['features']['median'] * 1e3:.1f}" if "features" in found else ""
             lines.append(
                 f"| {case['detector']} | {case['network']} | {case['size']} | {' x '.join(map(str, case['bank'] or []))} | {count} | "
-                f"{found['backbone']['median'] * 1e3:.1f} | {found['predict']['median'] * 1e3:.1f} | {found['ratio']:.2f} |"
+                f"{found['backbone']['median'] * 1e3:.1f} | {features} | {found['predict']['median'] * 1e3:.1f} | {found['ratio']:.2f} |"
             )
     return lines
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import kizu
+from kizu import store
 from kizu.datasets._samples import Samples
 from kizu.detectors._objective import ReconstructionObjective
 from kizu.detectors.recontrast import LADDER, ReContrast
@@ -104,7 +105,8 @@ def test_an_interrupted_diagnosis_goes_on(tiny_planted: Samples, tmp_path: Path,
     with monkeypatch.context() as patched:
         patched.setattr(ReconstructionObjective, "loss", cut)
         with pytest.raises(Stop):
-            diagnose("full", detector(**knobs), split, tmp_path / "half", every=20)
+            diagnose("full", detector(**knobs), split, tmp_path / "half", every=20, checkpoint_every=25)
+    assert store.load_card(tmp_path / "half" / "training" / "checkpoint.kizu")["step"] == 50
     assert not (tmp_path / "half" / "diagnosis.json").exists()
     resumed = diagnose("full", detector(**knobs), split, tmp_path / "half", every=20)
     assert resumed["tests"] == whole["tests"]

@@ -96,6 +96,8 @@ def test_training_begins_with_the_weights_of_a_representation(name: str, finishe
 def test_a_run_that_began_from_another_says_so(finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**KNOBS, "steps": 1})
     card = store.load_card(before)["representation"]
+    assert str(photos.parent) not in json.dumps(card)
+    assert str(finished.parent) not in json.dumps(card)
     assert card["recipe"]["began_from"]["name"] == "supervised/resnet10t"
     assert "and of supervised/resnet10t: that of the pictures" in card["licence"]
     assert card["trained_on"] == ["photos"]

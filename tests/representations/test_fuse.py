@@ -49,6 +49,22 @@ def test_every_block_of_a_resnet_is_fused() -> None:
     assert nn.Conv2d not in kinds
 
 
+class Shared(nn.Module):
+    """One convolution called twice, with a ReLU behind one of the calls; sums that broadcast either way, or weigh a summand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+        self.squeezed, self.wide, self.weighed = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.offset = nn.Parameter(torch.tensor([0.3, -0.2, 0.1]).view(3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.act(self.conv(x)), self.conv(x)
+        small = self.act(self.squeezed(second.mean((2, 3), keepdim=True)) + first)  # the convolution is the smaller summand
+        large = self.act(self.wide(small) + self.offset)  # and here the larger one
+        return second + self.act(torch.add(self.weighed(large), first, alpha=-2.0))
+
+
 class Odd(nn.Module):
     """What may not be fused: a value used twice, other padding, a sum without ReLU, a ReLU that another reads too."""
 
@@ -73,6 +89,13 @@ def test_what_may_not_be_fused_is_left_alone() -> None:
         made = fuse_activations(fold_batch_norms(net))
         assert torch.allclose(made(x), expected, atol=1e-5)
     assert sum(isinstance(module, FusedConv) for module in made.modules()) == 2
+
+
+@needed
+def test_calls_and_shapes_are_kept_apart() -> None:
+    net, x = Shared().eval(), torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(fuse_activations(fold_batch_norms(net))(x), net(x), atol=1e-5)
 
 
 def test_without_the_operators_nothing_changes() -> None:

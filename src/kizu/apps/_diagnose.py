@@ -45,7 +45,7 @@ def diagnose(
     made, folders = {}, []
     for name, detector in detectors.items():
         folder = out / name
-        if overwrite and not resume:
+        if overwrite:
             forget(folder)
         with screen.progress(None) as progress:
             made[name] = run(name, detector, split, folder, every=every, landscape=landscape, progress=progress)

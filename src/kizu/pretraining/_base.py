@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.spd import spd
-from kizu.representations._open import representation
+from kizu.representations._open import representation, split_levels
 from kizu.representations.backbone import Backbone
 from kizu.training import Objective, Position
 from kizu.views.cutpaste import cutpaste
@@ -104,8 +104,7 @@ class Pretraining(Objective):
 
     def begin_from(self, source: str) -> dict[str, Any]:
         """Take the encoder's weights from a representation, by name or path; its card. Raises UsageError for another network."""
-        name = source.rpartition("@")[0] or source
-        net = representation(f"{name}@{self.encoder.stages}")
+        net = representation(f"{split_levels(source)[0]}@{self.encoder.stages}")
         architecture = str(net.card.get("architecture", "")).partition(".")[0]
         if not isinstance(net, Backbone) or architecture != self.backbone.partition(".")[0]:
             raise UsageError(

@@ -59,7 +59,7 @@ def pretrain(
     check_counts(steps=steps, **({} if source_size is None else {"source_size": source_size}))
     rooms.check_keywords(objective, rooms.load("pretraining", objective), knobs)
     run = {
-        "init": init if init is None else _placed(init), "source_size": source_size, "accumulate": accumulate, "precision": precision,
+        "init": init and _placed(init), "source_size": source_size, "accumulate": accumulate, "precision": precision,
         "device": device, "devices": devices, "nodes": nodes, "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
     }  # fmt: skip
     sources = [data] if isinstance(data, str | Path) else data
@@ -121,6 +121,13 @@ def _placed(source: str | Path) -> str:
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
+def _told(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe for the card: where things lay on this machine is nobody's business."""
+    init = recipe["run"].get("init")
+    run = {**recipe["run"], "init": init and (Path(init).name if Path(init).is_absolute() else init)}
+    return {**recipe, "data": [Path(source).name for source in recipe["data"]], "run": run}
+
+
 def _facts(card: dict[str, Any]) -> dict[str, Any]:
     """What a representation that began from another must say of it."""
     return {"name": str(card["name"]).partition("@")[0], **{name: card.get(name) for name in ("licence", "trained_on")}}
@@ -145,7 +152,7 @@ def _write(folder: Path, made: Pretraining, recipe: dict[str, Any], pictures: Pi
         "trained_on": list(dict.fromkeys([*base.get("trained_on", []), *(source["name"] for source in pictures.card())])),
         "data": pictures.card(),
         "skipped_pictures": len(pictures.skipped),
-        "recipe": {**recipe, "data": [Path(source).name for source in recipe["data"]]},  # where they lay is nobody's business
+        "recipe": _told(recipe),
         "curve": [*rows[:-1][::step], *rows[-1:]],
         "stages": "all",
         "half": half,

@@ -59,13 +59,14 @@ def diagnose(
     *,
     every: int = 250,
     landscape: int = 0,
+    checkpoint_every: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train on split.train, test on split.test every `every` steps and at the end, and write `out`; returns diagnosis.json.
 
     landscape: points a side of figure 4's square, 0 for none; each costs a look at 8 test images. An interrupted run goes on from its
-    last checkpoint, a finished one is read. Raises UsageError for a detector that does not learn by reconstruction, EmptyData without
-    flawed or without good images to test on, LayoutError when `out` is another run's.
+    last checkpoint (one every checkpoint_every steps), a finished one is read. Raises UsageError for a detector that does not learn by
+    reconstruction, EmptyData without flawed or without good images to test on, LayoutError when `out` is another run's.
     """
     if not isinstance(detector, Reconstruction):
         raise UsageError(f"{type(detector).__name__} is not trained step by step; rungs of the ladder are {', '.join(rungs())}.")
@@ -79,9 +80,8 @@ def diagnose(
     training = out / "training"
     resume = (training / "checkpoint.kizu").exists()
     exam = _Exam(split.test, detector)
-    detector.fit(
-        split.train, folder=training, resume=resume, progress=progress, watch=exam, watch_every=every, checkpoint_every=max(every, 50)
-    )
+    how: dict[str, Any] = {"watch": exam, "watch_every": every, "checkpoint_every": checkpoint_every, "progress": progress}
+    detector.fit(split.train, folder=training, resume=resume, **how)
     made = {**wanted, **_learned(detector.log_), "landscape": _landscape(detector, split.test, landscape)}
     store.write_json(out / NAME, made)
     (training / "checkpoint.kizu").unlink(missing_ok=True)

@@ -24,7 +24,7 @@ class FusedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, then: str) -> None:
         super().__init__()
         self.then = then
-        self.bias = conv.bias
+        self.bias, self.channels, self.kernel = conv.bias, conv.out_channels, conv.kernel_size
         self.shape = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
         batch, height, width = NOMINAL
         weight = conv.weight.detach().contiguous()
@@ -33,14 +33,20 @@ class FusedConv(nn.Module):
         self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)  # says the type; the numbers are in `packed`
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """(B, C, h, w) -> (B, C', h', w'); other: of the result's shape."""
+        """(B, C, h, w) -> (B, C', h', w'); the fused sum wants `other` of that shape, one that must be broadcast is added plainly."""
         ops = torch.ops.mkldnn
         made: Tensor
-        if other is None:
-            made = ops._convolution_pointwise(x, self.packed, self.bias, *self.shape, self.then, [], "")
-        else:
+        if other is not None and other.shape == self._size(x):
             made = ops._convolution_pointwise.binary(x, other, self.packed, self.bias, *self.shape, "add", 1.0, "relu", [], "")
-        return made
+            return made
+        made = ops._convolution_pointwise(x, self.packed, self.bias, *self.shape, self.then, [], "")
+        return made if other is None else torch.relu(made + other)
+
+    def _size(self, x: Tensor) -> tuple[int, ...]:
+        """Shape of the convolution of `x`."""
+        padding, stride, dilation, _ = self.shape
+        steps = zip(x.shape[2:], self.kernel, padding, stride, dilation, strict=True)
+        return (len(x), self.channels, *((side + 2 * pad - d * (k - 1) - 1) // s + 1 for side, k, pad, s, d in steps))
 
 
 def can_fuse(device: torch.device) -> bool:
@@ -63,7 +69,7 @@ def fuse_activations(net: nn.Module) -> nn.Module:
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             continue
         relu = _only_user(node, modules)
-        name = f"{str(node.target).replace('.', '_')}_fused"
+        name = f"{node.name}_fused"  # of this call: a convolution may be called twice, with a ReLU behind it once
         net.add_submodule(name, FusedConv(conv, "relu" if relu else "none"))
         node.target = name
         if relu:
@@ -80,7 +86,7 @@ def _fuse_sums(net: fx.GraphModule, modules: dict[str, Any]) -> None:
     """relu(convolution + other) where the convolution has no other use."""
     for node in list(net.graph.nodes):
         relu = _only_user(node, modules)
-        if node.op != "call_function" or node.target not in _ADDS or relu is None:
+        if node.op != "call_function" or node.target not in _ADDS or node.kwargs or relu is None:
             continue
         for conv, other in (node.args[:2], node.args[1::-1]):
             if _is_plain(conv, modules) and isinstance(other, fx.Node):

@@ -29,7 +29,7 @@ def representation(name_or_path: str | Path | None = None, *, levels: tuple[int,
     Raises UnknownName, UsageError, WeightsUnavailable, ModelFileError.
     """
     text = str(name_or_path) if name_or_path is not None else DEFAULT
-    body, named_levels = _split(text)
+    body, named_levels = split_levels(text)
     if body == STARTER:
         return _from_disk(STARTER_FOLDER, named_levels, levels)
     if Path(body).exists():
@@ -121,7 +121,7 @@ def _from_disk(path: Path, levels: tuple[int, ...] | None, preferred: tuple[int,
     return _rebuild(inner, tensors)
 
 
-def _split(text: str) -> tuple[str, tuple[int, ...] | None]:
+def split_levels(text: str) -> tuple[str, tuple[int, ...] | None]:
     """("timm/x", (2, 3)) of "timm/x@2,3"."""
     body, at, tail = text.rpartition("@")
     if not at:
