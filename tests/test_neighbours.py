@@ -88,7 +88,6 @@ def test_true_nearest_from_every_level(name: str, product: torch.dtype) -> None:
 @pytest.mark.parametrize("name", ["steep", "slow", "grid", "twins"])
 def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_index, "BANK_ROWS", 192)
-    monkeypatch.setattr(_index, "STRIPE", 128)
     monkeypatch.setattr(_index, "QUERIES", 25)
     queries, bank = MADE[name]
     for k in (1, 2, 3):
@@ -124,7 +123,8 @@ def test_narrow_levels_leave_few_rows_and_their_bounds_hold(product: torch.dtype
     distance, row = _brute(queries, bank, 1)
     for number in range(3):
         level = index._level(number)
-        side, lost, error = level.queries(index._frame.shift(queries))
+        rows = index._frame.shift(queries)
+        side, lost, error = level.queries(rows, rows.norm(dim=1))
         bounds, _ = _index._bounds(level, side, 0, len(level.columns))
         limits = level.limits(distance[:, 0].float(), lost, error)
         kept = (bounds.reshape(-1, len(queries)) <= limits).T

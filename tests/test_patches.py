@@ -22,7 +22,13 @@ def test_levels_meet_on_the_finest_grid() -> None:
 def test_repeated_channels_are_the_aligned_ones(sizes: tuple[tuple[int, int], ...]) -> None:
     levels = [torch.rand(2, 3, *sizes[0]), torch.rand(2, 5, *sizes[1])]
     for channels in (torch.tensor([0, 2, 3, 7]), torch.tensor([1]), torch.arange(8), torch.tensor([4, 5])):
-        assert torch.equal(repeated_channels(levels, channels), align_levels(levels, mode="nearest")[:, channels])
+        expected = align_levels(levels, mode="nearest")[:, channels]
+        got = repeated_channels(levels, channels)
+        assert torch.equal(got, expected)
+        rows = got.flatten(2).permute(2, 0, 1)
+        assert rows.is_contiguous()
+        less = torch.rand(len(rows), len(channels))
+        assert torch.equal(repeated_channels(levels, channels, less=less).flatten(2).permute(2, 0, 1), rows - less[:, None])
 
 
 def test_local_mean_counts_zeros_at_the_border() -> None:

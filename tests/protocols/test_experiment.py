@@ -104,6 +104,20 @@ def test_mistakes_are_found_before_anything_runs(experiment: Path, old: str, new
         read_experiment(experiment)
 
 
+def test_a_detectors_grid_is_every_combination_with_its_knobs(experiment: Path) -> None:
+    text = experiment.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("knobs"))
+    experiment.write_text(text.replace(line, line + "\ngrid = { batch_size = [1, 2], sigma = [0.0, 4.0] }", 1))
+    plan = read_experiment(experiment)
+    plain = dict(plan.parts["detector"][0]["knobs"])
+    name = plan.parts["detector"][0]["name"]
+    found = {json.dumps(cell.knobs) for cell in _experiment.cells(plan, {0: ["a"]}) if cell.detector == name}
+    assert found == {json.dumps({**plain, "batch_size": size, "sigma": sigma}) for size in (1, 2) for sigma in (0.0, 4.0)}
+    experiment.write_text(text.replace(line, line + "\ngrid = { image_size = [32, 64] }", 1))
+    with pytest.raises(UsageError, match="image_size in knobs and in grid"):
+        read_experiment(experiment)
+
+
 def test_an_empty_experiment(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("")
     with pytest.raises(UsageError, match=r"lists no \[\[dataset\]\]"):

@@ -80,6 +80,21 @@ def test_a_published_row_under_the_same_conditions_is_comparable() -> None:
         assert "Published, under" not in text
 
 
+def test_knobs_that_vary_are_shown_and_no_others() -> None:
+    small, large = '{"image_size": 224, "coreset": 0.1}', '{"image_size": 320, "coreset": 0.1}'
+    ours = [
+        run("patchcore", "screw", 0, 0.7, knobs=small),
+        run("patchcore", "screw", 0, 0.8, knobs=large),
+        run("padim", "screw", 0, 0.6, knobs=small),
+    ]
+    text = reports.table(pl.DataFrame(ours))
+    assert cells(text, "| image_size=224 |")[-1] == "70.0"
+    assert cells(text, "| image_size=320 |")[-1] == "80.0"
+    assert cells(text, "| padim |")[2] == ""
+    assert "coreset" not in text
+    assert "| knobs |" not in reports.table(pl.DataFrame(ours[1:]))
+
+
 def test_no_category_means_one_column() -> None:
     ours = [
         run("gaussian", "", 0, 0.6, dataset="magnetic_tile", shots=10, protocol="few_shot", representation="resnet18") | {"category": None}

@@ -8,7 +8,7 @@ from torch import nn
 
 from kizu.representations import _base
 from kizu.representations._fold import fold_batch_norms
-from kizu.representations._fuse import FusedConv, can_fuse, fuse_activations
+from kizu.representations._fuse import FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
 from kizu.representations._open import representation
 
 NETS = (
@@ -47,6 +47,44 @@ def test_every_block_of_a_resnet_is_fused() -> None:
     assert kinds.count(FusedConv) == 1 + 3 * 4 + 2  # stem, six blocks of two, two shortcuts
     assert nn.ReLU not in kinds
     assert nn.Conv2d not in kinds
+    assert kinds.count(MaxPoolAfterReLU) == 1
+    assert nn.MaxPool2d not in kinds
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("sides", [(8, 6), (2, 2), (7, 8), (8, 5), (1, 1)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pooling_by_bits_is_max_pooling(kind: torch.dtype, sides: tuple[int, int], layout: torch.memory_format) -> None:
+    values = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0)).relu().to(kind).contiguous(memory_format=layout)
+    values[0, 0, 0, 0] = torch.inf
+    assert torch.equal(MaxPoolAfterReLU()(values), nn.functional.max_pool2d(values, 3, 2, 1))
+    leaf = values[1:].clone().requires_grad_()
+    MaxPoolAfterReLU()(leaf).sum().backward()
+    assert leaf.grad is not None
+
+
+class Pools(nn.Module):
+    """One pooling of positive values, one of another shape, one of values that may be negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.after = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+        self.pool, self.narrow, self.signed = nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.act(self.conv(x))
+        return self.signed(self.after(self.pool(first))) + self.narrow(self.narrow(first))
+
+
+@needed
+def test_only_poolings_of_what_a_relu_gave_go_by_bits() -> None:
+    net, x = Pools().eval(), torch.randn(2, 3, 18, 18, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        made = fuse_activations(fold_batch_norms(net))
+        assert torch.allclose(made(x), net(x), atol=1e-5)
+    kinds = [type(module) for module in made.modules()]
+    assert kinds.count(MaxPoolAfterReLU) == 1
+    assert kinds.count(nn.MaxPool2d) == 2
 
 
 class Shared(nn.Module):

@@ -90,8 +90,8 @@ def _thin(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def distances(difference: Tensor, factor: Tensor, thin: bool, eps: float) -> Tensor:
-    """Mahalanobis distances (P, B) of differences (P, B, D) from the means; fastest when they are contiguous."""
-    projected = torch.bmm(difference, factor.transpose(1, 2))
+    """Mahalanobis distances (P, B) of differences (P, B, D) from the means; factor (P, D, K): the transpose of W or V."""
+    projected = torch.bmm(difference, factor)
     if not thin:
         return torch.linalg.vector_norm(projected, dim=2)
     rest = difference.square().sum(2) - projected.square_().sum(2)
@@ -109,9 +109,9 @@ def pack(factor: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, D: int) -> Tensor:
-    """Inverse of `pack`: (P, D, D) float32, zeros above the diagonal."""
+    """What was packed, transposed: (P, D, D) float32, zeros below the diagonal."""
     factor = torch.zeros(len(packed), D, D)
     for row in range(D):
         start = row * (row + 1) // 2
-        factor[:, row, : row + 1] = packed[:, start : start + row + 1]
+        factor[:, : row + 1, row] = packed[:, start : start + row + 1]
     return factor

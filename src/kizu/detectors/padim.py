@@ -21,7 +21,7 @@ from kizu import maps
 from kizu.detectors._base import Detector
 from kizu.detectors._position_gaussians import PositionGaussians, distances, pack, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.nn.patches import repeated_channels
+from kizu.nn.patches import finest_grid, repeated_channels
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
 
@@ -70,7 +70,7 @@ class PaDiM(Detector):
         self.channels_ = order[:kept].sort().values
 
     def _observe(self, features: FeatureMaps) -> None:
-        self._positions.update(self._chosen(features))
+        self._positions.update(repeated_channels(features, self.channels_))
 
     def _finish(self) -> None:
         mean, factor, self.thin_ = self._positions.finish(self.eps)
@@ -82,27 +82,20 @@ class PaDiM(Detector):
     def _keep(self, stored: Tensor) -> None:
         """Take the factor as it is on disk, so that a saved model and the fitted one give the same numbers."""
         self.stored_ = stored
-        self._factor = stored if self.thin_ else unpack(stored, len(self.channels_))
+        self._factor = stored.transpose(1, 2) if self.thin_ else unpack(stored, len(self.channels_))  # (P, D, K)
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        chosen = self._chosen(features)
-        B, _, h, w = chosen.shape
+        h, w = finest_grid(features)
         if (h, w) != self.grid_:
             raise ShapeError(
                 f"The model was fitted on a grid of {self.grid_} positions, these images give {(h, w)}: use the size it was fitted at."
             )
-        device = chosen.device
+        device = features[0].device
         self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
-        difference = chosen.new_empty(h, w, B, len(self.channels_))
-        torch.sub(chosen.permute(2, 3, 0, 1), self.mean_.view(h, w, 1, -1), out=difference)  # contiguous in one pass
-        difference = difference.view(h * w, B, -1)  # (P, B, D)
-        grid = distances(difference, self._factor, self.thin_, self.eps).T.reshape(B, h, w)
+        difference = repeated_channels(features, self.channels_, less=self.mean_).flatten(2).permute(2, 0, 1)  # (P, B, D)
+        grid = distances(difference, self._factor, self.thin_, self.eps).T.unflatten(1, (h, w))
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)
-
-    def _chosen(self, features: FeatureMaps) -> Tensor:
-        """The kept channels of the aligned levels, (B, D, h, w)."""
-        return repeated_channels(features, self.channels_)
 
     def _state(self) -> dict[str, Tensor]:
         return {

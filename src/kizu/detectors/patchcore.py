@@ -26,11 +26,13 @@ from kizu import maps
 from kizu.detectors._base import Detector
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
-from kizu.nn.patches import align_levels, local_mean, pooled_neighbourhood, to_rows
+from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
 
 MEMORY_SHARE = 0.25
+PATCHES = 1024
+"""Patches of images that are searched together on a CPU: their features stay in its cache."""
 
 
 class PatchCore(Detector):
@@ -117,8 +119,16 @@ class PatchCore(Detector):
         self._index: NearestNeighbours | None = None
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        h, w = finest_grid(features)
+        few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
+        parts = [self._score_few(list(part), h, w) for part in zip(*(level.split(few) for level in features), strict=True)]
+        patches, score = (torch.cat(values) for values in zip(*parts, strict=True))
+        return maps.upsample(patches, size, sigma=self.sigma), score
+
+    def _score_few(self, features: FeatureMaps, h: int, w: int) -> tuple[Tensor, Tensor]:
+        """Patch distances (B, h, w) and image scores (B,) of some images."""
         grid = self._grid(features)
-        B, D, h, w = grid.shape
+        B, D = grid.shape[:2]
         if self.bank_.shape[1] != D:
             raise ShapeError(f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}.")
         if self._index is None:
@@ -129,7 +139,7 @@ class PatchCore(Detector):
         score, top = patches.max(1)
         if self.reweight is not None:
             score = score * self._weight(rows, nearest, top + torch.arange(B, device=top.device) * h * w)
-        return maps.upsample(patches.reshape(B, h, w), size, sigma=self.sigma), score
+        return patches.reshape(B, h, w), score
 
     def _weight(self, rows: Tensor, nearest: Tensor, top: Tensor) -> Tensor:
         """Eq. 7: 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|), for each image (B,)."""

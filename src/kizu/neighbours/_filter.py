@@ -49,7 +49,8 @@ class Frame:
 
     def shift(self, features: Tensor) -> Tensor:
         """Rows (R, D) in the frame, float32; each element is off by at most one relative rounding."""
-        return (features.to(self.mean.dtype) * self.scale - self.mean).float()
+        working = features.to(self.mean.dtype)
+        return ((working if self.scale == 1.0 else working * self.scale) - self.mean).float()
 
     def margin(self, norms: Tensor) -> Tensor:
         """How far the squared distances of rows with squared norms (R,) may be off, in float64."""

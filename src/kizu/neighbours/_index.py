@@ -2,11 +2,13 @@
 
 For every query: (1) the row of least bound gives a distance that the nearest row cannot exceed; (2) every row whose bound is above
 it is farther, and is not looked at; (3) the others are measured by direct difference. The first level multiplies in the bank's
-leading principal directions only; a level that leaves too many rows hands its queries to the next, at last to all directions.
+leading principal directions only; queries that keep too many rows there (those far from the bank: flaws) go on to the next level, at
+last to all directions.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 
 import torch
@@ -18,12 +20,10 @@ from kizu.neighbours._level import GROUP, Level, comparable, extra_columns, prod
 from kizu.neighbours._settle import Found, direct, measure, settle
 
 QUERIES = 1024
-STRIPE = 2048
-"""Bank rows of one product: 2,048 x 784 bounds in bfloat16 stay in the cache."""
 BANK_ROWS = 16384
 """Bank rows whose bounds are kept at once."""
-CROWD = 12
-"""Rows left per query at which a level gives up."""
+CROWD = 32
+"""Groups, and rows, left of a query at which a level gives it up: looking at them would cost as much as the next level."""
 FEW = 4
 """Rows left per query up to which a level is tried first."""
 WIDTHS = (32, 128)
@@ -77,30 +77,43 @@ class NearestNeighbours:
         """
         queries = to_tensor("queries", queries).to(self.bank.device)
         check_width(queries, self.bank, k)
-        peak = check_finite("queries", queries) if len(queries) else 0.0
         with torch.no_grad(), torch.autocast(self.bank.device.type, enabled=False):
-            parts = [self._answer(part, k, peak * self._frame.scale) for part in queries.split(QUERIES)]
+            parts = [self._answer(part, k) for part in queries.split(QUERIES)]
         distances = torch.cat([distance for distance, _ in parts])
         return distances.clone(), torch.cat([index for _, index in parts]).clone()
 
-    def _answer(self, queries: Tensor, k: int, peak: float) -> tuple[Tensor, Tensor]:
+    def _answer(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if not len(queries):
             empty = self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32))
             return empty, empty.to(torch.int64)
-        if k * GROUP > min(len(self.bank), BANK_ROWS) or peak > VAST:
-            return measure(queries, self.bank, k)
         rows = self._frame.shift(queries)
+        norms = rows.norm(dim=1)
+        far = float(norms.amax())
+        if not math.isfinite(far):
+            check_finite("queries", queries)
+        if k * GROUP > min(len(self.bank), BANK_ROWS) or not far < VAST:
+            return measure(queries, self.bank, k)
+        names = torch.arange(len(queries), device=queries.device)
+        found: list[Found] = []
         for number in range(self._first, len(self._bases) + 1):
             last = number == len(self._bases)
-            found = self._search(self._level(number), rows, queries, k, None if last else CROWD * k)
-            if found is not None:
-                return settle(found, queries, self.bank, k, self._frame.scale)
-        return measure(queries, self.bank, k)
+            whole = len(names) == len(queries)
+            asked = (queries, rows, norms) if whole else (queries[names], rows[names], norms[names])
+            parts, busy = self._search(self._level(number), *asked, k, None if last else CROWD * k)
+            found += parts if whole else [Found(names[part.query], part.row, part.squared) for part in parts]
+            names = names[busy]
+            if not len(names):
+                break
+        return settle(found, queries, self.bank, k, self._frame.scale)
 
-    def _search(self, level: Level, rows: Tensor, queries: Tensor, k: int, crowd: int | None) -> list[Found] | None:
-        """Rows that may be nearest, with their distances; None when more than `crowd` a query are left."""
-        side, lost, error = level.queries(rows)
+    def _search(self, level: Level, queries: Tensor, rows: Tensor, norms: Tensor, k: int, crowd: int | None) -> tuple[list[Found], Tensor]:
+        """Rows that may be nearest, with their distances; and which queries (Q,) bool are left out, for more than `crowd` rows remain.
+
+        queries (Q, D) as they came; rows (Q, D) and norms (Q,): they and their norms in the frame.
+        """
+        side, lost, error = level.queries(rows, norms)
         reach = torch.full((len(rows),), torch.inf, device=rows.device)
+        busy = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         found: list[Found] = []
         for start in range(0, len(level.columns), BANK_ROWS):
             bounds, least = _bounds(level, side, start, min(start + BANK_ROWS, len(level.columns)))
@@ -108,13 +121,12 @@ class NearestNeighbours:
             leaders = self._measure_leaders(queries, first, start)
             if first.shape[1] == k:
                 reach = torch.minimum(reach, leaders.squared.view(-1, k).amax(1).sqrt().float())
-            limits = level.limits(reach, lost, error)
-            left = _below(bounds, least, limits, first, crowd)
-            if left is None:
-                return None
-            query, row = left[0], left[1] + start
-            found += [leaders, Found(query, row, direct(queries, self.bank, query, row, self._frame.scale))]
-        return found
+            query, row = _below(bounds, least, level.limits(reach, lost, error), first, busy, crowd)
+            found += [leaders, Found(query, row + start, direct(queries, self.bank, query, row + start, self._frame.scale))]
+        if bool(busy.any()):
+            kept = [~busy[part.query] for part in found]
+            found = [Found(*(values[keep] for values in part)) for part, keep in zip(found, kept, strict=True)]
+        return found, busy
 
     def _measure_leaders(self, queries: Tensor, first: Tensor, start: int) -> Found:
         """Measured pairs of each query with its rows `first` (Q, k)."""
@@ -192,13 +204,9 @@ def _scratch(side: Tensor, rows: int) -> Tensor:
 def _bounds(level: Level, side: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Bounds (groups, GROUP, Q) of bank rows start to stop, and the least of each group (groups, Q)."""
     bounds = _scratch(side, stop - start)
-    least = comparable(side.new_empty((stop - start) // GROUP, side.shape[1]))
-    for first in range(start, stop, STRIPE):
-        last = min(first + STRIPE, stop)
-        piece = bounds[first - start : last - start]
-        torch.mm(level.columns[first:last], side, out=piece)
-        torch.amin(comparable(piece).view(-1, GROUP, side.shape[1]), 1, out=least[(first - start) // GROUP : (last - start) // GROUP])
-    return comparable(bounds).view(-1, GROUP, side.shape[1]), least
+    torch.mm(level.columns[start:stop], side, out=bounds)
+    groups = comparable(bounds).view(-1, GROUP, side.shape[1])
+    return groups, groups.amin(1)
 
 
 def _leaders(bounds: Tensor, least: Tensor, k: int) -> Tensor:
@@ -209,15 +217,26 @@ def _leaders(bounds: Tensor, least: Tensor, k: int) -> Tensor:
     return (groups * GROUP + inside).T.contiguous()
 
 
-def _below(bounds: Tensor, least: Tensor, limits: Tensor, first: Tensor, crowd: int | None) -> tuple[Tensor, Tensor] | None:
-    """Pairs (query, row) whose bound is within the query's limit, without the rows `first` (Q, k); None when they are a crowd."""
+def _below(bounds: Tensor, least: Tensor, limits: Tensor, first: Tensor, busy: Tensor, crowd: int | None) -> tuple[Tensor, Tensor]:
+    """Pairs (query, row) whose bound is within the query's limit, without the rows `first` (Q, k).
+
+    Queries with more than `crowd` groups or rows are marked in `busy` (Q,), and pairs of busy queries are left out.
+    """
     group, query = (least <= limits).nonzero(as_tuple=True)
-    if crowd is not None and len(group) > crowd * least.shape[1]:
-        return None
+    group, query = _calm(group, query, busy, crowd)
     pair, inside = (bounds[group, :, query] <= limits[query][:, None]).nonzero(as_tuple=True)
     query, row = query[pair], group[pair] * GROUP + inside
     fresh = (first[query] != row[:, None]).all(1)
-    query, row = query[fresh], row[fresh]
-    if crowd is not None and len(query) > crowd * least.shape[1]:
-        return None
+    row, query = _calm(row[fresh], query[fresh], busy, crowd)
     return query, row
+
+
+def _calm(item: Tensor, query: Tensor, busy: Tensor, crowd: int | None) -> tuple[Tensor, Tensor]:
+    """The (item, query) pairs of queries that have at most `crowd`; the others are marked in `busy`."""
+    if crowd is None:
+        return item, query
+    busy |= torch.bincount(query, minlength=len(busy)) > crowd
+    if not bool(busy.any()):
+        return item, query
+    keep = ~busy[query]
+    return item[keep], query[keep]

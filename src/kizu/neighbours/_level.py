@@ -70,14 +70,17 @@ class Level:
         slack = 2 * (columns.shape[1] + 8) * UNIT32 + (rounding_of_products(rows.device) if dtype == torch.float32 else 0.0)
         return cls(columns, basis, 1.0001 * float(lost.amax()), float(norms.amax()), rotation, slack)
 
-    def queries(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The query side of the product (K + extra, Q), e_q (Q,) with the largest e_b added, and the product's absolute error (Q,)."""
+    def queries(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The query side of the product (K + extra, Q), e_q (Q,) with the largest e_b added, and the product's absolute error (Q,).
+
+        sizes: norms (Q,) of the rows (Q, D).
+        """
         dtype = self.columns.dtype
         coordinates = rows if self.basis is None else rows @ self.basis
         rounded = coordinates.to(dtype)
         back = rounded.float()
         norms = back.square().sum(1)
-        lost = (coordinates - back).norm(dim=1) + 1.01 * (self.rotation + 2 * UNIT32) * rows.norm(dim=1)
+        lost = (coordinates - back).norm(dim=1) + 1.01 * (self.rotation + 2 * UNIT32) * sizes
         one = torch.ones(len(rows), _count(dtype), dtype=dtype, device=rows.device)
         side = torch.cat([-2.0 * rounded, one, _pieces(norms, dtype)], dim=1)
         return side.T.contiguous(), 1.0001 * lost + self.lost, self.slack * 2.0 * (norms + self.largest)

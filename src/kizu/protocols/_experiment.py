@@ -14,7 +14,8 @@
     seeds = [0, 1, 2, 3, 4]
     grid = { shots = [5, 10, 50], leak_safe = [false, true] }
 
-A cell's results are one line of cells.jsonl in the output folder; a run that was interrupted goes on with the cells that are not
+A grid lists values for a keyword of the protocol or a knob of the detector (`grid = { image_size = [224, 320] }`), every one of which
+is run. A cell's results are one line of cells.jsonl in the output folder; a run that was interrupted goes on with the cells that are not
 there yet. results.csv holds the same rows flat, for the tables. A protocol that trains one model for all categories (its module says
 TOGETHER) makes one cell of a data set, whose line holds a row for each category.
 """
@@ -49,7 +50,7 @@ ALL = "all categories"
 PARTS: dict[str, set[str]] = {
     "dataset": {"name", "path", "filters", "categories"},
     "representation": {"name"},
-    "detector": {"name", "knobs"},
+    "detector": {"name", "knobs", "grid"},
     "protocol": {"name", "seeds", "grid"},
     "published": {"paper", "table", "note", "where"},
 }
@@ -114,7 +115,11 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
         rooms.check_keywords(f"dataset {entry['name']}", rooms.load("datasets", entry["name"]), entry.get("filters", {}))
     for entry in parts["detector"]:
         kind = rooms.load("detectors", entry["name"])
-        rooms.check_keywords(kind.__name__, kind.__init__, entry.get("knobs", {}))
+        knobs, grid = entry.get("knobs", {}), entry.get("grid", {})
+        rooms.check_keywords(kind.__name__, kind.__init__, {**knobs, **grid})
+        twice = sorted(set(knobs) & set(grid))
+        if twice:
+            raise UsageError(f"[[detector]] {entry['name']} has {twice[0]} in knobs and in grid; keep one of them.")
     for entry in parts["protocol"]:
         rooms.check_keywords(f"protocol {entry['name']}", rooms.load("protocols", entry["name"]), entry.get("grid", {}))
 
@@ -126,16 +131,21 @@ def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[
     """
     parts = experiment.parts
     for at, dataset in enumerate(parts["dataset"]):
-        combinations = itertools.product([*categories[at], ALL], parts["representation"], parts["detector"], parts["protocol"])
-        for category, representation, detector, protocol in combinations:
+        detectors = [
+            (entry["name"], knobs) for entry in parts["detector"] for knobs in _each(entry.get("grid", {}), entry.get("knobs", {}))
+        ]
+        combinations = itertools.product([*categories[at], ALL], parts["representation"], detectors, parts["protocol"])
+        for category, representation, (detector, knobs), protocol in combinations:
             if (category == ALL) != getattr(rooms.module("protocols", protocol["name"]), "TOGETHER", False):
                 continue
-            grid = protocol.get("grid", {})
-            lists = [value if isinstance(value, list) else [value] for value in grid.values()]
-            for *values, seed in itertools.product(*lists, protocol.get("seeds", [0])):
-                settings = dict(zip(grid, values, strict=True))
-                knobs = detector.get("knobs", {})
-                yield Cell(dataset, category, representation["name"], detector["name"], knobs, protocol["name"], settings, seed)
+            for settings, seed in itertools.product(_each(protocol.get("grid", {})), protocol.get("seeds", [0])):
+                yield Cell(dataset, category, representation["name"], detector, knobs, protocol["name"], settings, seed)
+
+
+def _each(grid: dict[str, Any], fixed: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Every combination of the grid's values, each with what is fixed."""
+    lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+    return [{**(fixed or {}), **dict(zip(grid, values, strict=True))} for values in itertools.product(*lists)]
 
 
 def run_experiment(experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]) -> int:

@@ -6,6 +6,7 @@ a row that was run, and where it was not chosen on the test set; otherwise it st
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import polars as pl
 from kizu.errors import DataError, UnknownName, UsageError
 from kizu.store import replacing
 
-SETTING = ("representation", "detector", "dataset", "protocol", "shots")
+SETTING = ("representation", "detector", "knobs", "dataset", "protocol", "shots")
 """Columns that, together, make a row of the table; the category makes its column and the seed its spread."""
 _REQUIRED = ("representation", "detector", "dataset", "category", "protocol", "seed")
 
@@ -29,8 +30,9 @@ def table(
 ) -> str:
     """Tabulate one metric of an experiment; returns Markdown.
 
-    results: CSV or table with one line per run: representation, detector, dataset, category, protocol, seed, shots and weights (both
-    optional), and the metrics as fractions in [0, 1], empty where not run. published: rows of kizu.papers (percent), such as
+    results: CSV or table with one line per run: representation, detector, dataset, category, protocol, seed, then shots, weights and
+    knobs (all three optional; knobs as JSON, of which the table shows those that a detector was run with several values of), and the
+    metrics as fractions in [0, 1], empty where not run. published: rows of kizu.papers (percent), such as
     `papers.recontrast("1")`. out: also write the Markdown there. plot: also write a PNG there, the same numbers as points with spread.
     A cell is `mean ± sample standard deviation (seeds)`, in per cent, without a spread for one seed. The last column is the mean over
     categories, per seed, of the seeds that have every category of the table; empty where there is none.
@@ -59,9 +61,10 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
         raise UnknownName(
             "metric of these results", metric, [c for c in frame.columns if c not in (*SETTING, "category", "seed", "weights")]
         )
-    for name in ("shots", "weights"):
+    for name in ("shots", "weights", "knobs"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
+    frame = _knobs_that_vary(frame)
     text = [pl.col(name).cast(pl.String) for name in (*SETTING, "category", "weights")]
     frame = frame.with_columns(*text, pl.col(metric).cast(pl.Float64)).filter(pl.col(metric).is_not_null() & pl.col(metric).is_not_nan())
     frame = frame.with_columns(pl.col("category").fill_null("all"))
@@ -75,6 +78,20 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
     if twice.height:
         raise DataError(f"One setting stands twice with one seed, so its spread is not that of seeds: {twice.select(keys).row(0)}.")
     return frame
+
+
+def _knobs_that_vary(frame: pl.DataFrame) -> pl.DataFrame:
+    """`knobs` (JSON) -> "name=value, ..." of those that a detector has several values of; null where it has none."""
+    said = [json.loads(text) if text else {} for text in frame["knobs"].to_list()]
+    values: dict[tuple[str, str], set[str]] = {}
+    for detector, knobs in zip(frame["detector"].to_list(), said, strict=True):
+        for name, value in knobs.items():
+            values.setdefault((detector, name), set()).add(json.dumps(value))
+    texts = []
+    for detector, knobs in zip(frame["detector"].to_list(), said, strict=True):
+        vary = [f"{name}={value}" for name, value in sorted(knobs.items()) if len(values[detector, name]) > 1]
+        texts.append(", ".join(vary) or None)
+    return frame.with_columns(pl.Series("knobs", texts, dtype=pl.String))
 
 
 def _rows(frame: pl.DataFrame, metric: str, categories: list[str]) -> list[dict[str, Any]]:

@@ -21,8 +21,11 @@ class Representation(nn.Module):
     """Base of all representations.
 
     channels, strides: one number a level, finest level first; card: what it is, source, licence, what it was trained on.
-    `forward(images (B, 3, H, W) float32 in [0, 1]) -> [(B, C_l, h_l, w_l)]`; normalising is done inside.
+    `forward(images (B, 3, H, W) float32 in [0, 1]) -> [(B, C_l, h_l, w_l)]`; normalising is done inside, and after it, where that is
+    cheapest, images are laid out in memory as `layout` says (the frozen twin asks for channels last).
     """
+
+    layout: torch.memory_format = torch.preserve_format
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
@@ -50,6 +53,7 @@ class Frozen:
         self.device = torch.device(pick_device() if device == "auto" else device)
         self.dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(self.device)) else torch.float32
         twin = copy.deepcopy(representation).eval().requires_grad_(False)
+        twin.layout = torch.channels_last
         for name, child in list(twin.named_children()):
             setattr(twin, name, _channels_last(fold_batch_norms(child).to(self.dtype)))  # the twin's own buffers stay float32
         self.twin = twin.to(self.device)
@@ -63,8 +67,7 @@ class Frozen:
         """Images (B, 3, H, W) float32 in [0, 1], any device -> [(B, C_l, h_l, w_l) float32]."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
-        placed = images.to(self.device, memory_format=torch.channels_last)
-        return [level.float() for level in self.twin(placed)]
+        return [level.float() for level in self.twin(images.to(self.device))]
 
 
 def _channels_last(net: nn.Module) -> nn.Module:

@@ -82,7 +82,7 @@ class Backbone(Representation):
                 f"{self.card['name']} cuts images into {stride} x {stride} patches; {tuple(images.shape[2:])} is not a multiple of that."
             )
         dtype = next(self.net.parameters()).dtype
-        normalised = images.sub(self.mean).div_(self.std).to(dtype)
+        normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=self.layout)
         maps = self.net(normalised)
         if self.channels_last:
             maps = [level.permute(0, 3, 1, 2) for level in maps]
