@@ -29,7 +29,7 @@ WIDTHS: dict[str, Any] = {"hidden": 32, "predictor_hidden": 16, "dimensions": 16
 RATES = {"byol": 400.0, "moco": 12.0, "simclr": 400.0, "simsiam": 6.0, "supervised": 3.0}
 """Learning rate for a batch of 256 at which a batch of 4 is learned by heart in a few steps."""
 
-SHARED = ("backbone", "stages", "size", "batch_size", "seed", "spd", "eta", "perturbation", "spd_loss", "spd_anchor", "spd_share")
+SHARED = ("backbone", "stages", "size", "batch_size", "seed", "spd", "eta", "perturbation", "spd_loss", "spd_anchor", "spd_share", "spd_forward")
 
 
 def known(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def test_misuse(name: str, tmp_path: Path) -> None:
         tiny(name, size=16)
     with pytest.raises(UsageError, match="batch_size of at least 2, got 1"):
         tiny(name, batch_size=1)
-    for knob, says in (("perturbation", "cutpaste"), ("spd_loss", "cosine"), ("spd_anchor", "view")):
+    for knob, says in (("perturbation", "cutpaste"), ("spd_loss", "cosine"), ("spd_anchor", "view"), ("spd_forward", "joint")):
         with pytest.raises(UnknownName, match=f"Did you mean '{says}'"):
             tiny(name, spd=True, **{knob: f"{says}x"})
     for share in (0.0, 1.5):

@@ -294,8 +294,28 @@ def test_spd_over_a_share_of_the_batch(share: float, count: int) -> None:
     assert torch.allclose(ready["negative"], whole["negative"][:count], atol=1e-5)
     terms = made(ready)
     with torch.no_grad():
-        z, positive, negative = (made.projector(made.encoder(ready[name])) for name in ("view1", "positive", "negative"))
+        z = made.projector(made.encoder(ready["view1"]))
+        positive, negative = made.projector(made.encoder(torch.cat([ready["positive"], ready["negative"]]))).split(count)
     assert terms["loss_spd"].item() == pytest.approx(spd_loss(z[:count], negative, positive).item(), abs=1e-5)
+    made.spd = dataclasses.replace(made.spd, forward="separate")
+    with torch.no_grad():
+        apart = [made.projector(made.encoder(ready[name])) for name in ("negative", "positive")]
+    assert made(ready)["loss_spd"].item() == pytest.approx(spd_loss(z[:count], *apart).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cosine", "cross_entropy"])
+def test_batch_norm_takes_away_what_all_negatives_share_when_they_pass_alone(loss: str) -> None:
+    """x- twice as bright as x+: nothing tells them apart once each kind is normalised by its own mean and deviation."""
+    one = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    gaps = {}
+    for forward in ("joint", "separate"):
+        made = tiny("supervised", spd=True, spd_loss=loss, spd_forward=forward)
+        seen: list[Tensor] = []
+        made.encoder.register_forward_hook(lambda module, given, feature, seen=seen: seen.append(feature.detach()))
+        made({"view1": one, "labels": torch.tensor([0, 2, 1, 2]), "positive": one, "negative": 2 * one})
+        positive, negative = torch.cat(seen[1:]).chunk(2)
+        gaps[forward] = float((positive - negative).norm() / positive.norm())
+    assert gaps["separate"] < 1e-3 < 0.1 < gaps["joint"]
 
 
 def test_the_auxiliary_classifier() -> None:
@@ -304,7 +324,7 @@ def test_the_auxiliary_classifier() -> None:
     batch |= {name: torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64) for name in ("positive", "negative")}
     with torch.no_grad():
         terms = made(batch)
-        logits = torch.cat([made.judge(made.encoder(batch[name])) for name in ("positive", "negative")]).numpy()
+        logits = made.judge(made.encoder(torch.cat([batch["positive"], batch["negative"]]))).numpy()
     target = np.array([0] * 4 + [1] * 4)
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert float(terms["loss_spd"]) == pytest.approx(-logs[np.arange(8), target].mean(), abs=1e-6)

@@ -4,14 +4,16 @@ SPD (Zou et al., SPot-the-Difference, ECCV 2022, section 3): x+ is a weak augmen
 small piece changed (SmoothBlend); the loss cos(z, z-) - cos(z, z+), times eta = 0.1, is added to the method's own (Eq. 2-3).
 Silent in the paper, and filled in. Anchor: x_i of Eq. 3 is the method's first view, so x+ and x- are made of that view
 (spd_anchor="view") and differ from it weakly; "picture" makes them of the picture itself, before the strong augmentation. z is the
-projector's output, "a shared MLP head". No stop-gradient. Each view passes the encoder on its own, as SimSiam's do (batch norm sees one
-kind of view at a time). The draws of x+ and x- are independent.
+projector's output, "a shared MLP head". No stop-gradient. The draws of x+ and x- are independent. x+ and x- pass the encoder as one batch
+(spd_forward="joint"): passed one after the other ("separate", as SimSiam's views are), each kind is normalised by its own mean and
+deviation, batch norm takes away what all x- have in common, and a classifier of the two stays at chance.
 spd_share below 1 makes x+ and x- for the first part of each batch only: cheaper, and not the paper's.
 Ablations of Table 5: eta; perturbation="cutpaste"; spd_loss="cross_entropy" (an auxiliary classifier, perturbed or not, on the feature).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,23 +34,27 @@ from kizu.views.weak import weak
 PERTURBATIONS = ("smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar")
 SPD_LOSSES = ("cosine", "cross_entropy")
 ANCHORS = ("view", "picture")
+FORWARDS = ("joint", "separate")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """SPD's settings: weight eta, the perturbation of x-, the loss, what x+ and x- are made of, and for which share of a batch."""
+    """SPD's settings: weight eta, the perturbation of x-, the loss, what x+ and x- are made of, for which share of a batch, and whether
+    both go through the network together."""
 
     eta: float = 0.1
     perturbation: str = "smooth_blend"
     loss: str = "cosine"
     anchor: str = "view"
     share: float = 1.0
+    forward: str = "joint"
 
     def __post_init__(self) -> None:
         for kind, value, known in (
             ("perturbation", self.perturbation, PERTURBATIONS),
             ("spd_loss", self.loss, SPD_LOSSES),
             ("spd_anchor", self.anchor, ANCHORS),
+            ("spd_forward", self.forward, FORWARDS),
         ):
             if value not in known:
                 raise UnknownName(kind, value, known)
@@ -158,17 +164,17 @@ class Pretraining(Objective):
         terms, anchor = self.method(batch)
         if self.spd is None:
             return terms
-        own = self._difference(anchor[: len(batch["positive"])], self.encoder(batch["positive"]), self.encoder(batch["negative"]))
+        own = self._difference(anchor[: len(batch["positive"])], batch["positive"], batch["negative"], self.spd.forward == "joint")
         return {**terms, **own, "loss": terms["loss"] + self.spd.eta * own["loss_spd"], "loss_method": terms["loss"].detach()}
 
-    def _difference(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
-        """SPD's scalars from the anchor's z and the features of x+ and x-."""
+    def _difference(self, anchor: Tensor, positive: Tensor, negative: Tensor, joint: bool) -> dict[str, Tensor]:
+        """SPD's scalars from the anchor's z and the views x+ and x-."""
         if self.judge is not None:
-            logits = self.judge(torch.cat([positive, negative])).float()
+            logits = torch.cat([self.judge(part) for part in _through(self.encoder, positive, negative, joint)]).float()
             target = torch.arange(2, device=logits.device).repeat_interleave(len(positive))
             right = (logits.argmax(1) == target).float().mean()
             return {"loss_spd": functional.cross_entropy(logits, target), "spd_accuracy": right}
-        near, far = self.embed(positive), self.embed(negative)
+        near, far = _through(lambda views: self.embed(self.encoder(views)), positive, negative, joint)
         with torch.no_grad():
             cosines = [functional.cosine_similarity(anchor.float(), other.float()).mean() for other in (near, far)]
         return {"loss_spd": spd(anchor, far, near), "cos_positive": cosines[0], "cos_negative": cosines[1]}
@@ -182,6 +188,14 @@ class Pretraining(Objective):
             {"params": [parameter for parameter in chosen if parameter.ndim > 1], "weight_decay": weight_decay},
             {"params": [parameter for parameter in chosen if parameter.ndim <= 1], "weight_decay": 0.0},
         ]
+
+
+def _through(network: Callable[[Tensor], Tensor], positive: Tensor, negative: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+    """What a network makes of x+ and of x-: as one batch, or one after the other."""
+    if not joint:
+        return network(positive), network(negative)
+    near, far = network(torch.cat([positive, negative])).chunk(2)
+    return near, far
 
 
 @torch.no_grad()

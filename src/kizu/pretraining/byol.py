@@ -44,6 +44,7 @@ class BYOL(Pretraining):
         spd_loss: str = "cosine",
         spd_anchor: str = "view",
         spd_share: float = 1.0,
+        spd_forward: str = "joint",
         hidden: int = 4096,
         dimensions: int = 256,
         momentum: float = 0.996,
@@ -52,7 +53,7 @@ class BYOL(Pretraining):
     ) -> None:
         self.hidden, self.dimensions, self.momentum = hidden, dimensions, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share) if spd else None
+        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
         super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
 
     def build(self) -> None:

@@ -46,6 +46,7 @@ class MoCo(Pretraining):
         spd_loss: str = "cosine",
         spd_anchor: str = "view",
         spd_share: float = 1.0,
+        spd_forward: str = "joint",
         version: str = "v2",
         queue: int = 65536,
         dimensions: int = 128,
@@ -61,7 +62,7 @@ class MoCo(Pretraining):
         self.version, self.queue, self.dimensions, self.momentum = version, queue, dimensions, momentum
         self.temperature = temperature if temperature is not None else (0.07 if version == "v1" else 0.2)
         self.learning_rate, self.weight_decay, self.recipe = learning_rate, weight_decay, f"moco_{version}"
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share) if spd else None
+        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
         super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
 
     def build(self) -> None:

@@ -42,6 +42,7 @@ class SimCLR(Pretraining):
         spd_loss: str = "cosine",
         spd_anchor: str = "view",
         spd_share: float = 1.0,
+        spd_forward: str = "joint",
         hidden: int = 2048,
         dimensions: int = 128,
         head_layers: int = 2,
@@ -56,7 +57,7 @@ class SimCLR(Pretraining):
             raise UnknownName("optimiser", optimiser_name, OPTIMISERS)
         self.hidden, self.dimensions, self.head_layers, self.temperature = hidden, dimensions, head_layers, temperature
         self.learning_rate, self.weight_decay, self.optimiser_name = learning_rate, weight_decay, optimiser_name
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share) if spd else None
+        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
         super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
 
     def build(self) -> None:

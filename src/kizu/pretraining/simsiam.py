@@ -38,6 +38,7 @@ class SimSiam(Pretraining):
         spd_loss: str = "cosine",
         spd_anchor: str = "view",
         spd_share: float = 1.0,
+        spd_forward: str = "joint",
         hidden: int = 2048,
         predictor_hidden: int = 512,
         learning_rate: float = 0.05,
@@ -46,7 +47,7 @@ class SimSiam(Pretraining):
     ) -> None:
         self.hidden, self.predictor_hidden = hidden, predictor_hidden
         self.learning_rate, self.weight_decay, self.fix_predictor = learning_rate, weight_decay, fix_predictor
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share) if spd else None
+        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
         super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
 
     def build(self) -> None:

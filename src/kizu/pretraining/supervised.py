@@ -44,6 +44,7 @@ class Supervised(Pretraining):
         spd_loss: str = "cross_entropy",
         spd_anchor: str = "view",
         spd_share: float = 1.0,
+        spd_forward: str = "joint",
         classes: int = 0,
         learning_rate: float = 0.1,
         weight_decay: float = 1e-4,
@@ -62,7 +63,7 @@ class Supervised(Pretraining):
             raise UsageError(f"smoothing and warmup are shares from 0 to below 1, got {smoothing} and {warmup}.")
         self.classes, self.learning_rate, self.weight_decay = classes, learning_rate, weight_decay
         self.schedule, self.warmup, self.smoothing, self.recipe = schedule, warmup, smoothing, views
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share) if spd else None
+        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
         super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
 
     def build(self) -> None:
