@@ -94,6 +94,28 @@ def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.Monk
         _same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_only_far_queries_go_on_to_the_next_level(k: int, product: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near ones are answered where they are; the answer is the true one for all, in their order, also for a bank in parts."""
+    near, bank = MADE["steep"]
+    queries = torch.cat([near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]])
+    asked: list[int] = []
+    search = NearestNeighbours._search
+
+    def counted(self: NearestNeighbours, level: Any, given: torch.Tensor, *rest: Any) -> Any:
+        asked.append(len(given))
+        return search(self, level, given, *rest)
+
+    monkeypatch.setattr(NearestNeighbours, "_search", counted)
+    for rows in (_index.BANK_ROWS, 256):
+        monkeypatch.setattr(_index, "BANK_ROWS", rows)
+        index = NearestNeighbours(bank)
+        index._first, asked[:] = 1, []
+        _same(index.query(queries, k), queries, bank, k)
+        assert asked[0] == len(queries)
+        assert 25 <= asked[1] < len(queries) / 2, asked
+
+
 def test_near_ties_are_decided_in_float64() -> None:
     """Rows that are one row shuffled: their distances differ by 1e-9, float32 sums by 1e-7."""
     make = torch.Generator().manual_seed(3)
