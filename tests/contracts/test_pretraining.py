@@ -29,7 +29,20 @@ WIDTHS: dict[str, Any] = {"hidden": 32, "predictor_hidden": 16, "dimensions": 16
 RATES = {"byol": 400.0, "moco": 12.0, "simclr": 400.0, "simsiam": 6.0, "supervised": 3.0}
 """Learning rate for a batch of 256 at which a batch of 4 is learned by heart in a few steps."""
 
-SHARED = ("backbone", "stages", "size", "batch_size", "seed", "spd", "eta", "perturbation", "spd_loss", "spd_anchor", "spd_share", "spd_forward")
+SHARED = (
+    "backbone",
+    "stages",
+    "size",
+    "batch_size",
+    "seed",
+    "spd",
+    "eta",
+    "perturbation",
+    "spd_loss",
+    "spd_anchor",
+    "spd_share",
+    "spd_forward",
+)
 
 
 def known(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
