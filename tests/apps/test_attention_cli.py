@@ -18,6 +18,7 @@ Cli = Callable[..., tuple[int, str, str]]
 NET = "random/resnet10t@1,2"
 
 
+@pytest.mark.slow
 def test_two_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
     data, out = Path(tiny_planted.paths[0]).parents[3], tmp_path / "out"
     arguments = ("attention", data, "--dataset", "mvtec", "--representation", NET, "--representation", f"coarse={NET[:-2]}", "--count", 7)

@@ -137,6 +137,7 @@ def test_pictures_of_every_kind_are_looked_at(mode: str, model: Path, tree: Path
     assert np.isfinite(json.loads(out)["score"])
 
 
+@pytest.mark.slow
 def test_one_pixel_and_far_too_many(model: Path, tmp_path: Path, run_cli: Cli) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
@@ -236,6 +237,7 @@ def test_a_full_disk(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_inspection_resumes(model: Path, tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from kizu.detectors.padim import PaDiM
 

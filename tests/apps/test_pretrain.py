@@ -37,6 +37,7 @@ def test_three_steps(tmp_path: Path, run_cli: Cli) -> None:
     assert "is finished already" in err
 
 
+@pytest.mark.slow
 def test_json_and_broken_pictures(tmp_path: Path, run_cli: Cli) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -57,6 +58,7 @@ def test_json_and_broken_pictures(tmp_path: Path, run_cli: Cli) -> None:
     assert card["trained_on"] == ["photos", "procedural"]
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from kizu.pretraining.simsiam import SimSiam
 

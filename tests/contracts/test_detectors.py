@@ -192,6 +192,7 @@ def test_every_knob_is_kept(kind: type[Detector], representations: dict[str, Rep
     assert set(detector.knobs) == set(knob_names(kind)), "every keyword is stored under its own name"
 
 
+@pytest.mark.slow
 def test_a_model_with_a_wrong_shape(fitted: Detector, tmp_path: Path) -> None:
     from kizu import store
 
@@ -218,6 +219,7 @@ def test_numpy_images(fitted: Detector) -> None:
     assert np.allclose(fitted.predict(array).score, fitted.predict(images(1)).score)
 
 
+@pytest.mark.slow
 def test_representation_of_another_kind_still_fits(kind: type[Detector], tmp_path: Path) -> None:
     """A vision transformer's tokens on their grid, saved and opened again."""
     saved = save_representation(representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")

@@ -130,6 +130,7 @@ def test_alpha_follows_the_schedule(net: Representation) -> None:
 # -- the ladder ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_each_rung_minimises(net: Representation) -> None:
     given = images(3)
     frozen = net.frozen("fp32")(given)
@@ -243,6 +244,7 @@ def test_the_older_recipe(net: Representation) -> None:
     assert objective(ReverseDistillation(net, learning_rate=0.1, **FAST)).optimiser().param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.slow
 def test_the_adapted_encoder_is_a_representation(net: Representation, tmp_path: Path) -> None:
     made = detector(net, encoder_learning_rate=1e-3)
     with pytest.raises(NotFitted):
@@ -360,6 +362,7 @@ def test_every_image_once_in_a_pass() -> None:
     assert again == seen[1]
 
 
+@pytest.mark.slow
 def test_features_alone_are_not_enough(net: Representation) -> None:
     features = net.frozen("fp32")(images(2))
     stub = Batch(torch.zeros(1).expand(2, 3, 32, 32), features=features)

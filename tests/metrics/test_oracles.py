@@ -14,6 +14,7 @@ from kizu.errors import UsageError
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 40), st.sampled_from([0.5, 2, 1000]))
+@pytest.mark.slow
 def test_oracles_equal_the_literal_sweep(seed, count, levels):
     rng = np.random.default_rng(seed)
     labels = np.r_[0, 1, rng.integers(0, 2, count)]

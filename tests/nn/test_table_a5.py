@@ -126,6 +126,7 @@ def test_parameters(nets: Nets, architecture: str) -> None:
         assert printed((count + unused) / 1e6) == published
 
 
+@pytest.mark.slow
 def test_macs(nets: Nets, architecture: str) -> None:
     both, true = PUBLISHED[architecture], TRUE[architecture]
     assert true_macs(nets.reverse_distillation) == pytest.approx(true[0][1], rel=1e-9)

@@ -93,6 +93,7 @@ def test_training_begins_with_the_weights_of_a_representation(name: str, finishe
         rooms.load("pretraining", name)(backbone="resnet18", stages=1, size=32, batch_size=4, **more).begin_from(str(finished))
 
 
+@pytest.mark.slow
 def test_a_run_that_began_from_another_says_so(finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**KNOBS, "steps": 1})
     card = store.load_card(before)["representation"]

@@ -18,6 +18,7 @@ from kizu.representations._open import representation
 
 @pytest.mark.parametrize("share", [0.35, 0.0])
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.slow
 def test_cached_is_computed(tiny_planted: Samples, share: float, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cache, "MEMORY_SHARE", share)
     plain = kizu.detector("patchcore", "random/resnet10t@2,3", image_size=64, precision=precision).fit(tiny_planted.train)

@@ -139,6 +139,7 @@ def test_a_run_on_mvtec_loco(tmp_path: Path) -> None:
     assert half["loco"] is None
 
 
+@pytest.mark.slow
 def test_evaluate_lists_the_categories(two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
     two.to_csv(tmp_path / "two.csv")
     knobs = ("--set", "image_size=64", "--representation", "random/resnet10t@1,2", "--calibration", "none")

@@ -157,6 +157,7 @@ def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
 
 
 @pytest.mark.parametrize("name", [None, *rooms.names("pretraining")])
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_a_whole_one(name: str | None, tmp_path: Path) -> None:
     stream, whole = (points, Line()) if name is None else (noise, without_batch_norm(name))
     resumed, cut = copy.deepcopy(whole), copy.deepcopy(whole)
