@@ -240,6 +240,10 @@ def test_misuse_is_refused(backend: Any) -> None:
             nearest(torch.full((4, 3), bad), bank, backend=backend)
         with pytest.raises(NotFinite, match="bank holds"):
             nearest(queries, torch.full((9, 3), bad), backend=backend)
+    many = torch.zeros(_index.QUERIES + 9, 3)
+    many[_index.QUERIES + 5, 1] = torch.nan
+    with pytest.raises(NotFinite, match=f"first in row {_index.QUERIES + 5}:"):
+        nearest(many, bank, backend=backend)
     with pytest.raises(UsageError, match="'torch' or 'faiss'"):
         nearest(queries, bank, backend="hnsw")  # type: ignore[arg-type]
 

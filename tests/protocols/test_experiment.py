@@ -116,6 +116,10 @@ def test_a_detectors_grid_is_every_combination_with_its_knobs(experiment: Path) 
     experiment.write_text(text.replace(line, line + "\ngrid = { image_size = [32, 64] }", 1))
     with pytest.raises(UsageError, match="image_size in knobs and in grid"):
         read_experiment(experiment)
+    for wrong in (text.replace(line, line + "\ngrid = { sigma = [] }", 1), text.replace("shots = [4]", "shots = []")):
+        experiment.write_text(wrong)
+        with pytest.raises(UsageError, match="nothing of it would be run"):
+            read_experiment(experiment)
 
 
 def test_an_empty_experiment(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_knobs_that_vary_are_shown_and_no_others() -> None:
     assert cells(text, "| padim |")[2] == ""
     assert "coreset" not in text
     assert "| knobs |" not in reports.table(pl.DataFrame(ours[1:]))
+    plain = run("padim", "screw", 0, 0.5, knobs="{}")
+    text = reports.table(pl.DataFrame([*ours, plain]))
+    assert cells(text, "| padim | coreset=0.1, image_size=224 |")[-1] == "60.0"
+    assert cells(text, "| padim |  |")[-1] == "50.0", "a knob that is left out differs from one that is given"
 
 
 def test_no_category_means_one_column() -> None:

@@ -31,15 +31,18 @@ def check_rows(name: str, value: Tensor) -> None:
         raise UsageError(f"{name} has no rows: at least one is needed.")
 
 
-def check_finite(name: str, value: Tensor) -> float:
-    """The largest magnitude of (N, D). Raises NotFinite, naming the first row, when there is NaN or infinity. One pass, no copy."""
+def check_finite(name: str, value: Tensor, before: int = 0) -> float:
+    """The largest magnitude of (N, D). Raises NotFinite, naming the first row, when there is NaN or infinity. One pass, no copy.
+
+    before: rows that came before these in what the caller was given.
+    """
     peak = 0.0
     for start in range(0, len(value), CHUNK):
         part = value[start : start + CHUNK]
         low, high = torch.aminmax(part)
         peak = max(peak, -float(low), float(high))
         if not math.isfinite(float(low) + float(high)):
-            row = start + int((~torch.isfinite(part)).any(1).nonzero()[0, 0])
+            row = before + start + int((~torch.isfinite(part)).any(1).nonzero()[0, 0])
             raise NotFinite(f"{name} holds NaN or infinity, first in row {row}: find out where it comes from before measuring distances.")
     return peak
 

@@ -78,11 +78,11 @@ class NearestNeighbours:
         queries = to_tensor("queries", queries).to(self.bank.device)
         check_width(queries, self.bank, k)
         with torch.no_grad(), torch.autocast(self.bank.device.type, enabled=False):
-            parts = [self._answer(part, k) for part in queries.split(QUERIES)]
+            parts = [self._answer(part, k, number * QUERIES) for number, part in enumerate(queries.split(QUERIES))]
         distances = torch.cat([distance for distance, _ in parts])
         return distances.clone(), torch.cat([index for _, index in parts]).clone()
 
-    def _answer(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _answer(self, queries: Tensor, k: int, before: int) -> tuple[Tensor, Tensor]:
         if not len(queries):
             empty = self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32))
             return empty, empty.to(torch.int64)
@@ -90,7 +90,7 @@ class NearestNeighbours:
         norms = rows.norm(dim=1)
         far = float(norms.amax())
         if not math.isfinite(far):
-            check_finite("queries", queries)
+            check_finite("queries", queries, before)
         if k * GROUP > min(len(self.bank), BANK_ROWS) or not far < VAST:
             return measure(queries, self.bank, k)
         names = torch.arange(len(queries), device=queries.device)

@@ -170,7 +170,7 @@ class Pretraining(Objective):
     def _difference(self, anchor: Tensor, positive: Tensor, negative: Tensor, joint: bool) -> dict[str, Tensor]:
         """SPD's scalars from the anchor's z and the views x+ and x-."""
         if self.judge is not None:
-            logits = torch.cat([self.judge(part) for part in _through(self.encoder, positive, negative, joint)]).float()
+            logits = self.judge(torch.cat(_through(self.encoder, positive, negative, joint))).float()
             target = torch.arange(2, device=logits.device).repeat_interleave(len(positive))
             right = (logits.argmax(1) == target).float().mean()
             return {"loss_spd": functional.cross_entropy(logits, target), "spd_accuracy": right}

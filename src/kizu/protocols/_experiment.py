@@ -117,11 +117,19 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
         kind = rooms.load("detectors", entry["name"])
         knobs, grid = entry.get("knobs", {}), entry.get("grid", {})
         rooms.check_keywords(kind.__name__, kind.__init__, {**knobs, **grid})
+        _check_grid(f"[[detector]] {entry['name']}", grid)
         twice = sorted(set(knobs) & set(grid))
         if twice:
             raise UsageError(f"[[detector]] {entry['name']} has {twice[0]} in knobs and in grid; keep one of them.")
     for entry in parts["protocol"]:
         rooms.check_keywords(f"protocol {entry['name']}", rooms.load("protocols", entry["name"]), entry.get("grid", {}))
+        _check_grid(f"[[protocol]] {entry['name']}", entry.get("grid", {}))
+
+
+def _check_grid(owner: str, grid: dict[str, Any]) -> None:
+    empty = [name for name, values in grid.items() if values == []]
+    if empty:
+        raise UsageError(f"{owner} has no value for {empty[0]} in its grid, so nothing of it would be run.")
 
 
 def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[Cell]:

@@ -81,16 +81,15 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def _knobs_that_vary(frame: pl.DataFrame) -> pl.DataFrame:
-    """`knobs` (JSON) -> "name=value, ..." of those that a detector has several values of; null where it has none."""
-    said = [json.loads(text) if text else {} for text in frame["knobs"].to_list()]
+    """`knobs` (JSON) -> "name=value, ..." of those in which the runs of a detector differ, given or left out; null where there is none."""
+    runs = [(detector, json.loads(text) if text else {}) for detector, text in frame.select("detector", "knobs").iter_rows()]
     values: dict[tuple[str, str], set[str]] = {}
-    for detector, knobs in zip(frame["detector"].to_list(), said, strict=True):
-        for name, value in knobs.items():
-            values.setdefault((detector, name), set()).add(json.dumps(value))
-    texts = []
-    for detector, knobs in zip(frame["detector"].to_list(), said, strict=True):
-        vary = [f"{name}={value}" for name, value in sorted(knobs.items()) if len(values[detector, name]) > 1]
-        texts.append(", ".join(vary) or None)
+    for detector, name in {(detector, name) for detector, knobs in runs for name in knobs}:
+        values[detector, name] = {json.dumps(knobs[name]) if name in knobs else "" for owner, knobs in runs if owner == detector}
+    texts = [
+        ", ".join(f"{name}={value}" for name, value in sorted(knobs.items()) if len(values[detector, name]) > 1) or None
+        for detector, knobs in runs
+    ]
     return frame.with_columns(pl.Series("knobs", texts, dtype=pl.String))
 
 

@@ -50,6 +50,9 @@ class FusedConv(nn.Module):
         return (len(x), self.channels, *((side + 2 * pad - d * (k - 1) - 1) // s + 1 for side, k, pad, s, d in steps))
 
 
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+
+
 class MaxPoolAfterReLU(nn.Module):
     """Max pooling by windows of 3 and steps of 2, of values that are not negative: their bits, read as whole numbers, have the same order.
 
@@ -69,9 +72,6 @@ class MaxPoolAfterReLU(nn.Module):
         wide = torch.maximum(even, odd)
         torch.maximum(wide[..., 1:], odd[..., :-1], out=wide[..., 1:])
         return wide.view(x.dtype)
-
-
-_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
 def can_fuse(device: torch.device) -> bool:
@@ -131,15 +131,18 @@ def _replace_pooling(net: fx.GraphModule, modules: dict[str, Any]) -> None:
         settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         pair = [value if isinstance(value, tuple) else (value, value) for value in settings]
         plain = pair == [(3, 3), (2, 2), (1, 1), (1, 1)] and not pool.ceil_mode and not pool.return_indices
-        if plain and isinstance(before, fx.Node) and before.op == "call_module" and _ends_in_relu(before, modules):
+        if plain and _ends_in_relu(before, modules):
             name = f"{node.name}_bits"
             net.add_submodule(name, MaxPoolAfterReLU())
             node.target = name
 
 
-def _ends_in_relu(node: fx.Node, modules: dict[str, Any]) -> bool:
+def _ends_in_relu(node: Any, modules: dict[str, Any]) -> bool:
+    """Whether it is a fused convolution, or sum, whose last step is the ReLU."""
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return False
     module = modules[str(node.target)]
-    return isinstance(module, nn.ReLU) or (isinstance(module, FusedConv) and (module.then == "relu" or len(node.args) > 1))
+    return isinstance(module, FusedConv) and (module.then == "relu" or len(node.args) > 1)
 
 
 def _calls(net: fx.GraphModule, modules: dict[str, Any], kind: type) -> list[fx.Node]:
