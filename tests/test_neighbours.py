@@ -9,56 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from banks import MADE, SIZE, brute, same
 
 from kizu.errors import MissingExtra, NotFinite, ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, _index, nearest
-
-SIZE = 288
-
-
-def _brute(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Direct differences in float64; a stable sort puts the smallest index first among equals."""
-    rows = [(bank.double() - query.double()).square().sum(1) for query in queries]
-    values, index = torch.stack(rows).sort(dim=1, stable=True)
-    return values[:, :k].sqrt(), index[:, :k]
-
-
-def _made() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """name -> (queries, bank)."""
-    make = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=make)
-
-    steep, slow = torch.arange(1, SIZE + 1) ** -1.5, torch.arange(1, SIZE + 1) ** -0.3
-    centres = normal(30, SIZE)
-    which = torch.randint(0, 30, (700,), generator=make)
-    clusters = centres[which] + 0.2 * normal(700, SIZE)
-    grid = torch.randint(0, 3, (700, SIZE), generator=make).float()
-    grid[:, 5:] = 0.0
-    twins = torch.cat([normal(300, SIZE), normal(50, SIZE)]).repeat(2, 1)
-    return {
-        "steep": (normal(70, SIZE) * steep, normal(700, SIZE) * steep),
-        "slow": (normal(70, SIZE) * slow, normal(700, SIZE) * slow),
-        "clusters": (centres[:30] + 0.3 * normal(30, SIZE), clusters),
-        "far queries": (50 + normal(40, SIZE), normal(700, SIZE) * steep),
-        "own rows": (clusters[100:160], clusters),
-        "grid": (grid[:60], grid[60:]),
-        "half way": ((grid[:60] + grid[60:120]) / 2, grid),
-        "twins": (twins[:60] + 0.01, twins),
-        "identical": (normal(20, SIZE), torch.full((500, SIZE), 0.3)),
-        "far from zero": (1000 + 0.01 * normal(40, SIZE), 1000 + 0.01 * normal(700, SIZE)),
-        "huge": (1e30 * normal(40, SIZE), 1e30 * normal(700, SIZE)),
-        "tiny": (1e-25 * normal(40, SIZE), 1e-25 * normal(700, SIZE)),
-        "vast queries": (1e25 * normal(20, SIZE), normal(700, SIZE)),
-        "one wide": (normal(50, 1), normal(700, 1)),
-        "float64": (normal(40, SIZE).double() * steep, normal(700, SIZE).double() * steep),
-        "half": ((normal(40, SIZE) * steep).half(), (normal(700, SIZE) * steep).half()),
-        "bfloat16": ((normal(40, SIZE) * steep).bfloat16(), (normal(700, SIZE) * steep).bfloat16()),
-    }
-
-
-MADE = _made()
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
@@ -68,21 +22,14 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-def _same(got: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
-    distances, index = _brute(queries, bank, k)
-    assert got[1].dtype == torch.int64
-    assert torch.equal(got[1], index)
-    torch.testing.assert_close(got[0].double(), distances, rtol=1e-6, atol=0.0)
-
-
 @pytest.mark.parametrize("name", MADE)
 def test_true_nearest_from_every_level(name: str, product: torch.dtype) -> None:
     queries, bank = MADE[name]
     index = NearestNeighbours(bank)
     for first in range(len(index._bases) + 1):
-        index._first = first
+        index._choice = first
         for k in (1, 3):
-            _same(index.query(queries, k), queries, bank, k)
+            same(index.query(queries, k), queries, bank, k)
 
 
 @pytest.mark.parametrize("name", ["steep", "slow", "grid", "twins"])
@@ -91,7 +38,7 @@ def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.Monk
     monkeypatch.setattr(_index, "QUERIES", 25)
     queries, bank = MADE[name]
     for k in (1, 2, 3):
-        _same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
+        same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -110,8 +57,8 @@ def test_only_far_queries_go_on_to_the_next_level(k: int, product: torch.dtype, 
     for rows in (_index.BANK_ROWS, 256):
         monkeypatch.setattr(_index, "BANK_ROWS", rows)
         index = NearestNeighbours(bank)
-        index._first, asked[:] = 1, []
-        _same(index.query(queries, k), queries, bank, k)
+        index._choice, asked[:] = 1, []
+        same(index.query(queries, k), queries, bank, k)
         assert asked[0] == len(queries)
         assert 25 <= asked[1] < len(queries) / 2, asked
 
@@ -124,25 +71,25 @@ def test_near_ties_are_decided_in_float64() -> None:
     for number, bump in enumerate(torch.randperm(200, generator=make).tolist()):
         bank[number, 0] *= 1 + bump * 2.0**-22
     queries = 1e-6 * torch.randn(20, SIZE, generator=make)
-    _same(nearest(queries, bank), queries, bank, 1)
+    same(nearest(queries, bank), queries, bank, 1)
 
 
 def test_many_neighbours_and_small_banks() -> None:
     queries, bank = MADE["slow"]
     for rows, k in ((700, 700), (700, 40), (5, 5), (1, 1), (63, 1), (64, 1), (65, 1)):
-        _same(nearest(queries[:20], bank[:rows], k), queries[:20], bank[:rows], k)
+        same(nearest(queries[:20], bank[:rows], k), queries[:20], bank[:rows], k)
 
 
 def test_a_steep_bank_is_answered_by_the_first_level_and_a_flat_one_is_not() -> None:
-    assert NearestNeighbours(MADE["steep"][1])._first == 0
+    assert NearestNeighbours(MADE["steep"][1])._choice == 0
     make = torch.Generator().manual_seed(1)
-    assert NearestNeighbours(torch.randn(3000, SIZE, generator=make))._first == 2
+    assert NearestNeighbours(torch.randn(3000, SIZE, generator=make))._choice == 2
 
 
 def test_narrow_levels_leave_few_rows_and_their_bounds_hold(product: torch.dtype) -> None:
     queries, bank = MADE["steep"]
     index = NearestNeighbours(bank)
-    distance, row = _brute(queries, bank, 1)
+    distance, row = brute(queries, bank, 1)
     for number in range(3):
         level = index._level(number)
         rows = index._frame.shift(queries)
@@ -160,8 +107,8 @@ def test_rounded_products_do_not_change_the_answer(precision: str, product: torc
     torch.set_float32_matmul_precision(precision)
     try:
         for name in ("steep", "slow"):
-            _same(nearest(*MADE[name], 2), *MADE[name], 2)
-            _same(NearestNeighbours(MADE[name][1]).query(MADE[name][0]), *MADE[name], 1)
+            same(nearest(*MADE[name], 2), *MADE[name], 2)
+            same(NearestNeighbours(MADE[name][1]).query(MADE[name][0]), *MADE[name], 1)
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -172,10 +119,10 @@ def test_autocast_gradients_and_layout_do_not_matter() -> None:
     strided = torch.empty(SIZE, len(bank)).T.copy_(bank)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         distances, index = nearest(leaf, strided)
-    _same((distances, index), queries, bank, 1)
+    same((distances, index), queries, bank, 1)
     assert not distances.requires_grad
     assert not distances.is_inference()
-    _same(nearest(queries.numpy(), bank.numpy()), queries, bank, 1)
+    same(nearest(queries.numpy(), bank.numpy()), queries, bank, 1)
 
 
 def test_batches_equal_single_queries_and_no_queries_are_fine() -> None:
@@ -202,7 +149,7 @@ def test_faiss_gives_euclidean_distances() -> None:
     pytest.importorskip("faiss")
     queries, bank = MADE["slow"]
     distances, index = nearest(queries, bank, 3, backend="faiss")
-    expected, rows = _brute(queries, bank, 3)
+    expected, rows = brute(queries, bank, 3)
     assert torch.equal(index, rows)
     torch.testing.assert_close(distances.double(), expected, rtol=1e-4, atol=0.0)
 

@@ -1,10 +1,18 @@
-"""What the machine can do: which device is there, and whether it multiplies bfloat16 natively."""
+"""What the machine can do: which device is there, whether it multiplies bfloat16 natively, and work on several cores at once."""
 
 from __future__ import annotations
 
 import functools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 
 @functools.cache
@@ -21,3 +29,60 @@ def has_bf16(device: torch.device) -> bool:
 def pick_device() -> str:
     """The GPU when there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def solo_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """A pool of `count` threads each of which computes alone.
+
+    A thread that computes with torch gets helpers of its own, who wait for work by spinning and take the cores from the others
+    (measured on two cores: training steps 1.4 to 1.8 times as long).
+    """
+    pool, barrier = ThreadPoolExecutor(count, thread_name_prefix=name), threading.Barrier(count)
+    threads = torch.get_num_threads()
+    for started in [pool.submit(_work_alone, barrier) for _ in range(count)]:
+        started.result()
+    torch.set_num_threads(threads)  # of this thread, and of those that begin later
+    return pool
+
+
+def has_streams(parts: int) -> bool:
+    """Whether so many parts are worth cores of their own: two a thread, and more than one thread (a stream itself has one)."""
+    threads = torch.get_num_threads()
+    return threads > 1 and parts >= 2 * threads
+
+
+def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+    """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of which computes alone.
+
+    Whole parts on cores of their own wait for each other once, at the end; the steps of one computation spread over all cores wait at
+    each step. Where `has_streams` says no, it is the plain loop.
+    """
+    threads = torch.get_num_threads()
+    if not has_streams(len(parts)):
+        return [work(part) for part in parts]
+    inference = torch.is_inference_mode_enabled()
+
+    def alone(part: Part) -> Made:
+        with torch.inference_mode(inference):
+            return work(part)
+
+    futures = [_streams(threads, os.getpid()).submit(alone, part) for part in parts]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+@functools.lru_cache(maxsize=1)
+def _streams(threads: int, process: int) -> ThreadPoolExecutor:
+    """The threads of this process (a forked one has none of its parent's)."""
+    return solo_threads(threads, "kizu-stream")
+
+
+def _work_alone(barrier: threading.Barrier) -> None:
+    """One thread for what this thread computes. torch takes the number over at the first question, so that comes first."""
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    barrier.wait()

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from kizu import maps
 from kizu.detectors._base import Detector
+from kizu.devices import side_by_side
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
 from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
@@ -121,7 +122,10 @@ class PatchCore(Detector):
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         h, w = finest_grid(features)
         few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
-        parts = [self._score_few(list(part), h, w) for part in zip(*(level.split(few) for level in features), strict=True)]
+        if self._index is None:
+            self._index = NearestNeighbours(self.bank_.to(features[0].device))
+        images = list(zip(*(level.split(few) for level in features), strict=True))
+        parts = side_by_side(lambda image: self._score_few(list(image), h, w), images)
         patches, score = (torch.cat(values) for values in zip(*parts, strict=True))
         return maps.upsample(patches, size, sigma=self.sigma), score
 
@@ -131,8 +135,7 @@ class PatchCore(Detector):
         B, D = grid.shape[:2]
         if self.bank_.shape[1] != D:
             raise ShapeError(f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}.")
-        if self._index is None:
-            self._index = NearestNeighbours(self.bank_.to(grid.device))
+        assert self._index is not None  # set by _score
         rows = to_rows(grid)
         distances, nearest = self._index.query(rows, min(self.neighbours, len(self.bank_)))
         patches = (distances.square() if self.squared else distances).mean(1).reshape(B, h * w)

@@ -1,4 +1,7 @@
-"""Exact nearest neighbours: bounds from a narrow product, true distances for the few rows that the bounds leave.
+"""Exact nearest neighbours: cheap lower bounds, true distances for the few rows that the bounds leave.
+
+On a CPU the bank stands in a tree (_tree), and machine code walks it for each query. What the tree leaves open (queries that would have to
+look into too many leaves), more than one neighbour, and banks elsewhere go through products with all rows:
 
 For every query: (1) the row of least bound gives a distance that the nearest row cannot exceed; (2) every row whose bound is above
 it is farther, and is not looked at; (3) the others are measured by direct difference. The first level multiplies in the bank's
@@ -8,8 +11,10 @@ last to all directions.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +24,12 @@ from kizu.neighbours._filter import Frame
 from kizu.neighbours._level import GROUP, Level, comparable, extra_columns, product_type
 from kizu.neighbours._settle import Found, direct, measure, settle
 
+if TYPE_CHECKING:
+    from kizu.neighbours._tree import Tree
+
 QUERIES = 1024
+MANY = 2048
+"""Bank rows from which a tree is grown."""
 BANK_ROWS = 16384
 """Bank rows whose bounds are kept at once."""
 CROWD = 32
@@ -56,9 +66,9 @@ class NearestNeighbours:
         with torch.no_grad(), torch.autocast(bank.device.type, enabled=False):
             self._frame = Frame.of(bank)
             self._dtype = product_type(bank.device)
-            self._bases = self._narrow_bases() if prefix else []
             self._levels: dict[int, Level] = {}
-            self._first = self._choose() if self._bases else 0
+            self._prefix = prefix
+            self._tree = self._grow() if prefix else None
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> NearestNeighbours:
@@ -86,6 +96,18 @@ class NearestNeighbours:
         if not len(queries):
             empty = self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32))
             return empty, empty.to(torch.int64)
+        if self._tree is None or k > 1 or queries.dtype != torch.float32:
+            return self._multiply(queries, k, before)
+        distance, index, busy = self._tree.query(queries.contiguous())
+        if not bool(busy.any()):
+            return distance[:, None], index[:, None]
+        check_finite("queries", queries, before)
+        distance, index = distance[:, None], index[:, None]
+        distance[busy], index[busy] = self._multiply(queries[busy], 1, before)
+        return distance, index
+
+    def _multiply(self, queries: Tensor, k: int, before: int) -> tuple[Tensor, Tensor]:
+        """Distances (Q, k) and indices (Q, k) by products with all rows: for accelerators, float64, k above 1 and what is far."""
         rows = self._frame.shift(queries)
         norms = rows.norm(dim=1)
         far = float(norms.amax())
@@ -95,8 +117,9 @@ class NearestNeighbours:
             return measure(queries, self.bank, k)
         names = torch.arange(len(queries), device=queries.device)
         found: list[Found] = []
-        for number in range(self._first, len(self._bases) + 1):
-            last = number == len(self._bases)
+        bases = self._bases
+        for number in range(self._choice, len(bases) + 1):
+            last = number == len(bases)
             whole = len(names) == len(queries)
             asked = (queries, rows, norms) if whole else (queries[names], rows[names], norms[names])
             parts, busy = self._search(self._level(number), *asked, k, None if last else CROWD * k)
@@ -143,18 +166,33 @@ class NearestNeighbours:
             self._levels[number] = Level.of(self._frame.shift(self.bank), basis, self._dtype)
         return self._levels[number]
 
-    def _narrow_bases(self) -> list[Tensor]:
+    def _grow(self) -> Tree | None:
+        """The tree, for banks on the CPU that are large enough for it to pay."""
+        bank, far = self.bank, self._frame.largest
+        if bank.device.type != "cpu" or bank.dtype != torch.float32 or len(bank) < MANY or self._frame.scale != 1.0 or not far < VAST**2:
+            return None
+        from kizu.neighbours._tree import DIRECTIONS, Tree
+
+        return Tree(bank.contiguous(), self._frame.mean, self._directions(min(DIRECTIONS, bank.shape[1])))
+
+    def _directions(self, width: int) -> Tensor:
+        """Orthonormal (D, width), float64, that spans about the leading principal directions."""
+        return _leading(self._frame.shift(self.bank[:: -(-len(self.bank) // SPREAD)]), width)
+
+    @functools.cached_property
+    def _bases(self) -> list[Tensor]:
         """Orthonormal leading directions (D, K) for every narrow level that is much narrower than D."""
-        size = self.bank.shape[1]
-        widths = [width for width in WIDTHS if 2 * width <= size]
+        widths = [width for width in WIDTHS if 2 * width <= self.bank.shape[1]] if self._prefix else []
         if not widths:
             return []
-        rows = self._frame.shift(self.bank[:: -(-len(self.bank) // SPREAD)])
-        basis = _leading(rows, max(widths))
+        basis = self._directions(max(widths)).float()
         return [basis[:, : width - extra_columns(self._dtype)].contiguous() for width in widths]
 
-    def _choose(self) -> int:
+    @functools.cached_property
+    def _choice(self) -> int:
         """The first level that leaves few rows, judged on rows of the bank themselves against all others."""
+        if not self._bases:
+            return 0
         step = -(-len(self.bank) // SPREAD)
         rows = self._frame.shift(self.bank[::step])
         tries = rows[:: -(-len(rows) // SAMPLE)]
@@ -174,8 +212,7 @@ def _leading(rows: Tensor, width: int) -> Tensor:
     covariance = (rows.T @ rows).double()
     values, vectors = torch.linalg.eigh(covariance) if rows.shape[1] <= EIGEN else _power(covariance, width)
     order = values.argsort(descending=True)[:width]
-    basis = torch.linalg.qr(vectors[:, order]).Q
-    return basis.float()
+    return torch.linalg.qr(vectors[:, order]).Q
 
 
 def _power(covariance: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,47 @@
+"""Batches that a CPU looks at in streams: the answers are those of one image after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import kizu
+from kizu.detectors.patchcore import PatchCore
+from kizu.errors import ShapeError
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_features_of_a_batch_are_those_of_its_images() -> None:
+    frozen = kizu.representation("random/resnet18@2,3").frozen("fp32")
+    images = torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    together = frozen(images)
+    assert [tuple(level.shape) for level in together] == [(11, 128, 8, 8), (11, 256, 4, 4)]
+    for number in range(11):
+        for level, alone in zip(together, frozen(images[number : number + 1]), strict=True):
+            torch.testing.assert_close(level[number : number + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_patchcore_scores_a_batch_as_its_images() -> None:
+    make = torch.Generator().manual_seed(1)
+    good, images = (torch.rand(count, 3, 64, 64, generator=make) for count in (6, 40))
+    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40).fit(good)
+    together = detector.predict(images)
+    for number in (0, 1, 17, 39):
+        alone = detector.predict(images[number : number + 1])
+        torch.testing.assert_close(together.score[number : number + 1], alone.score, rtol=1e-4, atol=0)
+        torch.testing.assert_close(together.map[number : number + 1], alone.map, rtol=1e-4, atol=1e-4)
+
+
+def test_an_error_in_a_stream_is_the_users() -> None:
+    frozen = kizu.representation("random/vit_tiny_patch16_224@6").frozen("fp32")
+    with pytest.raises(ShapeError, match="patches"):
+        frozen(torch.rand(16, 3, 60, 60))

@@ -1,0 +1,128 @@
+"""The tree of leaves: true nearest rows whatever the directions, whatever is left to the products; its bounds are bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from banks import MADE, SIZE, same
+
+from kizu.devices import side_by_side
+from kizu.errors import NotFinite
+from kizu.neighbours import NearestNeighbours, _index, _tree
+from kizu.neighbours._compiled import BOX, ROWS, STEP
+from kizu.neighbours._tree import DIRECTIONS, Tree
+
+FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float32]
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees for small banks too."""
+    monkeypatch.setattr(_index, "MANY", 1)
+
+
+@pytest.mark.parametrize("leaves", [1, 3, 1000])
+@pytest.mark.parametrize("name", FLOAT32)
+def test_true_nearest(name: str, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where most queries look into too many leaves and are left to the products."""
+    monkeypatch.setattr(_tree, "LEAVES", leaves)
+    queries, bank = MADE[name]
+    index = NearestNeighbours(bank)
+    assert (index._tree is None) == (name in ("huge", "tiny"))  # their squares leave float32: products with a scale
+    same(index.query(queries), queries, bank, 1)
+
+
+def test_the_tree_answers_by_itself() -> None:
+    queries, bank = MADE["steep"]
+    index = NearestNeighbours(bank)
+    assert index._tree is not None
+    distance, rows, busy = index._tree.query(queries)
+    assert not busy.any()
+    same((distance[:, None], rows[:, None]), queries, bank, 1)
+    assert index._levels == {}
+
+
+def test_only_what_the_tree_leaves_open_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, bank = MADE["steep"]
+    queries = torch.cat([near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]])
+    monkeypatch.setattr(_tree, "LEAVES", 8)
+    index, asked = NearestNeighbours(bank), []
+    multiply = NearestNeighbours._multiply
+
+    def counted(self: NearestNeighbours, given: torch.Tensor, *rest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(len(given))
+        return multiply(self, given, *rest)
+
+    monkeypatch.setattr(NearestNeighbours, "_multiply", counted)
+    same(index.query(queries), queries, bank, 1)
+    assert len(asked) == 1
+    assert 25 <= asked[0] < len(queries)
+
+
+@pytest.mark.parametrize("size", [1, 3, 14, 16, 40, 93, 94, 95, 300])
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 1000])
+def test_any_directions_and_sizes(size: int, rows: int) -> None:
+    make = torch.Generator().manual_seed(size * rows)
+    bank, queries = torch.randn(rows, size, generator=make), torch.randn(50, size, generator=make)
+    queries[:20] = bank[torch.randint(0, rows, (20,), generator=make)] + 0.1 * queries[:20]
+    basis = torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q
+    distance, index, busy = Tree(bank, bank.mean(0), basis).query(queries)
+    assert not busy.any()
+    same((distance[:, None], index[:, None]), queries, bank, 1)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 300.0])
+def test_bounds_are_never_above_the_distance(shift: float) -> None:
+    """Each part of a bound, recomputed from the tree's tables, against float64 distances with the stated allowance."""
+    make = torch.Generator().manual_seed(5)
+    scale = torch.arange(1, SIZE + 1) ** -0.7
+    bank, queries = (shift + torch.randn(count, SIZE, generator=make) * scale for count in (640, 40))
+    basis = torch.linalg.svd((bank - bank.mean(0)).double()).Vh[:DIRECTIONS].T
+    tree = Tree(bank, bank.mean(0), basis)
+    low, high, first, second, _, numbers, _ = tree._tables
+    at = (queries - torch.from_numpy(tree._mean)).double()
+    made = at @ basis
+    left = [(at.square().sum(1) - made[:, :stop].square().sum(1)).sqrt() for stop in (STEP, 2 * STEP)]
+    one, two = torch.cat([made[:, :STEP], left[0][:, None]], 1), torch.cat([made[:, STEP : 2 * STEP], left[1][:, None]], 1)
+    true = torch.cdist(queries.double(), bank[numbers].double())
+    a = torch.from_numpy(np.moveaxis(first, 1, 2).reshape(-1, STEP + 1)).double()
+    b = torch.from_numpy(np.moveaxis(second, 1, 2).reshape(-1, STEP + 1)).double()
+    bound = torch.cdist(torch.cat([one[:, :STEP], two], 1), torch.cat([a[:, :STEP], b], 1))
+    assert bool((torch.cdist(one, a) <= true * 1.000001 + 1e-5).all())
+    assert bool((bound <= true * 1.000001 + 1e-5).all())
+    without = torch.cdist(torch.cat([one[:, :STEP], two[:, :STEP]], 1), torch.cat([a[:, :STEP], b[:, :STEP]], 1))
+    assert float((without / true).mean()) + 0.0001 < float((bound / true).mean())  # what the directions leave counts
+    assert float((bound / true).mean()) > 0.9
+    box = torch.from_numpy(np.maximum(np.maximum(low[None] - one[:, :BOX, None].numpy(), one[:, :BOX, None].numpy() - high[None]), 0.0))
+    nearest = true.view(len(queries), -1, ROWS).amin(2)
+    assert bool((box.square().sum(1).sqrt() <= nearest * 1.000001 + 1e-5).all())
+
+
+def test_rounding_of_coordinates_stays_within_its_allowance() -> None:
+    make = torch.Generator().manual_seed(6)
+    bank, queries = (100.0 + torch.randn(count, 1000, generator=make) for count in (300, 64))
+    basis = torch.linalg.qr(torch.randn(1000, DIRECTIONS, generator=make, dtype=torch.float64)).Q
+    tree = Tree(bank, bank.mean(0), basis)
+    exact = (queries.double() - torch.from_numpy(tree._mean)) @ basis
+    terms, size, _ = tree._allowances
+    error = (tree._coordinates(queries).double() - exact).norm(dim=1)
+    allowed = terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)
+    assert bool((error <= allowed).all())
+    assert float(error.max()) > 1e-6  # there is something to allow for
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_queries_are_named(value: float) -> None:
+    queries, bank = MADE["steep"]
+    broken = queries.clone()
+    broken[41, 7] = value
+    with pytest.raises(NotFinite, match="41"):
+        NearestNeighbours(bank).query(broken)
+
+
+def test_several_threads_at_once() -> None:
+    queries, bank = MADE["clusters"]
+    index = NearestNeighbours(bank)
+    for distance, rows in side_by_side(index.query, [queries] * 8):
+        same((distance, rows), queries, bank, 1)
