@@ -23,8 +23,9 @@ from torch import Tensor
 from kizu import calibration, rooms
 from kizu.datasets._samples import Samples
 from kizu.detectors._inputs import Images, as_batches, image_batches
+from kizu.devices import has_streams, side_by_side
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
-from kizu.representations._base import Frozen, Representation
+from kizu.representations._base import TOGETHER, Frozen, Representation
 from kizu.representations._open import representation as open_representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -43,6 +44,8 @@ class Detector(ABC):
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
     needs_images: ClassVar[bool] = False
     """Whether features alone, as caches give them, are not enough."""
+    by_image: ClassVar[bool] = False
+    """Whether scoring shares no work between images: a CPU then looks at some beside others, each from its pixels to its map."""
     _shapes: ClassVar[dict[str, str]] = {}
 
     def __init__(
@@ -187,12 +190,11 @@ class Detector(ABC):
         """One batch of good images. Detectors that learn from images rather than features override this, not `_observe`."""
         self._observe(self._features(batch))
 
+    def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
+        """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
+
     def _features(self, batch: Batch) -> FeatureMaps:
-        features = batch.features
-        if features is None:
-            if self._extractor is None:
-                self._extractor = self.representation.frozen(self.precision, self.device)
-            features = self._extractor(batch.images)
+        features = self._eyes(batch.images) if batch.features is None else batch.features
         for level in features:
             if not bool(torch.isfinite(level.sum())) and not bool(torch.isfinite(level).all()):
                 named = f" for {batch.paths[_first_bad(level)]}" if batch.paths else ""
@@ -201,11 +203,20 @@ class Detector(ABC):
                 )
         return features
 
+    @property
+    def _eyes(self) -> Frozen:
+        if self._extractor is None:
+            self._extractor = self.representation.frozen(self.precision, self.device)
+        return self._extractor
+
     @torch.inference_mode()
     def _predict(self, batch: Batch) -> Prediction:
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
-        maps, scores = self._score(self._features(batch), size)
-        maps, scores = maps.float().cpu(), scores.float().cpu()
+        device = self._eyes.device if batch.features is None else batch.features[0].device
+        self._ready(device)
+        apart = self.by_image and device.type == "cpu" and has_streams(len(batch) // TOGETHER)
+        parts = side_by_side(lambda part: self._score(self._features(part), size), batch.split(TOGETHER) if apart else [batch])
+        maps, scores = (torch.cat(values).float().cpu() for values in zip(*parts, strict=True))
         p_value = flagged = None
         if self.calibration_ is not None:
             values = calibration.p_values(scores, self.calibration_["scores"])

@@ -12,10 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kizu.devices import side_by_side
 from kizu.errors import EmptyData, ShapeError
 
 THIN = 4
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 8 * 2**20
+"""Of the matrices that are factored together; on a CPU by one thread."""
 
 
 class PositionGaussians:
@@ -53,16 +55,30 @@ class PositionGaussians:
             return *_thin(torch.cat(self.rows, dim=1), eps), True
         mean = self.sums / self.count
         P, D = mean.shape
-        factor = torch.empty(P, D, D)
-        step = max(CHUNK_BYTES // (D * D * 4), 1)
-        unit = torch.eye(D, device=mean.device)
-        for start in range(0, P, step):
-            part = slice(start, min(start + step, P))
-            covariance = torch.baddbmm(self.products[part], mean[part, :, None], mean[part, None, :], alpha=-self.count)
-            covariance /= max(self.count - 1, 1)
-            lower = torch.linalg.cholesky(covariance + eps * unit)
-            factor[part] = torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
+        factor = mean.new_empty(P, D, D)
+        cpu = mean.device.type == "cpu"
+        step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // (D * D * 4), 1)
+
+        def whiten(start: int) -> None:
+            part = slice(start, start + step)
+            factor[part] = self._whitening(part, mean[part], eps)
+
+        starts = range(0, P, step)
+        if cpu:
+            side_by_side(whiten, starts)
+        else:
+            for start in starts:
+                whiten(start)
         return self.origin + mean, factor, False
+
+    def _whitening(self, part: slice, mean: Tensor, eps: float) -> Tensor:
+        """W (p, D, D) of some positions with mean (p, D)."""
+        assert self.products is not None  # only called once folded
+        covariance = torch.baddbmm(self.products[part], mean[:, :, None], mean[:, None, :], alpha=-self.count)
+        covariance /= max(self.count - 1, 1)
+        unit = torch.eye(mean.shape[1], device=mean.device)
+        lower = torch.linalg.cholesky(covariance + eps * unit)
+        return torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
 
     def _fold(self) -> None:
         """From rows to sums of products."""

@@ -215,17 +215,11 @@ class Reconstruction(Detector):
     def _inference(self) -> tuple[Rebuilder, torch.dtype]:
         """The rebuilder folded, on the device and in the precision of the features."""
         if self._rebuilder is None:
-            extractor = self._twin()
+            extractor = self._eyes
             self._dtype = extractor.dtype
             self._rebuilder = folded(self.net_).to(extractor.device, extractor.dtype)  # type: ignore[assignment]
         assert self._rebuilder is not None
         return self._rebuilder, self._dtype
-
-    def _twin(self) -> Any:
-        """The frozen representation."""
-        if self._extractor is None:
-            self._extractor = self.representation.frozen(self.precision, self.device)
-        return self._extractor
 
     # -- state -------------------------------------------------------------------------------------------------------
 

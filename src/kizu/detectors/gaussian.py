@@ -33,6 +33,7 @@ class Gaussian(Detector):
     """
 
     preferred_levels: ClassVar[tuple[int, ...]] = (4,)
+    by_image: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"mean": "D", "whitening": "D D"}
 
     def __init__(

@@ -82,7 +82,12 @@ class PaDiM(Detector):
     def _keep(self, stored: Tensor) -> None:
         """Take the factor as it is on disk, so that a saved model and the fitted one give the same numbers."""
         self.stored_ = stored
-        self._factor = stored.transpose(1, 2) if self.thin_ else unpack(stored, len(self.channels_))  # (P, D, K)
+        self._factor: Tensor | None = None
+
+    def _ready(self, device: torch.device) -> None:
+        if self._factor is None:
+            self._factor = self.stored_.transpose(1, 2) if self.thin_ else unpack(self.stored_, len(self.channels_))  # (P, D, K)
+        self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         h, w = finest_grid(features)
@@ -90,8 +95,7 @@ class PaDiM(Detector):
             raise ShapeError(
                 f"The model was fitted on a grid of {self.grid_} positions, these images give {(h, w)}: use the size it was fitted at."
             )
-        device = features[0].device
-        self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
+        assert self._factor is not None  # set by _ready
         difference = repeated_channels(features, self.channels_, less=self.mean_).flatten(2).permute(2, 0, 1)  # (P, B, D)
         grid = distances(difference, self._factor, self.thin_, self.eps).T.unflatten(1, (h, w))
         map_ = maps.upsample(grid, size, sigma=self.sigma)

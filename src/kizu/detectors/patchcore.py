@@ -24,7 +24,6 @@ from torch.nn import functional
 
 from kizu import maps
 from kizu.detectors._base import Detector
-from kizu.devices import side_by_side
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
 from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
@@ -47,6 +46,7 @@ class PatchCore(Detector):
     """
 
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
+    by_image: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"bank": "N D"}
 
     def __init__(
@@ -119,13 +119,14 @@ class PatchCore(Detector):
         self.bank_ = bank
         self._index: NearestNeighbours | None = None
 
+    def _ready(self, device: torch.device) -> None:
+        if self._index is None:
+            self._index = NearestNeighbours(self.bank_.to(device))
+
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         h, w = finest_grid(features)
         few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
-        if self._index is None:
-            self._index = NearestNeighbours(self.bank_.to(features[0].device))
-        images = list(zip(*(level.split(few) for level in features), strict=True))
-        parts = side_by_side(lambda image: self._score_few(list(image), h, w), images)
+        parts = [self._score_few(list(part), h, w) for part in zip(*(level.split(few) for level in features), strict=True)]
         patches, score = (torch.cat(values) for values in zip(*parts, strict=True))
         return maps.upsample(patches, size, sigma=self.sigma), score
 
@@ -135,7 +136,7 @@ class PatchCore(Detector):
         B, D = grid.shape[:2]
         if self.bank_.shape[1] != D:
             raise ShapeError(f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}.")
-        assert self._index is not None  # set by _score
+        assert self._index is not None  # set by _ready
         rows = to_rows(grid)
         distances, nearest = self._index.query(rows, min(self.neighbours, len(self.bank_)))
         patches = (distances.square() if self.squared else distances).mean(1).reshape(B, h * w)
@@ -146,7 +147,7 @@ class PatchCore(Detector):
 
     def _weight(self, rows: Tensor, nearest: Tensor, top: Tensor) -> Tensor:
         """Eq. 7: 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|), for each image (B,)."""
-        assert self._index is not None  # set by _score
+        assert self._index is not None  # set by _ready
         bank, patch = self._index.bank, rows[top]  # (B, D)
         star = nearest[top, 0]
         _, around = self._index.query(bank[star], min(self.reweight or 1, len(bank)))  # (B, b), m* among them

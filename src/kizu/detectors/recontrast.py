@@ -163,7 +163,7 @@ class ReContrast(Reconstruction):
             self._rules(),
             functools.partial(torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True),
             (self.learning_rate, self.encoder_learning_rate),
-            frozen=self._twin() if self.contrastive_pairs else None,
+            frozen=self._eyes if self.contrastive_pairs else None,
             encoder=copied(self.representation),
             batch_norm=self.batch_norm,
             tell=tell,

@@ -102,7 +102,7 @@ class ReverseDistillation(Reconstruction):
         kind, rate, betas, decay = RECIPES[self.recipe]
         rate = rate if self.learning_rate is None else self.learning_rate
         make = functools.partial(kind, betas=betas, weight_decay=decay, fused=True)
-        return ReconstructionObjective(net, self._rules(), make, (rate, 0.0), frozen=self._twin(), tell=tell)
+        return ReconstructionObjective(net, self._rules(), make, (rate, 0.0), frozen=self._eyes, tell=tell)
 
     def _pairs(self, features: FeatureMaps) -> list[tuple[FeatureMaps, FeatureMaps]]:
         net, dtype = self._inference()
