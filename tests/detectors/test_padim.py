@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kizu
+from kizu.detectors import _position_gaussians
 from kizu.detectors._position_gaussians import PositionGaussians, distances, pack, unpack
 from kizu.errors import ShapeError, UsageError
 from kizu.nn.patches import align_levels
@@ -32,9 +33,12 @@ def truth(known: np.ndarray, query: np.ndarray, eps: float) -> np.ndarray:
     return out
 
 
+@pytest.mark.parametrize("gather", [1, 16, 64])
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 23, 60])
-def test_both_forms_are_the_mahalanobis_distance(count: int) -> None:
-    """From one image to many more than dimensions, in batches of 4."""
+def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one image to many more than dimensions, in batches of 4; folded once, never before the end, or with each batch."""
+    monkeypatch.setattr(_position_gaussians, "GATHER", gather)
+    monkeypatch.setattr(_position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 24)  # a position a stream
     known, query = features(count), features(3, seed=1)
     positions = PositionGaussians()
     for part in known.split(4):

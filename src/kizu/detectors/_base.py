@@ -2,7 +2,7 @@
 
 A member implements four small methods and nothing else:
     _begin()                      forget what was learned
-    _observe(features)            one batch of FeatureMaps of good images
+    _observe(features)            FeatureMaps of some good images, as `_digest` leaves them
     _finish()                     what is learned becomes attributes ending in `_`
     _score(features, size)        FeatureMaps -> (map (B, H, W), score (B,)) float32, higher is more anomalous
 and names its state: `_state()` -> tensors, `_shapes` their patterns, `_restore(tensors)`.
@@ -14,7 +14,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from kizu.representations._base import TOGETHER, Frozen, Representation
 from kizu.representations._open import representation as open_representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
+Made = TypeVar("Made")
 Progress = Callable[[int, str], None]
 """Called with (images done so far, what is being done)."""
 
@@ -188,7 +189,18 @@ class Detector(ABC):
 
     def _absorb(self, batch: Batch) -> None:
         """One batch of good images. Detectors that learn from images rather than features override this, not `_observe`."""
-        self._observe(self._features(batch))
+        for digested in self._side_by_side(lambda part: self._digest(self._features(part)), batch):
+            self._observe(digested)
+
+    def _digest(self, features: FeatureMaps) -> FeatureMaps:
+        """What of some images is learned from. Images share no work in it: a CPU digests some beside others."""
+        return features
+
+    def _side_by_side(self, work: Callable[[Batch], Made], batch: Batch) -> list[Made]:
+        """`work` on a few images of the batch after the other, in order; on a CPU with several threads beside each other."""
+        device = self._eyes.device if batch.features is None else batch.features[0].device
+        apart = device.type == "cpu" and has_streams(len(batch) // TOGETHER)
+        return side_by_side(work, batch.split(TOGETHER) if apart else [batch])
 
     def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
         """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
@@ -212,10 +224,12 @@ class Detector(ABC):
     @torch.inference_mode()
     def _predict(self, batch: Batch) -> Prediction:
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
-        device = self._eyes.device if batch.features is None else batch.features[0].device
-        self._ready(device)
-        apart = self.by_image and device.type == "cpu" and has_streams(len(batch) // TOGETHER)
-        parts = side_by_side(lambda part: self._score(self._features(part), size), batch.split(TOGETHER) if apart else [batch])
+        self._ready(self._eyes.device if batch.features is None else batch.features[0].device)
+
+        def score(part: Batch) -> tuple[Tensor, Tensor]:
+            return self._score(self._features(part), size)
+
+        parts = self._side_by_side(score, batch) if self.by_image else [score(batch)]
         maps, scores = (torch.cat(values).float().cpu() for values in zip(*parts, strict=True))
         p_value = flagged = None
         if self.calibration_ is not None:

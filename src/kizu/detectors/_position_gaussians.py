@@ -9,6 +9,8 @@ Both are the exact Mahalanobis distance under S + eps 1 (S with n - 1), which is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from kizu.devices import side_by_side
 from kizu.errors import EmptyData, ShapeError
 
 THIN = 4
+GATHER = 64
+"""Images that are gathered before they are folded into the products."""
 CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 8 * 2**20
 """Of the matrices that are factored together; on a CPU by one thread."""
 
@@ -23,12 +27,14 @@ CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 8 * 2**20
 class PositionGaussians:
     """Accumulates features (B, D, h, w) and yields mean (P, D) and a whitening factor; P = h * w positions.
 
-    Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far.
+    Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far; those that come later are
+    gathered, for every folding reads and writes all products.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.rows: list[Tensor] = []
+        self.gathered = 0
         self.products: Tensor | None = None
         self.grid: tuple[int, int] | None = None
 
@@ -38,61 +44,65 @@ class PositionGaussians:
         if self.grid not in (None, (h, w)):
             raise ShapeError(f"All images must have one size: a grid of {(h, w)} after {self.grid}.")
         self.grid = (h, w)
-        rows = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
-        self.count += B
-        if self.products is None:
-            self.rows.append(rows.contiguous())
-            if self.count * THIN > D:
-                self._fold()
-        else:
-            self._add(rows - self.origin[:, None])
+        self.rows.append(features.flatten(2).permute(2, 0, 1).contiguous())  # (P, B, D)
+        self.count, self.gathered = self.count + B, self.gathered + B
+        if self.gathered >= GATHER and self.count * THIN > D:
+            self._fold()
 
     def finish(self, eps: float) -> tuple[Tensor, Tensor, bool]:
         """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or V (P, n, D)."""
         if not self.count:
             raise EmptyData("There is no image to learn from.")
-        if self.products is None:
+        if self.products is None and self.count * THIN <= self.rows[0].shape[2]:
             return *_thin(torch.cat(self.rows, dim=1), eps), True
+        if self.rows:
+            self._fold()
         mean = self.sums / self.count
         P, D = mean.shape
         factor = mean.new_empty(P, D, D)
-        cpu = mean.device.type == "cpu"
-        step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // (D * D * 4), 1)
 
-        def whiten(start: int) -> None:
-            part = slice(start, start + step)
+        def whiten(part: slice) -> None:
             factor[part] = self._whitening(part, mean[part], eps)
 
-        starts = range(0, P, step)
-        if cpu:
-            side_by_side(whiten, starts)
-        else:
-            for start in starts:
-                whiten(start)
+        self._by_positions(whiten, P, D)
         return self.origin + mean, factor, False
 
     def _whitening(self, part: slice, mean: Tensor, eps: float) -> Tensor:
         """W (p, D, D) of some positions with mean (p, D)."""
         assert self.products is not None  # only called once folded
-        covariance = torch.baddbmm(self.products[part], mean[:, :, None], mean[:, None, :], alpha=-self.count)
+        covariance = torch.addcmul(self.products[part], mean[:, :, None], mean[:, None, :], value=-self.count)
         covariance /= max(self.count - 1, 1)
         unit = torch.eye(mean.shape[1], device=mean.device)
         lower = torch.linalg.cholesky(covariance + eps * unit)
         return torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
 
     def _fold(self) -> None:
-        """From rows to sums of products."""
-        rows = torch.cat(self.rows, dim=1)
+        """From the rows at hand to sums of products."""
+        rows = torch.cat(self.rows, dim=1)  # (P, B, D)
         P, _, D = rows.shape
-        self.rows = []
-        self.origin = rows.mean(1)
-        self.sums, self.products = rows.new_zeros(P, D), rows.new_zeros(P, D, D)
-        self._add(rows - self.origin[:, None])
+        self.rows, self.gathered = [], 0
+        if self.products is None:
+            self.origin = rows.mean(1)
+            self.sums, self.products = rows.new_zeros(P, D), rows.new_zeros(P, D, D)
 
-    def _add(self, shifted: Tensor) -> None:
-        assert self.products is not None  # only called once folded
-        self.sums += shifted.sum(1)
-        self.products.baddbmm_(shifted.transpose(1, 2), shifted)
+        def add(part: slice) -> None:
+            assert self.products is not None
+            shifted = rows[part].sub_(self.origin[part, None])
+            self.sums[part] += shifted.sum(1)
+            self.products[part].baddbmm_(shifted.transpose(1, 2), shifted)
+
+        self._by_positions(add, P, D)
+
+    def _by_positions(self, work: Callable[[slice], None], P: int, D: int) -> None:
+        """`work` on some positions after the other, or beside each other."""
+        cpu = self.sums.device.type == "cpu"
+        step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // (D * D * 4), 1)
+        parts = [slice(start, start + step) for start in range(0, P, step)]
+        if cpu:
+            side_by_side(work, parts)
+        else:
+            for part in parts:
+                work(part)
 
 
 def _thin(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:

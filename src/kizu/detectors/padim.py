@@ -69,8 +69,11 @@ class PaDiM(Detector):
         order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
         self.channels_ = order[:kept].sort().values
 
+    def _digest(self, features: FeatureMaps) -> FeatureMaps:
+        return [repeated_channels(features, self.channels_)]
+
     def _observe(self, features: FeatureMaps) -> None:
-        self._positions.update(repeated_channels(features, self.channels_))
+        self._positions.update(features[0])
 
     def _finish(self) -> None:
         mean, factor, self.thin_ = self._positions.finish(self.eps)

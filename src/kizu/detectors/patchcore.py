@@ -100,8 +100,11 @@ class PatchCore(Detector):
         budget = int(self.memory * 2**30) if self.memory is not None else int(MEMORY_SHARE * free)
         self._stream = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
 
+    def _digest(self, features: FeatureMaps) -> FeatureMaps:
+        return [self._grid(features)]
+
     def _observe(self, features: FeatureMaps) -> None:
-        self._stream.update(self._rows(features))
+        self._stream.update(to_rows(features[0]))
 
     def _finish(self) -> None:
         self.reductions_ = self._stream.reductions
@@ -154,9 +157,6 @@ class PatchCore(Detector):
         distance = (patch[:, None] - bank[around]).norm(dim=2)
         own = (patch - bank[star]).norm(dim=1, keepdim=True)
         return 1.0 - torch.exp(own.squeeze(1) - torch.logsumexp(distance, dim=1))
-
-    def _rows(self, features: FeatureMaps) -> Tensor:
-        return to_rows(self._grid(features))
 
     def _grid(self, features: FeatureMaps) -> Tensor:
         """Patch features (B, D, h, w) on the finest level's grid."""
