@@ -25,6 +25,12 @@ BOX = 8
 """Directions of the boxes."""
 MORE = 64
 """Directions in which candidates are looked at."""
+CROWD = 96
+"""Candidates that are looked at together."""
+FULL = 1
+"""How often a query may have so many."""
+TRIES = 16
+"""Queries after which all that follow are left to the products, if most of them were."""
 VAST = 2.0**25
 """Norm from which a query is left to float64 products."""
 SURE = 0.05
@@ -186,6 +192,15 @@ def _settle(queries, q, coordinates, beyond, numbers, bank, allowance, found, ro
     return best, place
 
 
+@_inlined
+def _count(boxes, limit):  # type: ignore[no-untyped-def]
+    """Boxes within the limit."""
+    near = 0
+    for leaf in range(len(boxes)):
+        near += 1 if boxes[leaf] <= limit else 0
+    return near
+
+
 @_compiled
 def search(queries, coordinates, mean, allowances, tree, most, distance, index, busy):  # type: ignore[no-untyped-def]
     """The nearest row of each query (Q, D): `distance` (Q,) and `index` (Q,) are filled, or `busy` (Q,) where too much would remain.
@@ -195,30 +210,33 @@ def search(queries, coordinates, mean, allowances, tree, most, distance, index, 
     """
     low, high, first, second, beyond, numbers, bank = tree
     boxes, sums, bounds = np.empty(len(first), np.float32), np.empty(ROWS, np.float32), np.empty(ROWS, np.float32)
-    at, size = np.empty(2 * STEP + 2, np.float32), ROWS * (most + 1)
+    at, size = np.empty(2 * STEP + 2, np.float32), CROWD + ROWS
     rows, within, so_far = np.empty(size, np.int64), np.empty(size, np.float32), np.empty(size, np.float32)
-    box_bits, bits, seed = boxes.view(np.int32), within.view(np.int32), 0
+    box_bits, bits, seed, tried, given_up = boxes.view(np.int32), within.view(np.int32), 0, 0, 0
     for q in range(len(queries)):
         norm = _place(queries, q, mean, coordinates, at)
-        if not norm < VAST:  # or NaN
+        if not norm < VAST or (tried >= TRIES and 2 * given_up > tried):  # or NaN
             busy[q] = True
             continue
+        tried += 1
         _boxes(at, low, high, boxes)
         best = _measure(queries, q, bank, numbers[seed])
         allowance, left = _errors(norm, np.float64(at[2 * STEP + 1]), *allowances)
         counts = ONE if left <= SURE * np.sqrt(best) else NONE
         allowance += counts * left
-        nearest = _least(box_bits, len(boxes))
-        found = _look(at, first, second, nearest, counts, _limit(best, allowance), sums, bounds, 0, rows, within, so_far)
-        best, seed = _settle(queries, q, coordinates, beyond, numbers, bank, allowance, found, rows, within, bits, so_far, best, seed)
-        limit, near, found = _limit(best, allowance), 0, 0
-        for leaf in range(len(boxes)):
-            near += 1 if boxes[leaf] <= limit else 0
-        if near > most:
-            busy[q] = True
-            continue
-        for leaf in range(len(boxes)):
-            if boxes[leaf] <= limit and leaf != nearest:
+        nearest, limit, found, full = _least(box_bits, len(boxes)), _limit(best, allowance), 0, 0
+        for step in range(-1, len(boxes) + 1):
+            leaf = nearest if step < 0 else step
+            if step < 0 or (step < len(boxes) and boxes[leaf] <= limit and leaf != nearest):
                 found = _look(at, first, second, leaf, counts, limit, sums, bounds, found, rows, within, so_far)
-        best, seed = _settle(queries, q, coordinates, beyond, numbers, bank, allowance, found, rows, within, bits, so_far, best, seed)
+            if step < 0 or found > CROWD or step == len(boxes):
+                full += 1 if found > CROWD else 0
+                best, seed = _settle(
+                    queries, q, coordinates, beyond, numbers, bank, allowance, found, rows, within, bits, so_far, best, seed
+                )
+                limit, found = _limit(best, allowance), 0
+                if full > FULL or (step < 0 and _count(boxes, limit) > most):
+                    busy[q] = True
+                    given_up += 1
+                    break
         index[q], distance[q] = numbers[seed], np.sqrt(best)

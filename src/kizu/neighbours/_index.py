@@ -167,13 +167,22 @@ class NearestNeighbours:
         return self._levels[number]
 
     def _grow(self) -> Tree | None:
-        """The tree, for banks on the CPU that are large enough for it to pay."""
+        """The tree, for banks on the CPU that are large enough for it to pay and have directions by which it can tell rows apart."""
         bank, far = self.bank, self._frame.largest
         if bank.device.type != "cpu" or bank.dtype != torch.float32 or len(bank) < MANY or self._frame.scale != 1.0 or not far < VAST**2:
             return None
         from kizu.neighbours._tree import DIRECTIONS, Tree
 
-        return Tree(bank.contiguous(), self._frame.mean, self._directions(min(DIRECTIONS, bank.shape[1])))
+        tree = Tree(bank.contiguous(), self._frame.mean, self._directions(min(DIRECTIONS, bank.shape[1])))
+        *_, left_open = tree.query(self._between())
+        return tree if 2 * int(left_open.sum()) <= len(left_open) else None
+
+    def _between(self) -> Tensor:
+        """Some points half way between a row and the row nearest to it: what a query may be like."""
+        rows = self.bank[:: -(-len(self.bank) // SPREAD)]
+        some = rows[:: -(-len(rows) // SAMPLE)]
+        nearest = torch.cdist(some, rows).topk(2, largest=False).indices[:, 1]
+        return (some + rows[nearest]) / 2
 
     def _directions(self, width: int) -> Tensor:
         """Orthonormal (D, width), float64, that spans about the leading principal directions."""
