@@ -9,7 +9,7 @@ from banks import MADE, SIZE, same
 
 from kizu.devices import side_by_side
 from kizu.errors import NotFinite
-from kizu.neighbours import NearestNeighbours, _index, _tree
+from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree
 from kizu.neighbours._compiled import BOX, ROWS, STEP
 from kizu.neighbours._tree import DIRECTIONS, Tree
 
@@ -132,6 +132,35 @@ def test_broken_queries_are_named(value: float) -> None:
     broken[41, 7] = value
     with pytest.raises(NotFinite, match="41"):
         NearestNeighbours(bank).query(broken)
+
+
+def test_machine_code_that_finds_no_room_on_the_disk_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba compiles first and keeps the code then; the second call finds it in memory."""
+    tries: list[int] = []
+
+    def search(*arguments: object) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError(28, "No space left on device")
+        _compiled.search(*arguments)
+
+    queries, bank = MADE["steep"]
+    index = NearestNeighbours(bank)
+    monkeypatch.setattr(_tree, "search", search)
+    same(index.query(queries), queries, bank, 1)
+    assert len(tries) == 2
+
+
+def test_without_a_folder_for_machine_code_it_is_compiled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_it = _compiled.njit
+
+    def njit(cache: bool = False, **options: object) -> object:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_it(**options)
+
+    monkeypatch.setattr(_compiled, "njit", njit)
+    assert _compiled._compiled(lambda number: number + 1)(2) == 3
 
 
 def test_several_threads_at_once() -> None:

@@ -118,7 +118,7 @@ def _measure(queries, q, rows, row):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@_inlined
 def _limit(squared, allowance):  # type: ignore[no-untyped-def]
     """The largest bound, as computed, of a row that is not farther."""
     reach = np.sqrt(squared) * 1.00001 + allowance
@@ -148,9 +148,10 @@ def _place(queries, q, mean, coordinates, at):  # type: ignore[no-untyped-def]
     return np.sqrt(norm)
 
 
-@_compiled
-def _errors(norm, left, terms, size, lost):  # type: ignore[no-untyped-def]
+@_inlined
+def _errors(norm, left, allowances):  # type: ignore[no-untyped-def]
     """How far all coordinates of a query may be off, with the bank's; and what the first 30 of them leave."""
+    terms, size, lost = allowances
     one = terms * (norm + size)
     own = one * np.sqrt(2.0 * STEP)
     squared = 2.1 * norm * own + 1.1 * own * own
@@ -221,7 +222,7 @@ def search(queries, coordinates, mean, allowances, tree, most, distance, index, 
         tried += 1
         _boxes(at, low, high, boxes)
         best = _measure(queries, q, bank, numbers[seed])
-        allowance, left = _errors(norm, np.float64(at[2 * STEP + 1]), *allowances)
+        allowance, left = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
         counts = ONE if left <= SURE * np.sqrt(best) else NONE
         allowance += counts * left
         nearest, limit, found, full = _least(box_bits, len(boxes)), _limit(best, allowance), 0, 0

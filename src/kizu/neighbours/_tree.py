@@ -66,7 +66,11 @@ class Tree:
 
         def answer(part: slice) -> None:
             rows, places, *made = (values[part] for values in given)
-            search(rows, places, self._mean, self._allowances, self._tables, LEAVES, *made)
+            arguments = (rows, places, self._mean, self._allowances, self._tables, LEAVES, *made)
+            try:
+                search(*arguments)
+            except OSError:  # compiled, but the disk had no room to keep it
+                search(*arguments)
 
         side_by_side(answer, [slice(start, start + TURN) for start in range(0, len(queries), TURN)])
         return distance, index, busy
