@@ -9,7 +9,8 @@ import torch
 
 import kizu
 from kizu.detectors.patchcore import PatchCore
-from kizu.errors import ShapeError
+from kizu.errors import NotFinite, ShapeError
+from kizu.types import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,19 @@ def test_an_error_in_a_stream_is_the_users() -> None:
     frozen = kizu.representation("random/vit_tiny_patch16_224@6").frozen("fp32")
     with pytest.raises(ShapeError, match="patches"):
         frozen(torch.rand(16, 3, 60, 60))
+
+
+def test_a_broken_image_is_named_from_its_stream() -> None:
+    make = torch.Generator().manual_seed(2)
+    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=1.0).fit(torch.rand(2, 3, 64, 64, generator=make))
+    images = torch.rand(12, 3, 64, 64, generator=make)
+    features = detector._features(Batch(images))
+    features[1][9, 3] = float("nan")
+    batch = Batch(images, paths=tuple(f"picture {number}" for number in range(12)), rows=tuple(range(12)), features=features)
+    parts = batch.split(5)
+    assert [part.paths[0] for part in parts] == ["picture 0", "picture 5", "picture 10"]
+    assert [part.rows for part in parts] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (10, 11)]
+    assert parts[1].features is not None
+    torch.testing.assert_close(parts[1].features[0], features[0][5:10])
+    with pytest.raises(NotFinite, match="picture 9"):
+        detector.predict([batch])
