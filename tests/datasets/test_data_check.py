@@ -97,7 +97,7 @@ def test_images_that_the_list_of_visa_forgets(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("KIZU_DATA" not in os.environ, reason="KIZU_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("KIZU_DATA"), reason="KIZU_DATA is not set")
 @pytest.mark.parametrize(("name", "folder_name"), [("mvtec", "mvtec-screw"), ("ksdd", "ksdd"), ("magnetic_tile", "magnetic-tile")])
 def test_real_sets_are_whole(name: str, folder_name: str) -> None:
     report = check(name, Path(os.environ["KIZU_DATA"]) / folder_name)

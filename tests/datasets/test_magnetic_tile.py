@@ -92,7 +92,7 @@ def test_without_free_tiles(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("KIZU_DATA" not in os.environ, reason="KIZU_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("KIZU_DATA"), reason="KIZU_DATA is not set")
 def test_real_tiles(tmp_path: Path) -> None:
     root = Path(os.environ["KIZU_DATA"]) / "magnetic-tile"
     samples = magnetic_tile(root)

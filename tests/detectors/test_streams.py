@@ -52,7 +52,7 @@ def test_a_broken_image_is_named_from_its_stream() -> None:
     make = torch.Generator().manual_seed(2)
     detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=1.0).fit(torch.rand(2, 3, 64, 64, generator=make))
     images = torch.rand(12, 3, 64, 64, generator=make)
-    features = detector._features(Batch(images))
+    features = [level.clone() for level in detector._features(Batch(images))]
     features[1][9, 3] = float("nan")
     batch = Batch(images, paths=tuple(f"picture {number}" for number in range(12)), rows=tuple(range(12)), features=features)
     parts = batch.split(5)
