@@ -82,7 +82,7 @@ def measure(shape: tuple[int, int, int], power: float, repeats: int, peer: Peer 
     images = shape[2]
     return {
         "seconds": seconds,
-        "answered by": "tree" if index._tree is not None else f"level {index._choice}",
+        "answered_by": "tree" if index._tree is not None else f"level {index._choice}",
         "relative_error": error,
         "times_faster_than_best_brute_force": best / seconds["kizu"]["median"],
         "share_of_backbone_forward": seconds["kizu"]["median"] / images / seconds["backbone, 1 image"]["median"],

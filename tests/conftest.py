@@ -53,6 +53,14 @@ def data_root() -> Path:
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads instead of one: work side by side."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """run_cli("fit", ...) -> (exit code, stdout, stderr), in this process."""
     from kizu.apps import cli

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 
-from kizu.devices import has_streams, side_by_side
+from kizu.devices import share, side_by_side
 
-
-@pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def test_answers_in_order_from_threads_that_compute_alone() -> None:
@@ -42,8 +35,6 @@ def test_later_threads_keep_their_number_of_threads() -> None:
 def test_few_parts_and_parts_of_parts_are_a_plain_loop() -> None:
     here = threading.current_thread().name
     assert side_by_side(lambda part: threading.current_thread().name, [0, 1, 2]) == [here] * 3
-    assert not has_streams(3)
-    assert has_streams(4)
     inner = side_by_side(lambda part: side_by_side(lambda again: threading.current_thread().name, list(range(8))), list(range(4)))
     assert all(len(set(names)) == 1 for names in inner)
 
@@ -64,3 +55,12 @@ def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
     with torch.inference_mode(inference):
         modes = side_by_side(lambda part: torch.is_inference_mode_enabled(), list(range(4)))
     assert modes == [inference] * 4
+
+
+@pytest.mark.parametrize(
+    ("threads", "images", "some"),
+    [(1, 16, 16), (2, 16, 4), (2, 64, 4), (2, 7, 1), (2, 3, 3), (4, 16, 2), (8, 16, 1), (16, 16, 16), (2, 0, 1)],
+)
+def test_each_thread_takes_some_images_twice(threads: int, images: int, some: int) -> None:
+    torch.set_num_threads(threads)
+    assert share(images) == some

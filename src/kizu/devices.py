@@ -13,6 +13,7 @@ import torch
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
+TOGETHER = 4
 
 
 @functools.cache
@@ -45,20 +46,23 @@ def solo_threads(count: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
-def has_streams(parts: int) -> bool:
-    """Whether so many parts are worth cores of their own: two a thread, and more than one thread (a stream itself has one)."""
+def share(images: int) -> int:
+    """How many of some images a thread should take at a time: at most 4, whose maps stay in a core's cache, and two turns for every thread.
+
+    All of them where there are too few images for that, or one thread (as in `side_by_side` itself).
+    """
     threads = torch.get_num_threads()
-    return threads > 1 and parts >= 2 * threads
+    return max(images, 1) if threads == 1 or images < 2 * threads else min(TOGETHER, images // (2 * threads))
 
 
 def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
     """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of which computes alone.
 
     Whole parts on cores of their own wait for each other once, at the end; the steps of one computation spread over all cores wait at
-    each step. Where `has_streams` says no, it is the plain loop.
+    each step. With one thread, or fewer than two parts for each, it is the plain loop.
     """
     threads = torch.get_num_threads()
-    if not has_streams(len(parts)):
+    if threads == 1 or len(parts) < 2 * threads:
         return [work(part) for part in parts]
     inference = torch.is_inference_mode_enabled()
 

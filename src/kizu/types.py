@@ -38,7 +38,7 @@ class Batch:
         return int(self.images.shape[0])
 
     def split(self, size: int) -> list[Batch]:
-        """The same images in batches of at most `size`."""
+        """The same images, in order, in batches of at most `size`; views, not copies."""
         parts = [slice(start, start + size) for start in range(0, len(self), size)]
         features = [None if self.features is None else [level[part] for level in self.features] for part in parts]
         return [Batch(self.images[part], self.paths[part], self.rows[part], known) for part, known in zip(parts, features, strict=True)]

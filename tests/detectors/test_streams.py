@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 import kizu
 from kizu.detectors.patchcore import PatchCore
 from kizu.errors import NotFinite, ShapeError
+from kizu.representations._base import Frozen
 from kizu.types import Batch
 
-
-@pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
-def test_features_of_a_batch_are_those_of_its_images() -> None:
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each pass through a network had."""
+    seen: list[int] = []
+    maps = Frozen._maps
+
+    def counted(self: Frozen, images: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(len(images))
+        return maps(self, images)
+
+    monkeypatch.setattr(Frozen, "_maps", counted)
+    return seen
+
+
+def test_features_of_a_batch_are_those_of_its_images(parts: list[int]) -> None:
     frozen = kizu.representation("random/resnet18@2,3").frozen("fp32")
     images = torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     together = frozen(images)
+    assert sorted(parts) == [1, 2, 2, 2, 2, 2]
     assert [tuple(level.shape) for level in together] == [(11, 128, 8, 8), (11, 256, 4, 4)]
     for number in range(11):
         for level, alone in zip(together, frozen(images[number : number + 1]), strict=True):
             torch.testing.assert_close(level[number : number + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_patchcore_scores_a_batch_as_its_images() -> None:
+def test_patchcore_scores_a_batch_as_its_images(parts: list[int]) -> None:
     make = torch.Generator().manual_seed(1)
     good, images = (torch.rand(count, 3, 64, 64, generator=make) for count in (6, 40))
     detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40).fit(good)
+    parts.clear()
     together = detector.predict(images)
+    assert parts == [4] * 10
     for number in (0, 1, 17, 39):
         alone = detector.predict(images[number : number + 1])
         torch.testing.assert_close(together.score[number : number + 1], alone.score, rtol=1e-4, atol=0)

@@ -23,9 +23,9 @@ from torch import Tensor
 from kizu import calibration, rooms
 from kizu.datasets._samples import Samples
 from kizu.detectors._inputs import Images, as_batches, image_batches
-from kizu.devices import has_streams, side_by_side
+from kizu.devices import share, side_by_side
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
-from kizu.representations._base import TOGETHER, Frozen, Representation
+from kizu.representations._base import Frozen, Representation
 from kizu.representations._open import representation as open_representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -198,9 +198,7 @@ class Detector(ABC):
 
     def _side_by_side(self, work: Callable[[Batch], Made], batch: Batch) -> list[Made]:
         """`work` on a few images of the batch after the other, in order; on a CPU with several threads beside each other."""
-        device = self._eyes.device if batch.features is None else batch.features[0].device
-        apart = device.type == "cpu" and has_streams(len(batch) // TOGETHER)
-        return side_by_side(work, batch.split(TOGETHER) if apart else [batch])
+        return side_by_side(work, batch.split(share(len(batch))) if self._device(batch).type == "cpu" else [batch])
 
     def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
         """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
@@ -215,8 +213,13 @@ class Detector(ABC):
                 )
         return features
 
+    def _device(self, batch: Batch) -> torch.device:
+        """Where the features of a batch are, or will be."""
+        return self._eyes.device if batch.features is None else batch.features[0].device
+
     @property
     def _eyes(self) -> Frozen:
+        """The frozen representation."""
         if self._extractor is None:
             self._extractor = self.representation.frozen(self.precision, self.device)
         return self._extractor
@@ -224,7 +227,7 @@ class Detector(ABC):
     @torch.inference_mode()
     def _predict(self, batch: Batch) -> Prediction:
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
-        self._ready(self._eyes.device if batch.features is None else batch.features[0].device)
+        self._ready(self._device(batch))
 
         def score(part: Batch) -> tuple[Tensor, Tensor]:
             return self._score(self._features(part), size)

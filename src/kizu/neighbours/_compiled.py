@@ -1,8 +1,8 @@
 """The search through a tree's leaves, one query after the other, as machine code (numba). What is searched: _tree.
 
-For a query: (1) the leaf whose box is nearest, and the leaf in which the query before ended, give a row of least bound; its true
-distance limits all others. (2) Leaves whose box lies beyond the limit are skipped; in the others the bounds of 64 rows at once, in 15
-directions and then in 30, leave a few candidates. (3) The candidate of least bound is measured, which lowers the limit; the others are
+For a query: (1) the row in which the query before ended is measured, and limits all others. (2) The leaf of the nearest box first, then
+all others whose box lies within the limit: bounds of 64 rows at once, in 15 directions and then in 30, leave a few candidates. (3) After
+the first leaf, when there are many, and at the end, the candidate of least bound is measured, which lowers the limit; the others are
 looked at in 64 directions more, and those that remain are measured too. Measured is in float64, by direct difference.
 
 A bound has three parts: the squared difference in the coordinates so far; that of what the coordinates leave of each vector (its norm
@@ -31,8 +31,6 @@ FULL = 1
 """How often a query may have so many."""
 TRIES = 16
 """Queries after which all that follow are left to the products, if most of them were."""
-VAST = 2.0**25
-"""Norm from which a query is left to float64 products."""
 SURE = 0.05
 """What the directions leave of a vector counts where its error is below this share of the distance in question."""
 ONE, NONE = np.float32(1.0), np.float32(0.0)
@@ -203,11 +201,11 @@ def _count(boxes, limit):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def search(queries, coordinates, mean, allowances, tree, most, distance, index, busy):  # type: ignore[no-untyped-def]
+def search(queries, coordinates, mean, allowances, tree, most, vast, distance, index, busy):  # type: ignore[no-untyped-def]
     """The nearest row of each query (Q, D): `distance` (Q,) and `index` (Q,) are filled, or `busy` (Q,) where too much would remain.
 
     coordinates (Q, 94); mean (1, D); allowances: see `_errors`; tree: low, high, first, second, beyond, numbers, bank (see _tree.Tree);
-    most: leaves a query may look into.
+    most: leaves a query may look into; vast: norm from which a query is left open. Source of the bounds: docs/methods/neighbours.md.
     """
     low, high, first, second, beyond, numbers, bank = tree
     boxes, sums, bounds = np.empty(len(first), np.float32), np.empty(ROWS, np.float32), np.empty(ROWS, np.float32)
@@ -216,7 +214,7 @@ def search(queries, coordinates, mean, allowances, tree, most, distance, index, 
     box_bits, bits, seed, tried, given_up = boxes.view(np.int32), within.view(np.int32), 0, 0, 0
     for q in range(len(queries)):
         norm = _place(queries, q, mean, coordinates, at)
-        if not norm < VAST or (tried >= TRIES and 2 * given_up > tried):  # or NaN
+        if not norm < vast or (tried >= TRIES and 2 * given_up > tried):  # or NaN
             busy[q] = True
             continue
         tried += 1

@@ -21,6 +21,8 @@ from torch import Tensor
 UNIT32, UNIT64 = 2.0**-24, 2.0**-53
 REDUCED = 2.0**-7
 """Relative error allowed when products round their inputs (TF32, bfloat16), which a program may have switched on."""
+VAST = 2.0**25
+"""Norm from which a query is left to float64 products."""
 CHUNK = 8192
 
 

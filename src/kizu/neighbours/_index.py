@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kizu.neighbours._checks import check_finite, check_rows, check_width, to_tensor
-from kizu.neighbours._filter import Frame
+from kizu.neighbours._filter import VAST, Frame
 from kizu.neighbours._level import GROUP, Level, comparable, extra_columns, product_type
 from kizu.neighbours._settle import Found, direct, measure, settle
 
@@ -42,7 +42,6 @@ SAMPLE, SPREAD = 64, 4096
 """Rows that judge a level; rows that it is judged against and that the principal directions are taken from."""
 EIGEN = 512
 """Up to this size all eigenvectors are computed."""
-VAST = 2.0**25
 _KEPT = threading.local()
 
 
@@ -99,11 +98,10 @@ class NearestNeighbours:
         if self._tree is None or k > 1 or queries.dtype != torch.float32:
             return self._multiply(queries, k, before)
         distance, index, busy = self._tree.query(queries.contiguous())
-        if not bool(busy.any()):
-            return distance[:, None], index[:, None]
-        check_finite("queries", queries, before)
         distance, index = distance[:, None], index[:, None]
-        distance[busy], index[busy] = self._multiply(queries[busy], 1, before)
+        if bool(busy.any()):
+            check_finite("queries", queries, before)
+            distance[busy], index[busy] = self._multiply(queries[busy], 1, before)
         return distance, index
 
     def _multiply(self, queries: Tensor, k: int, before: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kizu.devices import side_by_side
 from kizu.neighbours._compiled import BOX, MORE, ROWS, STEP, search
-from kizu.neighbours._filter import CHUNK, UNIT32, rounding_of_products
+from kizu.neighbours._filter import CHUNK, UNIT32, VAST, rounding_of_products
 
 TERMS = 128
 """Terms of one product; longer ones round more."""
@@ -66,7 +66,7 @@ class Tree:
 
         def answer(part: slice) -> None:
             rows, places, *made = (values[part] for values in given)
-            arguments = (rows, places, self._mean, self._allowances, self._tables, LEAVES, *made)
+            arguments = (rows, places, self._mean, self._allowances, self._tables, LEAVES, VAST, *made)
             try:
                 search(*arguments)
             except OSError:  # compiled, but the disk had no room to keep it

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kizu.devices import has_bf16, has_streams, pick_device, side_by_side
+from kizu.devices import has_bf16, pick_device, share, side_by_side
 from kizu.errors import ShapeError, UsageError
 from kizu.representations._fold import fold_batch_norms
 from kizu.representations._fuse import can_fuse, fuse_activations
 from kizu.types import FeatureMaps
 
 PRECISIONS = ("auto", "fp32", "bf16")
-TOGETHER = 4
-"""Images that pass the network together in one of the streams of a CPU: their maps stay in its cache."""
 
 
 class Representation(nn.Module):
@@ -69,9 +67,10 @@ class Frozen:
         """Images (B, 3, H, W) float32 in [0, 1], any device -> [(B, C_l, h_l, w_l) float32]."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
-        if self.device.type != "cpu" or not has_streams(len(images) // TOGETHER):
+        some = share(len(images)) if self.device.type == "cpu" else len(images)
+        if some >= len(images):
             return self._maps(images)
-        made = side_by_side(self._maps, images.split(TOGETHER))
+        made = side_by_side(self._maps, images.split(some))
         return [torch.cat(levels) for levels in zip(*made, strict=True)]
 
     def _maps(self, images: Tensor) -> FeatureMaps:
