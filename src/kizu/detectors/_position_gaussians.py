@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,89 +21,143 @@ from kizu.errors import EmptyData, ShapeError
 THIN = 4
 GATHER = 64
 """Images that are gathered before they are folded into the products."""
-CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 8 * 2**20
+CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 2 * 2**20
 """Of the matrices that are factored together; on a CPU by one thread."""
+WHOLE = 32
+"""Rows up to which a matrix is factored by LAPACK; larger ones by halves."""
 
 
 class PositionGaussians:
     """Accumulates features (B, D, h, w) and yields mean (P, D) and a whitening factor; P = h * w positions.
 
     Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far; those that come later are
-    gathered, for every folding reads and writes all products.
+    gathered, for every folding reads and writes all products. Memory that has been used is used again: fresh pages cost as much as what
+    is computed with them.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.rows: list[Tensor] = []
+        self.blocks: list[Tensor] = []
         self.gathered = 0
         self.products: Tensor | None = None
         self.grid: tuple[int, int] | None = None
 
     def update(self, features: Tensor) -> None:
         """Add B images. Raises ShapeError when their grid is another one."""
-        B, D, h, w = features.shape
+        _, D, h, w = features.shape
         if self.grid not in (None, (h, w)):
             raise ShapeError(f"All images must have one size: a grid of {(h, w)} after {self.grid}.")
         self.grid = (h, w)
-        self.rows.append(features.flatten(2).permute(2, 0, 1).contiguous())  # (P, B, D)
-        self.count, self.gathered = self.count + B, self.gathered + B
-        if self.gathered >= GATHER and self.count * THIN > D:
-            self._fold()
+        for rows in self._fitting(features.flatten(2).permute(2, 0, 1)):  # (P, B, D)
+            block, at = divmod(self.gathered, GATHER)
+            if block == len(self.blocks):
+                self.blocks.append(_room(rows, h * w, GATHER, D))
+            self._keep(self.blocks[block][:, at : at + rows.shape[1]], rows)
+            self.count, self.gathered = self.count + rows.shape[1], self.gathered + rows.shape[1]
+            if self.gathered % GATHER == 0 and self.count * THIN > D:
+                self._fold()
+
+    def _keep(self, place: Tensor, rows: Tensor) -> None:
+        """Copy rows (P, B, D)."""
+
+        def copy(part: slice) -> None:
+            place[part] = rows[part]
+
+        self._by_positions(copy, len(rows), 4 * rows.shape[1] * rows.shape[2])
+
+    def _fitting(self, rows: Tensor) -> list[Tensor]:
+        """Rows (P, B, D) cut so that none lies in two blocks."""
+        first = min(GATHER - self.gathered % GATHER, rows.shape[1])
+        return [part for part in (rows[:, :first], *rows[:, first:].split(GATHER, dim=1)) if part.shape[1]]
 
     def finish(self, eps: float) -> tuple[Tensor, Tensor, bool]:
         """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or V (P, n, D)."""
         if not self.count:
             raise EmptyData("There is no image to learn from.")
-        if self.products is None and self.count * THIN <= self.rows[0].shape[2]:
-            return *_thin(torch.cat(self.rows, dim=1), eps), True
-        if self.rows:
+        if self.products is None and self.count * THIN <= self.blocks[0].shape[2]:
+            return *_thin(torch.cat(self._gathered(slice(None)), dim=1), eps), True
+        if self.gathered:
             self._fold()
+        assert self.products is not None  # folded at the latest just now
+        products, self.products = self.products, None
         mean = self.sums / self.count
-        P, D = mean.shape
-        factor = mean.new_empty(P, D, D)
 
         def whiten(part: slice) -> None:
-            factor[part] = self._whitening(part, mean[part], eps)
+            covariance = products[part].addcmul_(mean[part, :, None], mean[part, None, :], value=-self.count)
+            covariance.div_(max(self.count - 1, 1)).diagonal(dim1=1, dim2=2).add_(eps)
+            _whiten(covariance)
 
-        self._by_positions(whiten, P, D)
-        return self.origin + mean, factor, False
+        self._by_positions(whiten, len(mean), 4 * mean.shape[1] ** 2)
+        return self.origin + mean, products, False
 
-    def _whitening(self, part: slice, mean: Tensor, eps: float) -> Tensor:
-        """W (p, D, D) of some positions with mean (p, D)."""
-        assert self.products is not None  # only called once folded
-        covariance = torch.addcmul(self.products[part], mean[:, :, None], mean[:, None, :], value=-self.count)
-        covariance /= max(self.count - 1, 1)
-        unit = torch.eye(mean.shape[1], device=mean.device)
-        lower = torch.linalg.cholesky(covariance + eps * unit)
-        return torch.linalg.solve_triangular(lower, unit.expand_as(lower), upper=False)
+    def _gathered(self, part: slice) -> list[Tensor]:
+        """The rows at hand of some positions, (p, at most GATHER, D) each."""
+        counts = [self.gathered - number * GATHER for number in range(len(self.blocks))]
+        return [block[part, :count] for block, count in zip(self.blocks, counts, strict=True) if count > 0]
 
     def _fold(self) -> None:
         """From the rows at hand to sums of products."""
-        rows = torch.cat(self.rows, dim=1)  # (P, B, D)
-        P, _, D = rows.shape
-        self.rows, self.gathered = [], 0
-        if self.products is None:
-            self.origin = rows.mean(1)
-            self.sums, self.products = rows.new_zeros(P, D), rows.new_zeros(P, D, D)
+        P, _, D = self.blocks[0].shape
+        begun = self.products is not None
+        if not begun:
+            self.origin, self.sums = self.blocks[0].new_empty(P, D), self.blocks[0].new_zeros(P, D)
+            self.products = _room(self.blocks[0], P, D, D)
 
         def add(part: slice) -> None:
-            assert self.products is not None
-            shifted = rows[part].sub_(self.origin[part, None])
-            self.sums[part] += shifted.sum(1)
-            self.products[part].baddbmm_(shifted.transpose(1, 2), shifted)
+            assert self.products is not None  # made above
+            rows = self._gathered(part)
+            if not begun:
+                self.origin[part] = sum((some.sum(1) for some in rows), torch.zeros_like(self.origin[part])) / self.gathered
+            for number, some in enumerate(rows):
+                shifted = some.sub_(self.origin[part, None])
+                self.sums[part] += shifted.sum(1)
+                self.products[part].baddbmm_(shifted.transpose(1, 2), shifted, beta=float(begun or number > 0))
 
-        self._by_positions(add, P, D)
+        self._by_positions(add, P, 4 * D * D)
+        self.blocks, self.gathered = self.blocks[:1], 0
 
-    def _by_positions(self, work: Callable[[slice], None], P: int, D: int) -> None:
-        """`work` on some positions after the other, or beside each other."""
-        cpu = self.sums.device.type == "cpu"
-        step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // (D * D * 4), 1)
-        parts = [slice(start, start + step) for start in range(0, P, step)]
-        if cpu:
-            side_by_side(work, parts)
-        else:
-            for part in parts:
-                work(part)
+    def _by_positions(self, work: Callable[[slice], None], P: int, size: int) -> None:
+        """`work` on some positions after the other, or beside each other; each takes `size` bytes."""
+        _in_parts(work, P, size, self.blocks[0].device.type == "cpu")
+
+
+def _room(like: Tensor, *shape: int) -> Tensor:
+    """An empty tensor, float32 on a CPU by numpy, which asks the system for large pages: there are far fewer to be cleared at first use."""
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return like.new_empty(shape)
+
+
+def _in_parts(work: Callable[[slice], None], count: int, size: int, cpu: bool) -> None:
+    """`work` on slices of range(count); each takes `size` bytes. On a CPU some are done beside others."""
+    step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // size, 1)
+    if not cpu:
+        for start in range(0, count, step):
+            work(slice(start, start + step))
+        return
+    step = min(step, max(count // (2 * torch.get_num_threads()), 1))
+    side_by_side(work, [slice(start, start + step) for start in range(0, count, step)])
+
+
+def _whiten(covariance: Tensor) -> None:
+    """S (p, D, D), positive definite, becomes W = L^-1 with S = L L^T, in place: by halves, for most of it is then products.
+
+    S = (A B^T; B C): W = (W_A 0; -W_C M W_A, W_C) with M = B W_A^T and W_C from C - M M^T.
+    """
+    D = covariance.shape[1]
+    if D <= WHOLE:
+        lower = torch.linalg.cholesky(covariance)
+        unit = torch.eye(D, device=covariance.device).expand_as(lower)
+        covariance.copy_(torch.linalg.solve_triangular(lower, unit, upper=False))
+        return
+    one, other = slice(0, D // 2), slice(D // 2, D)
+    first, second, across = covariance[:, one, one], covariance[:, other, other], covariance[:, other, one]
+    _whiten(first)
+    mixed = torch.bmm(across, first.transpose(1, 2))
+    second.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
+    _whiten(second)
+    across.copy_(torch.bmm(torch.bmm(second, mixed).neg_(), first))
+    covariance[:, one, other] = 0
 
 
 def _thin(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -128,6 +183,7 @@ def pack(factor: Tensor) -> Tensor:
     """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, rounded to nearest: relative error 2^-11 an entry."""
     D = factor.shape[1]
     packed = factor.new_empty(len(factor), D * (D + 1) // 2, dtype=torch.float16)
+
     for row in range(D):
         start = row * (row + 1) // 2
         packed[:, start : start + row + 1] = factor[:, row, : row + 1]
@@ -136,8 +192,14 @@ def pack(factor: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, D: int) -> Tensor:
     """What was packed, transposed: (P, D, D) float32, zeros below the diagonal."""
-    factor = torch.zeros(len(packed), D, D)
-    for row in range(D):
-        start = row * (row + 1) // 2
-        factor[:, : row + 1, row] = packed[:, start : start + row + 1]
+    factor = _room(torch.empty(0), len(packed), D, D)
+
+    def fill(part: slice) -> None:
+        lower = torch.zeros(len(packed[part]), D, D)
+        for row in range(D):
+            start = row * (row + 1) // 2
+            lower[:, row, : row + 1] = packed[part, start : start + row + 1]
+        factor[part] = lower.transpose(1, 2)
+
+    _in_parts(fill, len(packed), 4 * D, cpu=True)
     return factor
