@@ -10,8 +10,8 @@ from banks import MADE, SIZE, same
 from kizu.devices import side_by_side
 from kizu.errors import NotFinite
 from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree
-from kizu.neighbours._compiled import BOX, ROWS, STEP
-from kizu.neighbours._tree import DIRECTIONS, Tree
+from kizu.neighbours._tree import DIRECTIONS, STEPS, Tree
+from kizu.neighbours._vectors import BOX, ROWS, STEP
 
 FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float32]
 
@@ -63,7 +63,7 @@ def test_only_what_the_tree_leaves_open_is_multiplied(monkeypatch: pytest.Monkey
     assert 25 <= asked[0] < len(queries)
 
 
-@pytest.mark.parametrize("size", [1, 3, 14, 16, 40, 93, 94, 95, 300])
+@pytest.mark.parametrize("size", [1, 3, 14, 16, 29, 30, 31, 63, 64, 65, 300])
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 1000])
 def test_any_directions_and_sizes(size: int, rows: int) -> None:
     make = torch.Generator().manual_seed(size * rows)
@@ -83,7 +83,8 @@ def test_bounds_are_never_above_the_distance(shift: float) -> None:
     bank, queries = (shift + torch.randn(count, SIZE, generator=make) * scale for count in (640, 40))
     basis = torch.linalg.svd((bank - bank.mean(0)).double()).Vh[:DIRECTIONS].T
     tree = Tree(bank, bank.mean(0), basis)
-    low, high, first, second, _, numbers, _ = tree._tables
+    low, high, first, second, numbers, _ = tree._tables
+    low, high = low[:, : len(first)], high[:, : len(first)]
     at = (queries - torch.from_numpy(tree._mean)).double()
     made = at @ basis
     left = [(at.square().sum(1) - made[:, :stop].square().sum(1)).sqrt() for stop in (STEP, 2 * STEP)]
@@ -113,6 +114,26 @@ def test_rounding_of_coordinates_stays_within_its_allowance() -> None:
     allowed = terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)
     assert bool((error <= allowed).all())
     assert float(error.max()) > 1e-6  # there is something to allow for
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 300.0])
+@pytest.mark.parametrize("size", [5, 64, 200])
+def test_codes_are_no_farther_from_their_rows_than_they_say(size: int, shift: float) -> None:
+    make = torch.Generator().manual_seed(8)
+    bank = shift + torch.randn(200, size, generator=make) * torch.arange(1, size + 1) ** -0.5
+    bank[70:80] = bank[70]  # a leaf may hold equal rows
+    tree = Tree(bank, bank.mean(0), torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q)
+    values, centres, scales, errors, _ = tree._codes
+    numbers = tree._tables[4][: len(bank)]
+    made = (
+        centres[np.arange(len(bank)) // ROWS, :size].astype(np.float64)
+        + scales[: len(bank), None].astype(np.float64) * values[: len(bank), :size]
+    )
+    off = np.linalg.norm(bank.double().numpy()[numbers] - tree._mean - made, axis=1)
+    assert (off <= errors[: len(bank)]).all()
+    assert np.abs(values).max() == STEPS
+    spread = np.linalg.norm(bank.numpy() - bank.numpy().mean(0), axis=1)
+    assert off.mean() < 0.02 * spread.mean()
 
 
 def test_a_bank_without_directions_gets_no_tree() -> None:

@@ -233,7 +233,8 @@ class Detector(ABC):
             return self._score(self._features(part), size)
 
         parts = self._side_by_side(score, batch) if self.by_image else [score(batch)]
-        maps, scores = (torch.cat(values).float().cpu() for values in zip(*parts, strict=True))
+        joined = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
+        maps, scores = (values.float().cpu() for values in joined)
         p_value = flagged = None
         if self.calibration_ is not None:
             values = calibration.p_values(scores, self.calibration_["scores"])

@@ -104,7 +104,7 @@ def _checked(images: Tensor) -> Tensor:
         raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
     if not images.is_floating_point():
         raise UsageError(f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255.")
-    low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
+    low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(
             f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; do not normalise."

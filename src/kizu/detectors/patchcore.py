@@ -130,7 +130,7 @@ class PatchCore(Detector):
         h, w = finest_grid(features)
         few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
         parts = [self._score_few(list(part), h, w) for part in zip(*(level.split(few) for level in features), strict=True)]
-        patches, score = (torch.cat(values) for values in zip(*parts, strict=True))
+        patches, score = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
         return maps.upsample(patches, size, sigma=self.sigma), score
 
     def _score_few(self, features: FeatureMaps, h: int, w: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,8 @@ class PatchCore(Detector):
         assert self._index is not None  # set by _ready
         rows = to_rows(grid)
         distances, nearest = self._index.query(rows, min(self.neighbours, len(self.bank_)))
-        patches = (distances.square() if self.squared else distances).mean(1).reshape(B, h * w)
+        distances = distances.square() if self.squared else distances
+        patches = (distances if distances.shape[1] == 1 else distances.mean(1)).reshape(B, h * w)
         score, top = patches.max(1)
         if self.reweight is not None:
             score = score * self._weight(rows, nearest, top + torch.arange(B, device=top.device) * h * w)

@@ -1,12 +1,15 @@
-"""The search through a tree's leaves, one query after the other, as machine code (numba). What is searched: _tree.
+"""The search through a tree's leaves, one query after the other, as machine code. What is searched, and why it is exact: _tree.
 
-For a query: (1) the row in which the query before ended is measured, and limits all others. (2) The leaf of the nearest box first, then
+For a query: (1) the row in which the query before ended is estimated, and limits all others. (2) The leaf of the nearest box first, then
 all others whose box lies within the limit: bounds of 64 rows at once, in 15 directions and then in 30, leave a few candidates. (3) After
-the first leaf, when there are many, and at the end, the candidate of least bound is measured, which lowers the limit; the others are
-looked at in 64 directions more, and those that remain are measured too. Measured is in float64, by direct difference.
+the first leaf, when there are many, and at the end, candidates are estimated, the one of least bound first, which lowers the limit.
+(4) At the end the rows that may be nearest by their estimates are measured, in float64, by direct difference.
 
 A bound has three parts: the squared difference in the coordinates so far; that of what the coordinates leave of each vector (its norm
-beyond them), counted where it is known well enough; and on the other side of the comparison an allowance for all roundings.
+beyond them), counted where it is known well enough; and on the other side of the comparison an allowance for all roundings. An estimate
+is the distance to a row's code, which is off by no more than the row lies from its code.
+
+What takes most of the time works by addresses, on vectors of 16 numbers (_vectors); arrays behind addresses are the caller's.
 """
 
 from __future__ import annotations
@@ -17,25 +20,21 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-ROWS = 64
-"""Rows of a leaf."""
-STEP = 15
-"""Directions of one step of bounds; what they leave is its sixteenth number."""
-BOX = 8
-"""Directions of the boxes."""
-MORE = 64
-"""Directions in which candidates are looked at."""
+from kizu.neighbours._vectors import CHUNK, LANES, ROWS, STEP, below, boxes16, code_distance, first_bounds, lowest, second_bounds, take_away
+
 CROWD = 96
 """Candidates that are looked at together."""
 FULL = 1
 """How often a query may have so many."""
+KEPT = (FULL + 3) * (CROWD + ROWS)
+"""Estimated rows that a query may keep."""
 TRIES = 16
 """Queries after which all that follow are left to the products, if most of them were."""
 SURE = 0.05
 """What the directions leave of a vector counts where its error is below this share of the distance in question."""
-ONE, NONE = np.float32(1.0), np.float32(0.0)
-
-
+ONE, NONE, SOME = np.float32(1.0), np.float32(0.0), np.uint64(1)
+VECTOR = 4 * LANES
+"""Bytes."""
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 """Sums may be reordered; NaN and infinity stay what they are; other Python threads go on meanwhile."""
 
@@ -49,93 +48,24 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Put where it is called: counting references to arrays at each call took a third of the search."""
+    """Put where it is called: handing over arrays took a third of the search."""
     return njit(inline="always", **_OPTIONS)(function)
 
 
 @_inlined
-def _boxes(at, low, high, bound):  # type: ignore[no-untyped-def]
-    """Squared distances of a query to all boxes."""
-    for leaf in range(len(bound)):
-        total = NONE
-        for d in range(BOX):
-            under, over = low[d, leaf] - at[d], at[d] - high[d, leaf]
-            out = under if under > over else over
-            out = out if out > NONE else NONE
-            total += out * out
-        bound[leaf] = total
-
-
-@_inlined
-def _first(at, table, leaf, counts, limit, sums):  # type: ignore[no-untyped-def]
-    """Sums of a leaf's rows in the first directions, and how many rows are within the limit."""
-    hits = NONE
-    for row in range(ROWS):
-        total = NONE
-        for d in range(STEP):
-            off = table[leaf, d, row] - at[d]
-            total += off * off
-        sums[row] = total
-        off = table[leaf, STEP, row] - at[STEP]
-        hits += ONE if total + counts * off * off <= limit else NONE
-    return hits
-
-
-@_inlined
-def _second(at, table, leaf, counts, limit, sums, bounds):  # type: ignore[no-untyped-def]
-    """The same with the next directions added; bounds: the sums with what the directions leave."""
-    hits = NONE
-    for row in range(ROWS):
-        total = sums[row]
-        for d in range(STEP):
-            off = table[leaf, d, row] - at[STEP + 1 + d]
-            total += off * off
-        sums[row] = total
-        off = table[leaf, STEP, row] - at[2 * STEP + 1]
-        bounds[row] = total + counts * off * off
-        hits += ONE if bounds[row] <= limit else NONE
-    return hits
-
-
-@_inlined
-def _further(coordinates, q, beyond, row, total):  # type: ignore[no-untyped-def]
-    """A sum with the directions added that lie beyond the second step."""
-    for d in range(MORE):
-        off = coordinates[q, 2 * STEP + d] - beyond[row, d]
-        total += off * off
-    return total
-
-
-@_inlined
-def _measure(queries, q, rows, row):  # type: ignore[no-untyped-def]
-    """Squared distance, float64."""
-    total = 0.0
-    for d in range(queries.shape[1]):
-        off = np.float64(queries[q, d]) - np.float64(rows[row, d])
-        total += off * off
-    return total
-
-
-@_inlined
-def _limit(squared, allowance):  # type: ignore[no-untyped-def]
+def _limit(distance, allowance):  # type: ignore[no-untyped-def]
     """The largest bound, as computed, of a row that is not farther."""
-    reach = np.sqrt(squared) * 1.00001 + allowance
+    reach = distance * 1.00001 + allowance
     return np.float32(reach * reach * 1.00005)
 
 
 @_inlined
-def _least(bits, count):  # type: ignore[no-untyped-def]
-    """Where the smallest of some numbers is that are not negative: their bits (int32) have their order, so have bits and place together."""
-    least = np.int64(2**62)
-    for place in range(count):
-        least = min(least, (np.int64(bits[place]) << 32) | place)
-    return least & 0xFFFFFFFF
-
-
-@_inlined
-def _place(queries, q, mean, coordinates, at):  # type: ignore[no-untyped-def]
-    """A query's first coordinates and what they leave of it, for both steps, into `at` (32,); its norm is returned."""
-    norm = _measure(queries, q, mean, 0)
+def _place(queries, q, mean, coordinates, at, offset):  # type: ignore[no-untyped-def]
+    """A query's first coordinates and what they leave of it, for both steps, into `at` (32,), its offset from the mean; its norm."""
+    norm = 0.0
+    for d in range(queries.shape[1]):
+        offset[d] = queries[q, d] - mean[d]
+        norm += np.float64(offset[d]) * np.float64(offset[d])
     rest = norm
     for step in range(2):
         for d in range(STEP):
@@ -148,47 +78,20 @@ def _place(queries, q, mean, coordinates, at):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _errors(norm, left, allowances):  # type: ignore[no-untyped-def]
-    """How far all coordinates of a query may be off, with the bank's; and what the first 30 of them leave."""
+    """How far all coordinates of a query may be off, with the bank's; what they leave of it; and the offset that estimates start from."""
     terms, size, lost = allowances
-    one = terms * (norm + size)
-    own = one * np.sqrt(2.0 * STEP)
+    own = terms * (norm + size) * np.sqrt(2.0 * STEP)
     squared = 2.1 * norm * own + 1.1 * own * own
-    return one * np.sqrt(2.0 * STEP + MORE) + lost, min(squared / max(left, 1e-30), np.sqrt(squared)) + 1e-6 * norm
+    return own + lost, min(squared / max(left, 1e-30), np.sqrt(squared)) + 1e-6 * norm, 1e-6 * norm + lost
 
 
 @_inlined
-def _look(at, first, second, leaf, counts, limit, sums, bounds, found, rows, within, so_far):  # type: ignore[no-untyped-def]
-    """Add the rows of a leaf whose bounds are within the limit to the candidates; how many there are now."""
-    if _first(at, first, leaf, counts, limit, sums) == NONE:
-        return found
-    if _second(at, second, leaf, counts, limit, sums, bounds) == NONE:
-        return found
-    for row in range(ROWS):
-        rows[found], within[found], so_far[found] = leaf * ROWS + row, bounds[row], sums[row]
-        found += 1 if bounds[row] <= limit else 0
-    return found
-
-
-@_inlined
-def _settle(queries, q, coordinates, beyond, numbers, bank, allowance, found, rows, within, bits, so_far, best, seed):  # type: ignore[no-untyped-def]
-    """Measure the candidates that must be, the one of least bound first: squared distance of the nearest so far, and its place in the tree.
-
-    Of rows equally near the smallest number is taken.
-    """
-    number, limit, place = numbers[seed], _limit(best, allowance), seed
-    leader = _least(bits, found)
-    for turn in range(-1 if found > 0 else 0, found):
-        at = leader if turn < 0 else turn
-        if within[at] > limit or turn == leader or rows[at] == seed:
-            continue
-        if _further(coordinates, q, beyond, rows[at], so_far[at]) > limit:
-            continue
-        other = numbers[rows[at]]
-        squared = _measure(queries, q, bank, other)
-        if squared < best or (squared == best and other < number):
-            best, number, place = squared, other, rows[at]
-            limit = _limit(best, allowance)
-    return best, place
+def _least(bits, count):  # type: ignore[no-untyped-def]
+    """Where the smallest of some numbers is that are not negative: their bits (int32) have their order, so have bits and place together."""
+    least = np.int64(2**62)
+    for place in range(count):
+        least = min(least, (np.int64(bits[place]) << 32) | place)
+    return least & 0xFFFFFFFF
 
 
 @_inlined
@@ -200,42 +103,132 @@ def _count(boxes, limit):  # type: ignore[no-untyped-def]
     return near
 
 
+@_inlined
+def _gather(span, skip, counts, limit, places, bounds, rows, within):  # type: ignore[no-untyped-def]
+    """Rows whose bounds are within the limit, of the leaves whose boxes are: how many there are, and what of the span is left.
+
+    span: block of 16 leaves, those of it still to come (bits), block to end at. It ends early once there are more than CROWD.
+    """
+    block, some, stop = span
+    boxes_at, at_at, sums_at, bounds_at, first_at, second_at = places
+    found = 0
+    while found <= CROWD:
+        while some == 0:
+            block += 1
+            if block >= stop:
+                return found, (block, some, stop)
+            some = below(boxes_at + VECTOR * block, limit)
+        leaf = LANES * block + lowest(some)
+        some &= some - SOME
+        if leaf == skip:
+            continue
+        table = leaf * (4 * (STEP + 1) * ROWS)
+        hits = first_bounds(first_at + table, at_at, sums_at, counts, limit)
+        if hits != 0:
+            hits = second_bounds(second_at + table, at_at + VECTOR, sums_at, bounds_at, counts, limit)
+        while hits != 0:
+            row = lowest(hits)
+            hits &= hits - SOME
+            rows[found], within[found] = leaf * ROWS + row, bounds[row]
+            found += 1
+    return found, (block, some, stop)
+
+
+@_inlined
+def _judge(found, lists, state, offset, local, codes, slack, allowance):  # type: ignore[no-untyped-def]
+    """Estimate the candidates that must be, the one of least bound first, and keep those that may be nearest.
+
+    state: largest distance that the nearest row may have, the row that says so, rows kept, leaf about whose centre `local` is the offset.
+    """
+    best, place, kept, near = state
+    values, centres, scales, errors, relative = codes
+    rows, within, close, least = lists
+    size, offset_at, local_at = values.shape[1], offset.ctypes.data, local.ctypes.data
+    values_at, centres_at, chunks = values.ctypes.data, centres.ctypes.data, values.shape[1] // CHUNK
+    limit, seed, leader = _limit(best, allowance), place, _least(within.view(np.int32), found)
+    for turn in range(-1 if found > 0 else 0, found):
+        at = leader if turn < 0 else turn
+        row = rows[at]
+        if within[at] > limit or turn == leader or row == seed:
+            continue
+        if row // ROWS != near:
+            near = row // ROWS
+            take_away(offset_at, centres_at + 4 * size * near, local_at, chunks)
+        reach = np.float64(np.sqrt(code_distance(local_at, values_at + size * row, scales[row], chunks)))
+        off = relative * reach + errors[row] + slack
+        close[kept], least[kept] = row, reach - off
+        kept += 1 if reach - off <= best else 0
+        if reach + off < best:
+            best, place = reach + off, row
+            limit = _limit(best, allowance)
+    return best, place, kept, near
+
+
+@_inlined
+def _nearest(queries, q, numbers, bank, best, kept, close, least):  # type: ignore[no-untyped-def]
+    """Of the kept rows that may be nearest: squared distance, number and place of the nearest; the smallest number of rows equally near."""
+    nearest, number, place = np.inf, np.int64(0), np.int64(0)
+    for turn in range(kept):
+        if least[turn] <= best:
+            other, squared = numbers[close[turn]], 0.0
+            for d in range(queries.shape[1]):
+                off = np.float64(queries[q, d]) - np.float64(bank[other, d])
+                squared += off * off
+            if squared < nearest or (squared == nearest and other < number):
+                nearest, number, place = squared, other, close[turn]
+    return nearest, number, place
+
+
+@_inlined
+def _walk(leaves, boxes, counts, places, bounds, most, lists, state, offset, local, codes, slack, allowance):  # type: ignore[no-untyped-def]
+    """All leaves within the limit, the nearest first: the state at the end, and whether too many leaves or rows remain."""
+    rows, within, _, _ = lists
+    nearest, blocks = _least(boxes.view(np.int32), leaves), len(boxes) // LANES
+    span = (nearest // LANES, SOME << np.uint64(nearest % LANES), nearest // LANES + 1)
+    found, span = _gather(span, -1, counts, _limit(state[0], allowance), places, bounds, rows, within)
+    state = _judge(found, lists, state, offset, local, codes, slack, allowance)
+    limit, full = _limit(state[0], allowance), 0
+    if _count(boxes, limit) > most:
+        return state, True
+    span = (0, below(places[0], limit), blocks)
+    while span[0] < blocks and full <= FULL:
+        found, span = _gather(span, nearest, counts, limit, places, bounds, rows, within)
+        full += 1 if found > CROWD else 0
+        state = _judge(found, lists, state, offset, local, codes, slack, allowance)
+        limit = _limit(state[0], allowance)
+    return state, full > FULL
+
+
 @_compiled
-def search(queries, coordinates, mean, allowances, tree, most, vast, distance, index, busy):  # type: ignore[no-untyped-def]
+def search(queries, coordinates, mean, allowances, tree, codes, scratch, most, vast, distance, index, busy):  # type: ignore[no-untyped-def]
     """The nearest row of each query (Q, D): `distance` (Q,) and `index` (Q,) are filled, or `busy` (Q,) where too much would remain.
 
-    coordinates (Q, 94); mean (1, D); allowances: see `_errors`; tree: low, high, first, second, beyond, numbers, bank (see _tree.Tree);
-    most: leaves a query may look into; vast: norm from which a query is left open. Source of the bounds: docs/methods/neighbours.md.
+    coordinates (Q, 30); mean (D,); allowances: see `_errors`; tree: low, high, first, second, numbers, bank and codes: values, centres,
+    scales, errors, relative (see _tree.Tree); scratch: see _tree.scratch; most: leaves a query may look into; vast: norm from which a
+    query is left open. Source of the bounds: docs/methods/neighbours.md.
     """
-    low, high, first, second, beyond, numbers, bank = tree
-    boxes, sums, bounds = np.empty(len(first), np.float32), np.empty(ROWS, np.float32), np.empty(ROWS, np.float32)
-    at, size = np.empty(2 * STEP + 2, np.float32), CROWD + ROWS
-    rows, within, so_far = np.empty(size, np.int64), np.empty(size, np.float32), np.empty(size, np.float32)
-    box_bits, bits, seed, tried, given_up = boxes.view(np.int32), within.view(np.int32), 0, 0, 0
+    low, high, first, second, numbers, bank = tree
+    (at, boxes, sums, bounds, offset, local), lists = scratch
+    addresses = (boxes.ctypes.data, at.ctypes.data, sums.ctypes.data, bounds.ctypes.data, first.ctypes.data, second.ctypes.data)
+    seed, tried, given_up, row_bytes = np.int64(0), 0, 0, 4 * low.shape[1]
     for q in range(len(queries)):
-        norm = _place(queries, q, mean, coordinates, at)
+        norm = _place(queries, q, mean, coordinates, at, offset)
         if not norm < vast or (tried >= TRIES and 2 * given_up > tried):  # or NaN
             busy[q] = True
             continue
         tried += 1
-        _boxes(at, low, high, boxes)
-        best = _measure(queries, q, bank, numbers[seed])
-        allowance, left = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
-        counts = ONE if left <= SURE * np.sqrt(best) else NONE
+        for block in range(low.shape[1] // LANES):
+            here = VECTOR * block
+            boxes16(low.ctypes.data + here, high.ctypes.data + here, row_bytes, addresses[1], addresses[0] + here)
+        allowance, left, slack = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
+        lists[0][0], lists[1][0] = seed, NONE
+        state = _judge(1, lists, (np.inf, np.int64(-1), 0, np.int64(-1)), offset, local, codes, slack, 0.0)
+        counts = ONE if left <= SURE * state[0] else NONE
         allowance += counts * left
-        nearest, limit, found, full = _least(box_bits, len(boxes)), _limit(best, allowance), 0, 0
-        for step in range(-1, len(boxes) + 1):
-            leaf = nearest if step < 0 else step
-            if step < 0 or (step < len(boxes) and boxes[leaf] <= limit and leaf != nearest):
-                found = _look(at, first, second, leaf, counts, limit, sums, bounds, found, rows, within, so_far)
-            if step < 0 or found > CROWD or step == len(boxes):
-                full += 1 if found > CROWD else 0
-                best, seed = _settle(
-                    queries, q, coordinates, beyond, numbers, bank, allowance, found, rows, within, bits, so_far, best, seed
-                )
-                limit, found = _limit(best, allowance), 0
-                if full > FULL or (step < 0 and _count(boxes, limit) > most):
-                    busy[q] = True
-                    given_up += 1
-                    break
-        index[q], distance[q] = numbers[seed], np.sqrt(best)
+        state, busy[q] = _walk(len(first), boxes, counts, addresses, bounds, most, lists, state, offset, local, codes, slack, allowance)
+        best, seed, kept, _ = state
+        if busy[q]:
+            given_up += 1
+            continue
+        squared, index[q], seed = _nearest(queries, q, numbers, bank, best, kept, lists[2], lists[3])
+        distance[q] = np.sqrt(squared)

@@ -11,9 +11,11 @@ last to all directions.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,7 +64,7 @@ class NearestNeighbours:
         check_rows("bank", bank)
         check_finite("bank", bank)
         self.bank = bank
-        with torch.no_grad(), torch.autocast(bank.device.type, enabled=False):
+        with _plainly(bank.device.type):
             self._frame = Frame.of(bank)
             self._dtype = product_type(bank.device)
             self._levels: dict[int, Level] = {}
@@ -86,10 +88,13 @@ class NearestNeighbours:
         """
         queries = to_tensor("queries", queries).to(self.bank.device)
         check_width(queries, self.bank, k)
-        with torch.no_grad(), torch.autocast(self.bank.device.type, enabled=False):
+        with _plainly(self.bank.device.type):
+            if len(queries) <= QUERIES:
+                distances, index = self._answer(queries, k, 0)
+                return distances.clone(), index.clone()
             parts = [self._answer(part, k, number * QUERIES) for number, part in enumerate(queries.split(QUERIES))]
-        distances = torch.cat([distance for distance, _ in parts])
-        return distances.clone(), torch.cat([index for _, index in parts]).clone()
+            distances, index = (torch.cat(values) for values in zip(*parts, strict=True))
+        return distances, index
 
     def _answer(self, queries: Tensor, k: int, before: int) -> tuple[Tensor, Tensor]:
         if not len(queries):
@@ -209,6 +214,16 @@ class NearestNeighbours:
             if 1 + (within - 2) * step <= FEW:  # two of them are the row itself and its nearest
                 return number
         return len(self._bases)
+
+
+def _plainly(device: str) -> AbstractContextManager[object]:
+    """Without gradients and in the precision that was given; for nothing where it is so already."""
+    if not torch.is_grad_enabled() and not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    stack.enter_context(torch.no_grad())
+    stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
 
 
 def _leading(rows: Tensor, width: int) -> Tensor:

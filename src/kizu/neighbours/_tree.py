@@ -1,38 +1,50 @@
-"""A bank in leaves of 64 rows that lie together, with boxes and coordinates that bound distances from below.
+"""A bank in leaves of 64 rows that lie together: boxes, coordinates that bound distances from below, codes close to the rows.
 
 The bank is cut at medians along its leading principal directions until 64 rows are left. For orthonormal directions V and a shift m the
 map x -> (V^T (x - m), |x - m - V V^T (x - m)|) brings no two points farther apart, so distances there are lower bounds: in 15 directions,
-in 30, and (without the norm of what is left) in 94. All that rounding may add to a computed bound is allowed for:
+and in 30. A row's code is its offset from its leaf's centre in whole steps, 127 to each side; by the triangle inequality the row is
+as far as its code, give or take the row's distance from it. All that rounding may add is allowed for:
 
     coordinates of a query   (T + P + 6) u sqrt(K) (|x| + |m|) for K of them: P float32 products of T terms, in any order, added up;
     what they leave          r^2 = |x|^2 - |c|^2 inherits an error h = 2.1 |x| e from coordinates off by e, so r is off by at most
                              min(h / r, sqrt(h)); where that is too much for the distance in question, r does not count;
-    coordinates of the bank  are computed in float64 and rounded once.
+    coordinates of the bank  are computed in float64 and rounded once;
+    distance to a code       u (2 |x| + 4 max |b|) for the offsets of the query and the code, about the mean, and (D + 16) u of itself.
 """
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kizu.devices import side_by_side
-from kizu.neighbours._compiled import BOX, MORE, ROWS, STEP, search
+from kizu.devices import at_once
+from kizu.neighbours._compiled import CROWD, KEPT, search
 from kizu.neighbours._filter import CHUNK, UNIT32, VAST, rounding_of_products
+from kizu.neighbours._vectors import BOX, LANES, ROWS, STEP
+from kizu.neighbours._vectors import CHUNK as CODE_CHUNK
 
-TERMS = 128
+TERMS = 512
 """Terms of one product; longer ones round more."""
-DIRECTIONS = 2 * STEP + MORE
+DIRECTIONS = 2 * STEP
 FAR = 1e15
-"""Coordinate of rows that fill up a leaf."""
-TURN = 128
+"""Coordinate of rows that fill up a leaf, and of boxes that fill up a vector."""
+TURN = 196
 """Queries that one thread answers in turn."""
-LEAVES = 128
+LEAVES = 256
 """Leaves that a query may look into; beyond it the products of all rows are cheaper."""
+STEPS = 127
+"""Of a code, to each side."""
+LINE = 64
+"""Bytes that the processor fetches at once: tables begin at a multiple of it."""
 
 
 class Tree:
-    """The tree of a float32 bank (N, D) on the CPU. mean (D,): where distances are measured from; basis (D, K), K at most 94: orthonormal
+    """The tree of a float32 bank (N, D) on the CPU. mean (D,): where distances are measured from; basis (D, K), K at most 30: orthonormal
     directions, float64, the leading ones first."""
 
     def __init__(self, bank: Tensor, mean: Tensor, basis: Tensor) -> None:
@@ -41,59 +53,114 @@ class Tree:
         wide[:, :width] = basis
         centre = mean.double()
         parts = [_places(rows.double() - centre, wide) for rows in bank.split(CHUNK)]
-        one, two, more, norms = (torch.cat(values).float().numpy() for values in zip(*parts, strict=True))
+        one, two, norms = (torch.cat(values).float().numpy() for values in zip(*parts, strict=True))
         leaves = _leaves(one[:, :BOX])
         numbers = np.zeros(len(leaves) * ROWS, np.int64)
-        first, second = (np.full((len(leaves), STEP + 1, ROWS), FAR, np.float32) for _ in range(2))
-        beyond = np.full((len(numbers), MORE), FAR, np.float32)
+        first, second = (_table(np.float32, FAR, len(leaves), STEP + 1, ROWS) for _ in range(2))
         for leaf, rows in enumerate(leaves):
-            begin, end = leaf * ROWS, leaf * ROWS + len(rows)
             first[leaf, :, : len(rows)], second[leaf, :, : len(rows)] = one[rows].T, two[rows].T
-            numbers[begin:end], beyond[begin:end] = rows, more[rows]
-        low, high = (np.stack([edge(one[rows, :BOX], axis=0) for rows in leaves], axis=1) for edge in (np.min, np.max))
-        self._tables = (low, high, first, second, beyond, numbers, bank.numpy())
-        self._basis, self._shift, self._mean = wide.float(), (centre @ wide).float(), mean[None].numpy()
+            numbers[leaf * ROWS : leaf * ROWS + len(rows)] = rows
+        low, high = (_table(np.float32, FAR, BOX, _up(len(leaves), LANES)) for _ in range(2))
+        for table, edge in ((low, np.min), (high, np.max)):
+            table[:, : len(leaves)] = np.stack([edge(one[rows, :BOX], axis=0) for rows in leaves], axis=1)
+        self._tables = (low, high, first, second, numbers, bank.numpy())
+        self._codes: tuple[Any, ...] = (*_codes(bank, centre, leaves), (size + 16) * UNIT32)
+        self._basis, self._shift, self._mean = wide.float(), -(centre @ wide).float(), mean.numpy()
+        self._rooms: list[tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]] = []
         terms = (min(size, TERMS) + -(-size // TERMS) + 6) * UNIT32 + rounding_of_products(bank.device)
-        self._allowances = (terms, float(centre.norm()), 4 * UNIT32 * float(norms.max()))
+        self._allowances = (terms, float(centre.norm()), 8 * UNIT32 * float(norms.max()))
 
     def query(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest row of each query (Q, D) float32, finite: distances (Q,), indices (Q,), and bool (Q,): those left unanswered."""
-        coordinates = self._coordinates(queries)
         distance = torch.zeros(len(queries))
         index = torch.zeros(len(queries), dtype=torch.int64)
         busy = torch.zeros(len(queries), dtype=torch.bool)
-        given = [part.numpy() for part in (queries, coordinates, distance, index, busy)]
+        given = [part.numpy() for part in (queries, distance, index, busy)]
 
         def answer(part: slice) -> None:
-            rows, places, *made = (values[part] for values in given)
-            arguments = (rows, places, self._mean, self._allowances, self._tables, LEAVES, VAST, *made)
+            rows, *made = (values[part] for values in given)
+            coordinates = self._coordinates(queries[part]).numpy()
+            room = self._room()
+            arguments = (rows, coordinates, self._mean, self._allowances, self._tables, self._codes, room, LEAVES, VAST, *made)
             try:
                 search(*arguments)
             except OSError:  # compiled, but the disk had no room to keep it
                 search(*arguments)
+            self._rooms.append(room)
 
-        side_by_side(answer, [slice(start, start + TURN) for start in range(0, len(queries), TURN)])
+        step = TURN if torch.get_num_threads() > 1 else max(len(queries), 1)
+        at_once(answer, [slice(start, start + step) for start in range(0, len(queries), step)])
         return distance, index, busy
 
     def _coordinates(self, queries: Tensor) -> Tensor:
-        """(Q, 94) float32 of queries (Q, D)."""
-        made = -self._shift.expand(len(queries), -1)
-        for start in range(0, queries.shape[1], TERMS):
-            made += torch.mm(queries[:, start : start + TERMS], self._basis[start : start + TERMS])
+        """(Q, 30) float32 of queries (Q, D)."""
+        made = torch.addmm(self._shift, queries[:, :TERMS], self._basis[:TERMS])
+        for start in range(TERMS, queries.shape[1], TERMS):
+            made.addmm_(queries[:, start : start + TERMS], self._basis[start : start + TERMS])
         return made
 
+    def _room(self) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+        """Scratch that no other search uses now."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            return self._scratch()
 
-def _places(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(R, 16), (R, 16), (R, 64) and norms (R,) of shifted rows (R, D), float64."""
+    def _scratch(self) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+        """Room for one search: a query's coordinates, squared distances to the boxes, sums and bounds of a leaf, offsets from the mean and
+        from a leaf's centre; then candidates with their bounds, and estimated rows with the least distance they may have."""
+        wide = self._codes[0].shape[1]
+        sizes = (2 * (STEP + 1), self._tables[0].shape[1], ROWS, ROWS, wide, wide)  # in whole lines
+        room, stops = _table(np.float32, 0.0, sum(sizes)), list(itertools.accumulate(sizes))
+        rows, within = np.empty(CROWD + ROWS, np.int64), np.empty(CROWD + ROWS, np.float32)
+        vectors = tuple(room[stop - size : stop] for size, stop in zip(sizes, stops, strict=True))
+        return vectors, (rows, within, np.empty(KEPT, np.int64), np.empty(KEPT))
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _table(kind: Any, value: float, *shape: int) -> NDArray[Any]:
+    """An array full of a value that begins at the beginning of a line."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    room = np.empty(size + LINE, np.uint8)
+    start = -room.ctypes.data % LINE
+    made = room[start : start + size].view(kind).reshape(shape)
+    made.fill(value)
+    return made
+
+
+def _places(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, 16), (R, 16) and norms (R,) of shifted rows (R, D), float64."""
     made, squared = rows @ basis, rows.square().sum(1)
     left = [(squared - made[:, :stop].square().sum(1)).clamp_min(0).sqrt()[:, None] for stop in (STEP, 2 * STEP)]
-    one, two = torch.cat([made[:, :STEP], left[0]], 1), torch.cat([made[:, STEP : 2 * STEP], left[1]], 1)
-    return one, two, made[:, 2 * STEP :], squared.sqrt()
+    one, two = torch.cat([made[:, :STEP], left[0]], 1), torch.cat([made[:, STEP:], left[1]], 1)
+    return one, two, squared.sqrt()
 
 
-def _leaves(rows: np.ndarray) -> list[np.ndarray]:
+def _codes(bank: Tensor, mean: Tensor, leaves: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    """Of the rows in the leaves' order: values (n, D up to a multiple of 64) int8, centres of the leaves about the mean, step of each row's
+    code, and how far at most each row is from its code; float32."""
+    size, count = bank.shape[1], len(leaves) * ROWS
+    values, centres = _table(np.int8, 0, count, _up(size, CODE_CHUNK)), _table(np.float32, 0.0, len(leaves), _up(size, CODE_CHUNK))
+    scales, errors = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    for leaf, rows in enumerate(leaves):
+        offsets = bank[torch.from_numpy(rows)].double() - mean
+        centre = offsets.mean(0).float()
+        offsets -= centre
+        scale = (offsets.abs().amax(1) / STEPS).float().double()
+        code = (offsets / scale.clamp_min(1e-300)[:, None]).round_()
+        off = (offsets - code * scale[:, None]).norm(dim=1).numpy() * (1 + 1e-6)
+        part = slice(leaf * ROWS, leaf * ROWS + len(rows))
+        values[part, :size], centres[leaf, :size], scales[part] = code.numpy(), centre.numpy(), scale.numpy()
+        errors[part] = np.nextafter(off.astype(np.float32), np.float32(np.inf))
+    return values, centres, scales, errors
+
+
+def _leaves(rows: NDArray[Any]) -> list[NDArray[Any]]:
     """Rows (N, BOX) -> their numbers, 64 a leaf: parted at the median of the widest direction, the left part in whole leaves."""
-    made: list[np.ndarray] = []
+    made: list[NDArray[Any]] = []
     waiting = [np.arange(len(rows))]
     while waiting:
         part = waiting.pop()
