@@ -22,6 +22,7 @@ _PAUSE_SOFT = 1
 """omp_pause_soft."""
 _TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _HERE = threading.local()
+_PROCESS = os.getpid()
 
 
 @functools.cache
@@ -132,9 +133,15 @@ def _send_home() -> None:
         library.omp_pause_resource_all(_PAUSE_SOFT)
 
 
-@functools.cache
 def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP with which torch computes, if it is one that can be asked (GNU's, or LLVM's; OpenMP 5.0, section 3.6)."""
+    """The OpenMP with which torch computes, if it is one that can be asked. A forked process has it, but not its helpers: it would wait for
+    them."""
+    return _library() if os.getpid() == _PROCESS else None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """GNU's OpenMP, or LLVM's, with the call of compiled programs and that of OpenMP 5.0, section 3.6."""
     found = [Path(library["filepath"]) for library in threadpool_info() if library["user_api"] == "openmp"]
     brought = [path for path in found if Path(torch.__file__).parent in path.parents]
     for path in brought or found[: len(found) == 1]:
