@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from banks import MADE, SIZE, same
 
 from kizu.devices import side_by_side
 from kizu.errors import NotFinite
-from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree
+from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree, _vectors
 from kizu.neighbours._tree import DIRECTIONS, STEPS, Tree
 from kizu.neighbours._vectors import BOX, ROWS, STEP
 
@@ -182,6 +185,12 @@ def test_without_a_folder_for_machine_code_it_is_compiled_each_time(monkeypatch:
 
     monkeypatch.setattr(_compiled, "njit", njit)
     assert _compiled._compiled(lambda number: number + 1)(2) == 3
+
+
+def test_kept_machine_code_is_stale_when_its_instructions_change() -> None:
+    """numba looks at the file of the function alone."""
+    text = Path(_vectors.__file__).read_bytes()
+    assert _compiled.INSTRUCTIONS == hashlib.sha256(text).hexdigest()[:16], "write the new digest of _vectors.py into _compiled.py"
 
 
 def test_several_threads_at_once() -> None:

@@ -35,6 +35,8 @@ SURE = 0.05
 ONE, NONE, SOME = np.float32(1.0), np.float32(0.0), np.uint64(1)
 VECTOR = 4 * LANES
 """Bytes."""
+INSTRUCTIONS = "0bbffdaaf21e5d90"
+"""Digest of _vectors.py. Kept machine code is taken for stale when this file changes; a test sees to it that it changes with that one."""
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 """Sums may be reordered; NaN and infinity stay what they are; other Python threads go on meanwhile."""
 
@@ -180,23 +182,29 @@ def _nearest(queries, q, numbers, bank, best, kept, close, least):  # type: igno
 
 
 @_inlined
-def _walk(leaves, boxes, counts, places, bounds, most, lists, state, offset, local, codes, slack, allowance):  # type: ignore[no-untyped-def]
-    """All leaves within the limit, the nearest first: the state at the end, and whether too many leaves or rows remain."""
+def _walk(seed, leaves, boxes, errors, places, bounds, most, lists, offset, local, codes):  # type: ignore[no-untyped-def]
+    """The seed, the leaf of the nearest box, then all leaves within the limit: the state, and whether too many leaves or rows remain."""
     rows, within, _, _ = lists
-    nearest, blocks = _least(boxes.view(np.int32), leaves), len(boxes) // LANES
+    allowance, left, slack = errors
+    nearest, blocks, skip, step, full = _least(boxes.view(np.int32), leaves), len(boxes) // LANES, np.int64(-1), 0, 0
     span = (nearest // LANES, SOME << np.uint64(nearest % LANES), nearest // LANES + 1)
-    found, span = _gather(span, -1, counts, _limit(state[0], allowance), places, bounds, rows, within)
-    state = _judge(found, lists, state, offset, local, codes, slack, allowance)
-    limit, full = _limit(state[0], allowance), 0
-    if _count(boxes, limit) > most:
-        return state, True
-    span = (0, below(places[0], limit), blocks)
-    while span[0] < blocks and full <= FULL:
-        found, span = _gather(span, nearest, counts, limit, places, bounds, rows, within)
-        full += 1 if found > CROWD else 0
+    rows[0], within[0], found = seed, NONE, 1
+    state, counts, limit = (np.inf, np.int64(-1), 0, np.int64(-1)), NONE, NONE
+    while True:
+        if step > 0:
+            found, span = _gather(span, skip, counts, limit, places, bounds, rows, within)
+            full += 1 if found > CROWD else 0
         state = _judge(found, lists, state, offset, local, codes, slack, allowance)
+        if step == 0 and left <= SURE * state[0]:
+            counts, allowance = ONE, allowance + left
         limit = _limit(state[0], allowance)
-    return state, full > FULL
+        if step == 1:
+            if _count(boxes, limit) > most:
+                return state, True
+            span, skip = (0, below(places[0], limit), blocks), nearest
+        elif step > 1 and (span[0] >= blocks or full > FULL):
+            return state, full > FULL
+        step += 1
 
 
 @_compiled
@@ -220,12 +228,8 @@ def search(queries, coordinates, mean, allowances, tree, codes, scratch, most, v
         for block in range(low.shape[1] // LANES):
             here = VECTOR * block
             boxes16(low.ctypes.data + here, high.ctypes.data + here, row_bytes, addresses[1], addresses[0] + here)
-        allowance, left, slack = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
-        lists[0][0], lists[1][0] = seed, NONE
-        state = _judge(1, lists, (np.inf, np.int64(-1), 0, np.int64(-1)), offset, local, codes, slack, 0.0)
-        counts = ONE if left <= SURE * state[0] else NONE
-        allowance += counts * left
-        state, busy[q] = _walk(len(first), boxes, counts, addresses, bounds, most, lists, state, offset, local, codes, slack, allowance)
+        errors = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
+        state, busy[q] = _walk(seed, len(first), boxes, errors, addresses, bounds, most, lists, offset, local, codes)
         best, seed, kept, _ = state
         if busy[q]:
             given_up += 1
