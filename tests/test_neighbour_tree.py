@@ -190,7 +190,7 @@ def test_without_a_folder_for_machine_code_it_is_compiled_each_time(monkeypatch:
 def test_kept_machine_code_is_stale_when_its_instructions_change() -> None:
     """numba looks at the file of the function alone."""
     text = Path(_vectors.__file__).read_bytes()
-    assert _compiled.INSTRUCTIONS == hashlib.sha256(text).hexdigest()[:16], "write the new digest of _vectors.py into _compiled.py"
+    assert hashlib.sha256(text).hexdigest()[:16] == _compiled.INSTRUCTIONS, "write the new digest of _vectors.py into _compiled.py"
 
 
 def test_several_threads_at_once() -> None:

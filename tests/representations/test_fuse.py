@@ -8,7 +8,7 @@ from torch import nn
 
 from kizu.representations import _base
 from kizu.representations._fold import fold_batch_norms
-from kizu.representations._fuse import FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
+from kizu.representations._fuse import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
 from kizu.representations._open import representation
 
 NETS = (
@@ -29,7 +29,7 @@ def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     fused = net.frozen("fp32", "cpu")
     found = [level.clone() for level in fused(images)]
-    alone = fused(images[:1])  # another batch size from the same packing
+    alone = fused(images[:1])  # one image has a packing of its own
     monkeypatch.setattr(_base, "can_fuse", lambda device: False)
     plain = net.frozen("fp32", "cpu")
     assert not any(isinstance(module, FusedConv) for module in plain.twin.modules())
@@ -38,6 +38,24 @@ def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         scale = float(other.abs().max())
         assert torch.allclose(own, other, atol=2e-5 * scale)
         assert torch.allclose(one, own[:1], atol=2e-5 * scale)
+
+
+@needed
+def test_weights_are_packed_once_for_each_kind_of_input() -> None:
+    """And no more than some packings are kept; those that are dropped come back the same."""
+    conv = torch.nn.Conv2d(16, 48, 3, padding=1)
+    fused = FusedConv(conv, "none")
+    shapes = [(count, 16, side, side) for count in (1, 5) for side in (7, 14, 28)]
+    with torch.inference_mode():
+        for _ in range(2):
+            for shape in shapes:
+                x = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+                assert torch.allclose(fused(x), conv(x), atol=1e-4)
+                packed = dict(fused.packed)
+                fused(x[:1] if len(x) == 1 else x[:3])
+                assert all(fused.packed[kind] is weights for kind, weights in packed.items())
+    assert len(fused.packed) == KINDS
+    assert fused.loose is None
 
 
 @needed

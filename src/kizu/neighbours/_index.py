@@ -89,21 +89,18 @@ class NearestNeighbours:
         queries = to_tensor("queries", queries).to(self.bank.device)
         check_width(queries, self.bank, k)
         with _plainly(self.bank.device.type):
-            if len(queries) <= QUERIES:
-                distances, index = self._answer(queries, k, 0)
-                return distances.clone(), index.clone()
             parts = [self._answer(part, k, number * QUERIES) for number, part in enumerate(queries.split(QUERIES))]
-            distances, index = (torch.cat(values) for values in zip(*parts, strict=True))
+        distances, index = (torch.cat(values) for values in zip(*parts, strict=True))
         return distances, index
 
     def _answer(self, queries: Tensor, k: int, before: int) -> tuple[Tensor, Tensor]:
         if not len(queries):
-            empty = self.bank.new_empty((0, k), dtype=torch.promote_types(self.bank.dtype, torch.float32))
-            return empty, empty.to(torch.int64)
+            empty = self.bank.new_empty((0, k))
+            return empty.to(torch.promote_types(empty.dtype, torch.float32)), empty.to(torch.int64)
         if self._tree is None or k > 1 or queries.dtype != torch.float32:
             return self._multiply(queries, k, before)
-        distance, index, busy = self._tree.query(queries.contiguous())
-        distance, index = distance[:, None], index[:, None]
+        *found, busy = self._tree.query(queries.contiguous())
+        distance, index = (values[:, None] for values in found)
         if bool(busy.any()):
             check_finite("queries", queries, before)
             distance[busy], index[busy] = self._multiply(queries[busy], 1, before)
@@ -221,8 +218,8 @@ def _plainly(device: str) -> AbstractContextManager[object]:
     if not torch.is_grad_enabled() and not torch.is_autocast_enabled(device):
         return contextlib.nullcontext()
     stack = contextlib.ExitStack()
-    stack.enter_context(torch.no_grad())
-    stack.enter_context(torch.autocast(device, enabled=False))
+    for context in (torch.no_grad(), torch.autocast(device, enabled=False)):
+        stack.enter_context(context)
     return stack
 
 

@@ -1,4 +1,4 @@
-"""Convolution, addition and ReLU as one pass over the maps, with weights packed once: oneDNN's fused operators on CPUs; and a max pooling
+"""Convolution, addition and ReLU as one pass over the maps, with packed weights: oneDNN's fused operators on CPUs; and a max pooling
 of what comes out of a ReLU that compares bits.
 
 These operators are the ones that torch's own compiler emits; they have no public name, so a torch that lacks them, another device or a
@@ -9,13 +9,15 @@ ReLU makes 0 of NaN, so a network whose weights are not finite is left as it is:
 from __future__ import annotations
 
 import operator
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-NOMINAL = (4, 32, 32)
-"""Batch, height and width that the weights are packed for; others are served from the same packing."""
+KINDS = 4
+"""Packings of a convolution's weights that are kept: for one image or several, and for each size of its input."""
+_PACKING = threading.Lock()
 _ADDS = (operator.add, operator.iadd, torch.add)
 
 
@@ -27,21 +29,32 @@ class FusedConv(nn.Module):
         self.then = then
         self.bias, self.channels, self.kernel = conv.bias, conv.out_channels, conv.kernel_size
         self.shape = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
-        batch, height, width = NOMINAL
         weight = conv.weight.detach().contiguous()
-        with torch.no_grad():
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, [batch, conv.in_channels, height, width])
-        self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)  # says the type; the numbers are in `packed`
+        self.loose: Tensor | None = weight
+        self.packed: dict[tuple[int, ...], Tensor] = {}
+        self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)  # says the type; the numbers are loose until the first call
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """(B, C, h, w) -> (B, C', h', w'); the fused sum wants `other` of that shape, one that must be broadcast is added plainly."""
         ops = torch.ops.mkldnn
         made: Tensor
         if other is not None and other.shape == self._size(x):
-            made = ops._convolution_pointwise.binary(x, other, self.packed, self.bias, *self.shape, "add", 1.0, "relu", [], "")
+            made = ops._convolution_pointwise.binary(x, other, self._weight(x), self.bias, *self.shape, "add", 1.0, "relu", [], "")
             return made
-        made = ops._convolution_pointwise(x, self.packed, self.bias, *self.shape, self.then, [], "")
+        made = ops._convolution_pointwise(x, self._weight(x), self.bias, *self.shape, self.then, [], "")
         return made if other is None else torch.relu(made + other)
+
+    def _weight(self, x: Tensor) -> Tensor:
+        """The weights as they are wanted for inputs like `x`: otherwise they would be packed anew at every call."""
+        kind = (len(x) > 1, *x.shape[2:])
+        packed = self.packed.get(kind)
+        if packed is None:
+            with _PACKING:
+                dense = self.loose if self.loose is not None else next(iter(self.packed.values())).to_dense()
+                packed = torch.ops.mkldnn._reorder_convolution_weight(dense, *self.shape, list(x.shape))
+                self.packed = dict([*self.packed.items(), (kind, packed)][-KINDS:])
+                self.loose = None
+        return packed
 
     def _size(self, x: Tensor) -> tuple[int, ...]:
         """Shape of the convolution of `x`."""
