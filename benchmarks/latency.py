@@ -2,8 +2,8 @@
 
 The limit is timm's network as it comes, cut at the same level, in bf16 and channels_last where the machine has bf16 (else fp32),
 on input that is already normalised. Ours is `detector.predict` on images in [0, 1]: normalising, forward, patches, search, map and
-score; its features alone stand beside. The bank holds patches of planted pictures of one product, the queries are its test pictures,
-good and flawed.
+score; its features alone stand beside, and PatchCore's search by products with the whole bank instead of the tree. The bank holds
+patches of planted pictures of one product, the queries are its test pictures, good and flawed.
 
     python benchmarks/latency.py [--rounds 15] [--quick]
 """
@@ -27,6 +27,15 @@ from kizu.devices import has_bf16
 
 CASES = [
     {"detector": "patchcore", "network": "resnet18", "levels": (2, 3), "size": 224, "train": 200, "coreset": 0.1},
+    {
+        "detector": "patchcore",
+        "network": "resnet18",
+        "weights": "kizu/starter",
+        "levels": (2, 3),
+        "size": 224,
+        "train": 200,
+        "coreset": 0.1,
+    },
     {"detector": "padim", "network": "resnet18", "levels": (1, 2, 3), "size": 224, "train": 100, "coreset": None},
     {"detector": "patchcore", "network": "wide_resnet50_2", "levels": (2, 3), "size": 256, "train": 100, "coreset": 0.1},
 ]
@@ -57,16 +66,28 @@ def turns(detector: Any, test: torch.Tensor, count: int) -> Callable[[], Any]:
     return predict
 
 
+def by_products(detector: Any, predict: Callable[[], Any]) -> Callable[[], Any]:
+    """The same with the tree set aside."""
+
+    def without() -> None:
+        tree, detector._index._tree = detector._index._tree, None
+        predict()
+        detector._index._tree = tree
+
+    return without
+
+
 def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     """Interleaved medians of one case at batch 1 and 16."""
-    size, name = case["size"], f"random/{case['network']}@{','.join(map(str, case['levels']))}"
+    size, weights = case["size"], case.get("weights", f"random/{case['network']}")
+    name = f"{weights}@{','.join(map(str, case['levels']))}"
     samples = kizu.dataset(
         "planted", folder / f"{size}_{case['train']}", products="metal", train=case["train"], test_good=10, test_defective=12, size=size
     )
     knobs = {"image_size": size, **({"coreset": case["coreset"]} if case["coreset"] else {})}
     detector = kizu.detector(case["detector"], name, **knobs).fit(samples.train)
     test = torch.cat([batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)])
-    row: dict[str, Any] = {**case, "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None}
+    row: dict[str, Any] = {**case, "weights": weights, "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None}
     for count in (1, 16):
         pictures = test[:count].contiguous(memory_format=torch.channels_last)
         frozen = detector.representation.frozen()
@@ -77,6 +98,9 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
         }
         seconds = _harness.interleave(cases, rounds, warmup=3)
         row[f"batch_{count}"] = {**seconds, "ratio": seconds["predict"]["median"] / seconds["backbone"]["median"]}
+        if row["bank"]:  # apart, for it empties the caches of the others
+            tree, products = turns(detector, test, count), by_products(detector, turns(detector, test, count))
+            row[f"batch_{count}"]["search"] = _harness.interleave({"tree": tree, "products": products}, rounds, warmup=3)
         print(
             f"{case['detector']} {name} {size} px batch {count}: backbone {seconds['backbone']['median'] * 1e3:.1f} ms, "
             f"our features {seconds['features']['median'] * 1e3:.1f} ms, "
