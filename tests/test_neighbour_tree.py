@@ -146,7 +146,8 @@ def test_a_bank_without_directions_gets_no_tree() -> None:
     assert index._tree is None
     same(index.query(queries), queries, bank, 1)
     tree = Tree(bank, bank.mean(0), torch.eye(SIZE, DIRECTIONS, dtype=torch.float64))
-    assert tree.query(queries)[2].all()
+    assert tree.query(queries, often=1)[2].all()
+    assert not tree.query(queries)[2].all()  # it could, but products are faster
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

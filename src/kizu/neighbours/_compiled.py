@@ -24,10 +24,6 @@ from kizu.neighbours._vectors import CHUNK, LANES, ROWS, STEP, below, boxes16, c
 
 CROWD = 96
 """Candidates that are looked at together."""
-FULL = 1
-"""How often a query may have so many."""
-KEPT = (FULL + 3) * (CROWD + ROWS)
-"""Estimated rows that a query may keep."""
 TRIES = 16
 """Queries after which all that follow are left to the products, if most of them were."""
 SURE = 0.05
@@ -182,10 +178,11 @@ def _nearest(queries, q, numbers, bank, best, kept, close, least):  # type: igno
 
 
 @_inlined
-def _walk(seed, leaves, boxes, errors, places, bounds, most, lists, offset, local, codes):  # type: ignore[no-untyped-def]
+def _walk(seed, leaves, boxes, errors, places, bounds, patience, lists, offset, local, codes):  # type: ignore[no-untyped-def]
     """The seed, the leaf of the nearest box, then all leaves within the limit: the state, and whether too many leaves or rows remain."""
     rows, within, _, _ = lists
     allowance, left, slack = errors
+    most, often = patience
     nearest, blocks, skip, step, full = _least(boxes.view(np.int32), leaves), len(boxes) // LANES, np.int64(-1), 0, 0
     span = (nearest // LANES, SOME << np.uint64(nearest % LANES), nearest // LANES + 1)
     rows[0], within[0], found = seed, NONE, 1
@@ -202,18 +199,18 @@ def _walk(seed, leaves, boxes, errors, places, bounds, most, lists, offset, loca
             if _count(boxes, limit) > most:
                 return state, True
             span, skip = (0, below(places[0], limit), blocks), nearest
-        elif step > 1 and (span[0] >= blocks or full > FULL):
-            return state, full > FULL
+        elif step > 1 and (span[0] >= blocks or full > often):
+            return state, full > often
         step += 1
 
 
 @_compiled
-def search(queries, coordinates, mean, allowances, tree, codes, scratch, most, vast, distance, index, busy):  # type: ignore[no-untyped-def]
+def search(queries, coordinates, mean, allowances, tree, codes, scratch, patience, vast, distance, index, busy):  # type: ignore[no-untyped-def]
     """The nearest row of each query (Q, D): `distance` (Q,) and `index` (Q,) are filled, or `busy` (Q,) where too much would remain.
 
     coordinates (Q, 30); mean (D,); allowances: see `_errors`; tree: low, high, first, second, numbers, bank and codes: values, centres,
-    scales, errors, relative (see _tree.Tree); scratch: see _tree.scratch; most: leaves a query may look into; vast: norm from which a
-    query is left open. Source of the bounds: docs/methods/neighbours.md.
+    scales, errors, relative, scratch: see _tree.Tree; patience: leaves that a query may look into, and how often it may have more than
+    CROWD candidates; vast: norm from which a query is left open. Source of the bounds: docs/methods/neighbours.md.
     """
     low, high, first, second, numbers, bank = tree
     (at, boxes, sums, bounds, offset, local), lists = scratch
@@ -229,7 +226,7 @@ def search(queries, coordinates, mean, allowances, tree, codes, scratch, most, v
             here = VECTOR * block
             boxes16(low.ctypes.data + here, high.ctypes.data + here, row_bytes, addresses[1], addresses[0] + here)
         errors = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
-        state, busy[q] = _walk(seed, len(first), boxes, errors, addresses, bounds, most, lists, offset, local, codes)
+        state, busy[q] = _walk(seed, len(first), boxes, errors, addresses, bounds, patience, lists, offset, local, codes)
         best, seed, kept, _ = state
         if busy[q]:
             given_up += 1

@@ -174,7 +174,7 @@ class NearestNeighbours:
         from kizu.neighbours._tree import DIRECTIONS, Tree
 
         tree = Tree(bank.contiguous(), self._frame.mean, self._directions(min(DIRECTIONS, bank.shape[1])))
-        *_, left_open = tree.query(self._between())
+        *_, left_open = tree.query(self._between(), often=1)
         return tree if 2 * int(left_open.sum()) <= len(left_open) else None
 
     def _between(self) -> Tensor:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kizu.devices import at_once
-from kizu.neighbours._compiled import CROWD, KEPT, search
+from kizu.neighbours._compiled import CROWD, search
 from kizu.neighbours._filter import CHUNK, UNIT32, VAST, rounding_of_products
 from kizu.neighbours._vectors import BOX, LANES, ROWS, STEP
 from kizu.neighbours._vectors import CHUNK as CODE_CHUNK
@@ -37,6 +37,8 @@ TURN = 196
 """Queries that one thread answers in turn."""
 LEAVES = 256
 """Leaves that a query may look into; beyond it the products of all rows are cheaper."""
+OFTEN = 16
+"""How often a query may have more candidates than are looked at together."""
 STEPS = 127
 """Of a code, to each side."""
 LINE = 64
@@ -70,8 +72,11 @@ class Tree:
         terms = (min(size, TERMS) + -(-size // TERMS) + 6) * UNIT32 + rounding_of_products(bank.device)
         self._allowances = (terms, float(centre.norm()), 8 * UNIT32 * float(norms.max()))
 
-    def query(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The nearest row of each query (Q, D) float32, finite: distances (Q,), indices (Q,), and bool (Q,): those left unanswered."""
+    def query(self, queries: Tensor, often: int = OFTEN) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest row of each query (Q, D) float32, finite: distances (Q,), indices (Q,), and bool (Q,): those left unanswered.
+
+        often: at most OFTEN; the smaller, the sooner a query is left.
+        """
         distance = torch.zeros(len(queries))
         index = torch.zeros(len(queries), dtype=torch.int64)
         busy = torch.zeros(len(queries), dtype=torch.bool)
@@ -81,7 +86,7 @@ class Tree:
             rows, *made = (values[part] for values in given)
             coordinates = self._coordinates(queries[part]).numpy()
             room = self._room()
-            arguments = (rows, coordinates, self._mean, self._allowances, self._tables, self._codes, room, LEAVES, VAST, *made)
+            arguments = (rows, coordinates, self._mean, self._allowances, self._tables, self._codes, room, (LEAVES, often), VAST, *made)
             try:
                 search(*arguments)
             except OSError:  # compiled, but the disk had no room to keep it
@@ -112,9 +117,10 @@ class Tree:
         wide = self._codes[0].shape[1]
         sizes = (2 * (STEP + 1), self._tables[0].shape[1], ROWS, ROWS, wide, wide)  # in whole lines
         room, stops = _table(np.float32, 0.0, sum(sizes)), list(itertools.accumulate(sizes))
+        kept = (OFTEN + 3) * (CROWD + ROWS)
         rows, within = np.empty(CROWD + ROWS, np.int64), np.empty(CROWD + ROWS, np.float32)
         vectors = tuple(room[stop - size : stop] for size, stop in zip(sizes, stops, strict=True))
-        return vectors, (rows, within, np.empty(KEPT, np.int64), np.empty(KEPT))
+        return vectors, (rows, within, np.empty(kept, np.int64), np.empty(kept))
 
 
 def _up(count: int, multiple: int) -> int:
