@@ -33,10 +33,14 @@ def truth(known: np.ndarray, query: np.ndarray, eps: float) -> np.ndarray:
     return out
 
 
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("whole", [5, 32])
 @pytest.mark.parametrize("gather", [1, 16, 64])
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 23, 60])
-def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one image to many more than dimensions, in batches of 4; folded once, never before the end, or with each batch."""
+def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one image to many more than dimensions, in batches of 4; folded once, never before the end, or with each batch; whitened by
+    halves and at once."""
+    monkeypatch.setattr(_position_gaussians, "WHOLE", whole)
     monkeypatch.setattr(_position_gaussians, "GATHER", gather)
     monkeypatch.setattr(_position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 24)  # a position a stream
     known, query = features(count), features(3, seed=1)

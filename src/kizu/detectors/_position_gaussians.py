@@ -183,7 +183,6 @@ def pack(factor: Tensor) -> Tensor:
     """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, rounded to nearest: relative error 2^-11 an entry."""
     D = factor.shape[1]
     packed = factor.new_empty(len(factor), D * (D + 1) // 2, dtype=torch.float16)
-
     for row in range(D):
         start = row * (row + 1) // 2
         packed[:, start : start + row + 1] = factor[:, row, : row + 1]
@@ -201,5 +200,5 @@ def unpack(packed: Tensor, D: int) -> Tensor:
             lower[:, row, : row + 1] = packed[part, start : start + row + 1]
         factor[part] = lower.transpose(1, 2)
 
-    _in_parts(fill, len(packed), 4 * D, cpu=True)
+    _in_parts(fill, len(packed), 1, cpu=True)  # in few parts, for each begins every row
     return factor

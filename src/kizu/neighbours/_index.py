@@ -15,7 +15,7 @@ import contextlib
 import functools
 import math
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -213,14 +213,14 @@ class NearestNeighbours:
         return len(self._bases)
 
 
-def _plainly(device: str) -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def _plainly(device: str) -> Iterator[None]:
     """Without gradients and in the precision that was given; for nothing where it is so already."""
     if not torch.is_grad_enabled() and not torch.is_autocast_enabled(device):
-        return contextlib.nullcontext()
-    stack = contextlib.ExitStack()
-    for context in (torch.no_grad(), torch.autocast(device, enabled=False)):
-        stack.enter_context(context)
-    return stack
+        yield
+    else:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
 
 
 def _leading(rows: Tensor, width: int) -> Tensor:
