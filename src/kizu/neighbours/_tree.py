@@ -101,9 +101,8 @@ class Tree:
         """(Q, 30) float32 of queries (Q, D)."""
         made = torch.addmm(self._shift, queries[:, :TERMS], self._basis[:TERMS])
         for start in range(TERMS, queries.shape[1], TERMS):
-            made += torch.mm(
-                queries[:, start : start + TERMS], self._basis[start : start + TERMS]
-            )  # not addmm: it may sum in another order
+            # not addmm: it may sum in another order
+            made += torch.mm(queries[:, start : start + TERMS], self._basis[start : start + TERMS])
         return made
 
     def _room(self) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
