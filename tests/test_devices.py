@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from kizu import devices
-from kizu.devices import at_once, share, side_by_side
+from kizu.devices import enter, entries, share, side_by_side
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 openmp = pytest.mark.skipif(devices._openmp() is None, reason="torch computes without an OpenMP that can be asked")
@@ -38,53 +40,42 @@ def test_later_threads_keep_their_number_of_threads() -> None:
     assert seen == [2]
 
 
+def compiled(work: Callable[[], object]) -> tuple[object, int]:
+    """A stand-in for machine code: what must be kept alive, and its address."""
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda data: done.append((work(), data)))
+    done: list[tuple[object, int]] = []
+    return (function, done), int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
 @openmp
-def test_a_team_works_at_once_in_order_each_alone() -> None:
+def test_machine_code_is_entered_by_all_threads_at_once() -> None:
     both = threading.Barrier(2, timeout=60)
 
-    def work(part: int) -> tuple[int, int, list[bool], int]:
+    def work() -> int:
         both.wait()  # passed only when two are at it
-        inner = [threading.get_ident() == other for other in at_once(lambda _: threading.get_ident(), [0, 1, 2, 3])]
-        return part, threading.get_ident(), inner, share(16)
+        return threading.get_ident()
 
-    made = at_once(work, list(range(8)))
-    assert [part for part, *_ in made] == list(range(8))
-    assert len({thread for _, thread, _, _ in made}) == 2
-    assert threading.get_ident() in {thread for _, thread, _, _ in made}
-    assert all(all(inner) and some == 16 for _, _, inner, some in made)  # nothing is spread further
-    assert share(16) == 4
+    (_, done), address = compiled(work)
+    enter(address, 77)
+    assert {data for _, data in done} == {77}
+    assert len({thread for thread, _ in done}) == entries() == 2
+    assert threading.get_ident() in {thread for thread, _ in done}
 
 
-@openmp
-@pytest.mark.parametrize("inference", [True, False])
-def test_a_team_computes_with_torch_in_the_callers_mode(inference: bool) -> None:
-    rows = torch.randn(8, 300, 300, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(inference):
-        made = at_once(lambda part: (part @ part.T, torch.is_inference_mode_enabled()), list(rows))
-    assert [mode for _, mode in made] == [inference] * 8
-    assert torch.allclose(torch.stack([product for product, _ in made]), rows @ rows.mT, atol=1e-3)
-
-
-@openmp
-def test_an_error_in_a_team_comes_back_and_ends_it() -> None:
-    done: list[int] = []
-
-    def work(part: int) -> int:
-        if part == 3:
-            raise KeyboardInterrupt
-        done.append(part)
-        return part
-
-    with pytest.raises(KeyboardInterrupt):
-        at_once(work, list(range(1000)))
-    assert len(done) < 900
-    assert at_once(lambda part: part, [5, 6]) == [5, 6]
+def test_one_thread_enters_alone() -> None:
+    (_, done), address = compiled(threading.get_ident)
+    torch.set_num_threads(1)
+    enter(address, 5)
+    assert done == [(threading.get_ident(), 5)]
+    assert entries() == 1
 
 
 def test_without_openmp_there_are_streams_and_nobody_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_openmp", lambda: None)
-    names = at_once(lambda part: threading.current_thread().name, list(range(8)))
-    assert all(name.startswith("kizu-stream") for name in names)
+    (_, done), address = compiled(lambda: threading.current_thread().name)
+    enter(address, 5)
+    assert len(done) == entries() == 4
+    assert all(str(name).startswith("kizu-stream") for name, _ in done)
 
 
 @openmp
@@ -107,14 +98,16 @@ def threads_of_this_process() -> int:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes that fork")
 def test_a_forked_process_does_not_wait_for_its_parents_helpers() -> None:
     code = """
-import os, torch
-from kizu.devices import at_once, side_by_side
+import ctypes, os, torch
+from kizu.devices import enter, side_by_side
 torch.set_num_threads(2)
 (torch.arange(2e6) + 1).sum()
 child = os.fork()
-made = [work(lambda part: part + 1, list(range(8))) for work in (side_by_side, at_once)]
+made = side_by_side(lambda part: part + 1, list(range(8)))
+function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(made.append)
+enter(ctypes.cast(function, ctypes.c_void_p).value, 9)
 if child == 0:
-    os._exit(made != [list(range(1, 9))] * 2)
+    os._exit(made != [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9])
 raise SystemExit(os.waitpid(child, 0)[1])
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, check=False)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from banks import MADE, SIZE, same
 
+from kizu import devices
 from kizu.devices import side_by_side
 from kizu.errors import NotFinite
-from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree, _vectors
+from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree, _vectors, _walk
 from kizu.neighbours._tree import DIRECTIONS, STEPS, Tree
-from kizu.neighbours._vectors import BOX, ROWS, STEP
+from kizu.neighbours._vectors import BOX, ROWS, STEP, WIDTH
 
 FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float32]
 
@@ -113,8 +114,11 @@ def test_rounding_of_coordinates_stays_within_its_allowance() -> None:
     tree = Tree(bank, bank.mean(0), basis)
     exact = (queries.double() - torch.from_numpy(tree._mean)) @ basis
     terms, size, _ = tree._allowances
-    error = (tree._coordinates(queries).double() - exact).norm(dim=1)
-    allowed = terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)
+    made = np.zeros((_compiled.TURN, WIDTH), np.float32)
+    _compiled._rotate(queries[:20].numpy(), 3, 20, tree._basis.ctypes.data, tree._basis[-1], made)
+    assert not made[:17, DIRECTIONS:].any()
+    error = (torch.from_numpy(made[:17, :DIRECTIONS]).double() - exact[3:20]).norm(dim=1)
+    allowed = terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)[3:20]
     assert bool((error <= allowed).all())
     assert float(error.max()) > 1e-6  # there is something to allow for
 
@@ -126,7 +130,7 @@ def test_codes_are_no_farther_from_their_rows_than_they_say(size: int, shift: fl
     bank = shift + torch.randn(200, size, generator=make) * torch.arange(1, size + 1) ** -0.5
     bank[70:80] = bank[70]  # a leaf may hold equal rows
     tree = Tree(bank, bank.mean(0), torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q)
-    values, centres, scales, errors, _ = tree._codes
+    values, centres, scales, errors = tree._codes
     numbers = tree._tables[4][: len(bank)]
     made = (
         centres[np.arange(len(bank)) // ROWS, :size].astype(np.float64)
@@ -159,39 +163,50 @@ def test_broken_queries_are_named(value: float) -> None:
         NearestNeighbours(bank).query(broken)
 
 
-def test_machine_code_that_finds_no_room_on_the_disk_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """numba compiles first and keeps the code then; the second call finds it in memory."""
-    tries: list[int] = []
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("cannot cache function: no locator available")])
+def test_machine_code_that_cannot_be_kept_works_all_the_same(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[bool] = []
+    made = _compiled.search()
 
-    def search(*arguments: object) -> None:
-        tries.append(1)
-        if len(tries) == 1:
-            raise OSError(28, "No space left on device")
-        _compiled.search(*arguments)
+    def cfunc(signature: object, cache: bool = False, **options: object) -> object:
+        def compiled(function: object) -> object:
+            assert function is _compiled._search
+            tries.append(cache)
+            if cache:
+                raise error
+            return made
 
-    queries, bank = MADE["steep"]
-    index = NearestNeighbours(bank)
-    monkeypatch.setattr(_tree, "search", search)
-    same(index.query(queries), queries, bank, 1)
-    assert len(tries) == 2
+        return compiled
 
-
-def test_without_a_folder_for_machine_code_it_is_compiled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_it = _compiled.njit
-
-    def njit(cache: bool = False, **options: object) -> object:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return compile_it(**options)
-
-    monkeypatch.setattr(_compiled, "njit", njit)
-    assert _compiled._compiled(lambda number: number + 1)(2) == 3
+    monkeypatch.setattr(_compiled, "cfunc", cfunc)
+    assert _compiled.search.__wrapped__() is made
+    assert tries == [True, False]
 
 
 def test_kept_machine_code_is_stale_when_its_instructions_change() -> None:
     """numba looks at the file of the function alone."""
-    text = Path(_vectors.__file__).read_bytes()
-    assert hashlib.sha256(text).hexdigest()[:16] == _compiled.INSTRUCTIONS, "write the new digest of _vectors.py into _compiled.py"
+    text = b"".join(Path(module.__file__).read_bytes() for module in (_vectors, _walk))
+    assert hashlib.sha256(text).hexdigest()[:16] == _compiled.INSTRUCTIONS, "write the new digest of both files into _compiled.py"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("openmp", [True, False])
+def test_any_number_of_threads_shares_the_queries(threads: int, openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of queries that are no whole number of turns."""
+    queries, bank = MADE["steep"]
+    index = NearestNeighbours(bank)
+    assert index._tree is not None
+    if not openmp:
+        monkeypatch.setattr(devices, "_openmp", lambda: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for count in (1, 27, 29, len(queries)):
+            distance, rows, busy = index._tree.query(queries[:count])
+            assert not busy.any()
+            same((distance[:, None], rows[:, None]), queries[:count], bank, 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_several_threads_at_once() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +19,7 @@ Made = TypeVar("Made")
 TOGETHER = 4
 _PAUSE_SOFT = 1
 """omp_pause_soft."""
-_TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_HERE = threading.local()
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PROCESS = os.getpid()
 
 
@@ -60,7 +58,7 @@ def share(images: int) -> int:
 
     All of them where there are too few images for that, or one thread (as in `side_by_side` itself).
     """
-    threads = _threads()
+    threads = torch.get_num_threads()
     return max(images, 1) if threads == 1 or images < 2 * threads else min(TOGETHER, images // (2 * threads))
 
 
@@ -70,7 +68,7 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
     Whole parts on cores of their own wait for each other once, at the end; the steps of one computation spread over all cores wait at
     each step. With one thread, or fewer than two parts for each, it is the plain loop.
     """
-    threads = _threads()
+    threads = torch.get_num_threads()
     if threads == 1 or len(parts) < 2 * threads:
         return [work(part) for part in parts]
     inference = torch.is_inference_mode_enabled()
@@ -89,38 +87,26 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
         raise
 
 
-def at_once(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
-    """`side_by_side` for work of a few milliseconds: by this thread, and by the helpers that OpenMP keeps for it, which are still awake.
+def entries() -> int:
+    """How many times at most `enter` calls."""
+    threads = torch.get_num_threads()
+    return threads if threads == 1 or _openmp() is not None else 2 * threads
 
-    Waking two streams takes 0.3 ms. What a part computes with torch is not spread further. Elsewhere than with OpenMP it is `side_by_side`.
+
+def enter(address: int, data: int) -> None:
+    """Call the compiled function at `address`, void (*)(void *), with `data` in every thread that torch computes with here; they share the
+    work out among themselves.
+
+    For work of a few milliseconds: the helpers that OpenMP keeps for this thread are still awake, and no thread needs Python's lock (waking
+    a stream takes 0.3 ms, the lock 0.2). Without OpenMP the streams call it; a thread that comes too late must find nothing to do.
     """
-    threads, library = _threads(), _openmp()
-    if threads == 1 or len(parts) < 2 or library is None:
-        return side_by_side(work, parts)
-    inference, turns = torch.is_inference_mode_enabled(), itertools.count()
-    made: dict[int, Made] = {}
-    failed: list[BaseException] = []
-
-    def loop(_: int | None) -> None:
-        _HERE.in_team = True
-        try:
-            with torch.inference_mode(inference):
-                while not failed and (turn := next(turns)) < len(parts):
-                    made[turn] = work(parts[turn])
-        except BaseException as error:  # nothing can be raised through OpenMP: it is raised below
-            failed.append(error)
-        finally:
-            _HERE.in_team = False
-
-    library.GOMP_parallel(_TEAM(loop), None, threads, 0)
-    if failed:
-        raise failed[0]
-    return [made[turn] for turn in range(len(parts))]
-
-
-def _threads() -> int:
-    """Threads that may be used from here."""
-    return 1 if getattr(_HERE, "in_team", False) else torch.get_num_threads()
+    threads, library = torch.get_num_threads(), _openmp()
+    if threads == 1:
+        _FUNCTION(address)(data)
+    elif library is not None:
+        library.GOMP_parallel(address, data, threads, 0)
+    else:
+        side_by_side(lambda _: _FUNCTION(address)(data), range(entries()))
 
 
 def _send_home() -> None:
@@ -147,7 +133,7 @@ def _library() -> ctypes.CDLL | None:
     for path in brought or found[: len(found) == 1]:
         library = ctypes.CDLL(str(path))
         if hasattr(library, "omp_pause_resource_all") and hasattr(library, "GOMP_parallel"):
-            library.GOMP_parallel.argtypes = [_TEAM, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
             library.GOMP_parallel.restype = None
             return library
     return None

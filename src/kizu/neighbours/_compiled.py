@@ -1,64 +1,74 @@
-"""The search through a tree's leaves, one query after the other, as machine code. What is searched, and why it is exact: _tree.
+"""The search through a tree's leaves as machine code. What is searched, and why it is exact: _tree; one query's walk: _walk.
 
-For a query: (1) the row in which the query before ended is estimated, and limits all others. (2) The leaf of the nearest box first, then
-all others whose box lies within the limit: bounds of 64 rows at once, in 15 directions and then in 30, leave a few candidates. (3) After
-the first leaf, when there are many, and at the end, candidates are estimated, the one of least bound first, which lowers the limit.
-(4) At the end the rows that may be nearest by their estimates are measured, in float64, by direct difference.
-
-A bound has three parts: the squared difference in the coordinates so far; that of what the coordinates leave of each vector (its norm
-beyond them), counted where it is known well enough; and on the other side of the comparison an allowance for all roundings. An estimate
-is the distance to a row's code, which is off by no more than the row lies from its code.
-
-What takes most of the time works by addresses, on vectors of 16 numbers (_vectors); arrays behind addresses are the caller's.
+Threads enter it without Python (no lock to wait for), take some queries at a time until none is left, rotate them into the tree's
+directions, and walk with one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import cfunc, from_dtype, types
+from numba.np.numpy_support import carray
 
-from kizu.neighbours._vectors import CHUNK, LANES, ROWS, STEP, below, boxes16, code_distance, first_bounds, lowest, second_bounds, take_away
+from kizu.neighbours._vectors import LANES, ROWS, STEP, WIDTH, boxes16, claim, pointer, rotate4
+from kizu.neighbours._walk import CROWD, OPTIONS, VECTOR, errors_of, inlined, nearest_of, walk
 
-CROWD = 96
-"""Candidates that are looked at together."""
+OFTEN = 16
+"""How often a query may have more of them."""
+TERMS = 512
+"""Terms of one sum of products; longer ones round more."""
+TURN = 28
+"""Queries that a thread takes at a time, a multiple of 4."""
 TRIES = 16
 """Queries after which all that follow are left to the products, if most of them were."""
-SURE = 0.05
-"""What the directions leave of a vector counts where its error is below this share of the distance in question."""
-ONE, NONE, SOME = np.float32(1.0), np.float32(0.0), np.uint64(1)
-VECTOR = 4 * LANES
-"""Bytes."""
-INSTRUCTIONS = "0bbffdaaf21e5d90"
-"""Digest of _vectors.py. Kept machine code is taken for stale when this file changes; a test sees to it that it changes with that one."""
-_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
-"""Sums may be reordered; NaN and infinity stay what they are; other Python threads go on meanwhile."""
+INSTRUCTIONS = "16b515f243ab1e8c"
+"""Digest of _vectors.py and _walk.py. Kept machine code is taken for stale when this file changes; a test sees to it that it does."""
+_NUMBERS = ("turn", "thread", "queries", "size", "leaves", "boxes", "wide", "most", "often", "room", "rooms")
+_PLACES = ("query", "distance", "index", "busy", "mean", "basis", "shift", "low", "high", "first", "second", "number", "bank")
+_CODES = ("values", "centres", "scales", "errors")
+_SHARES = ("terms", "bank_norm", "lost", "relative", "vast")
+CALL = np.dtype([(name, np.int64) for name in _NUMBERS + _PLACES + _CODES] + [(name, np.float64) for name in _SHARES], align=True)
+"""What a search is told.
+
+turn: the first query that no thread has taken; thread: threads that have begun; queries: how many; size: D; boxes: leaves, filled up to
+whole vectors; wide: D, filled up to whole chunks; most: leaves that a query may look into; often: how often it may have more than CROWD
+candidates; room: bytes of scratch for a thread, at rooms. Addresses of arrays: see _tree.Tree. terms, bank_norm, lost: see _walk.errors_of;
+relative: error of an estimate; vast: norm from which a query is left open.
+"""
+_FIXED = 4 * (2 * (STEP + 1) + 2 * ROWS + TURN * WIDTH + CROWD + ROWS) + 8 * (CROWD + ROWS) + 16 * (OFTEN + 3) * (CROWD + ROWS)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code, kept on disk where there is a folder for it."""
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no folder that can be written to
-        return njit(**_OPTIONS)(function)
+def room_size(boxes: int, wide: int) -> int:
+    """Bytes of scratch that one thread needs, whole lines."""
+    return _FIXED + 4 * (boxes + 2 * wide)
 
 
-def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Put where it is called: handing over arrays took a third of the search."""
-    return njit(inline="always", **_OPTIONS)(function)
+@inlined
+def _array(address, shape, kind):  # type: ignore[no-untyped-def]
+    return carray(pointer(address), shape, kind)
 
 
-@_inlined
-def _limit(distance, allowance):  # type: ignore[no-untyped-def]
-    """The largest bound, as computed, of a row that is not farther."""
-    reach = distance * 1.00001 + allowance
-    return np.float32(reach * reach * 1.00005)
+@inlined
+def _rotate(queries, start, stop, basis_at, shift, made):  # type: ignore[no-untyped-def]
+    """Coordinates of some queries (Q, D) into the first rows of `made` (TURN, 32): shift (32,) + query x basis (D, 32), by fours."""
+    size, last, at = queries.shape[1], stop - 1, queries.ctypes.data
+    for q in range(start, stop, 4):
+        row = q - start
+        for k in range(4):
+            for d in range(WIDTH):
+                made[row + k, d] = shift[d]
+        for term in range(0, size, TERMS):
+            count, here = min(TERMS, size - term), at + 4 * term
+            one, two = here + 4 * size * q, here + 4 * size * min(q + 1, last)
+            three, four = here + 4 * size * min(q + 2, last), here + 4 * size * min(q + 3, last)
+            rotate4(one, two, three, four, basis_at + 4 * WIDTH * term, count, made.ctypes.data + 4 * WIDTH * row)
 
 
-@_inlined
-def _place(queries, q, mean, coordinates, at, offset):  # type: ignore[no-untyped-def]
+@inlined
+def _place(queries, q, mean, coordinates, row, at, offset):  # type: ignore[no-untyped-def]
     """A query's first coordinates and what they leave of it, for both steps, into `at` (32,), its offset from the mean; its norm."""
     norm = 0.0
     for d in range(queries.shape[1]):
@@ -67,169 +77,89 @@ def _place(queries, q, mean, coordinates, at, offset):  # type: ignore[no-untype
     rest = norm
     for step in range(2):
         for d in range(STEP):
-            value = coordinates[q, step * STEP + d]
+            value = coordinates[row, step * STEP + d]
             at[step * (STEP + 1) + d] = value
             rest -= np.float64(value) * np.float64(value)
         at[step * (STEP + 1) + STEP] = np.sqrt(rest if rest > 0.0 else 0.0)
     return np.sqrt(norm)
 
 
-@_inlined
-def _errors(norm, left, allowances):  # type: ignore[no-untyped-def]
-    """How far all coordinates of a query may be off, with the bank's; what they leave of it; and the offset that estimates start from."""
-    terms, size, lost = allowances
-    own = terms * (norm + size) * np.sqrt(2.0 * STEP)
-    squared = 2.1 * norm * own + 1.1 * own * own
-    return own + lost, min(squared / max(left, 1e-30), np.sqrt(squared)) + 1e-6 * norm, 1e-6 * norm + lost
+@inlined
+def _scratch(start, boxes, wide):  # type: ignore[no-untyped-def]
+    """Of one thread, from an address on: a query's coordinates, sums and bounds of a leaf, coordinates of the queries it has taken, squared
+    distances to the boxes, offsets from the mean and from a leaf's centre; then candidates with their bounds, and estimated rows with the
+    least distance they may have."""
+    some, many = CROWD + ROWS, (OFTEN + 3) * (CROWD + ROWS)
+    at = _array(start, 2 * (STEP + 1), np.float32)
+    bounds = _array(start + 4 * (2 * (STEP + 1) + ROWS), ROWS, np.float32)
+    made_at = start + 4 * (2 * (STEP + 1) + 2 * ROWS)
+    made = _array(made_at, (TURN, WIDTH), np.float32)
+    within_at = made_at + 4 * TURN * WIDTH
+    within, rows = _array(within_at, some, np.float32), _array(within_at + 4 * some, some, np.int64)
+    close_at = within_at + 12 * some
+    close, least = _array(close_at, many, np.int64), _array(close_at + 8 * many, many, np.float64)
+    near_at = close_at + 16 * many
+    near = _array(near_at, boxes, np.float32)
+    offset_at = near_at + 4 * boxes
+    offset, local = _array(offset_at, wide, np.float32), _array(offset_at + 4 * wide, wide, np.float32)
+    return at, bounds, made, near, offset, local, (rows, within, close, least)
 
 
-@_inlined
-def _least(bits, count):  # type: ignore[no-untyped-def]
-    """Where the smallest of some numbers is that are not negative: their bits (int32) have their order, so have bits and place together."""
-    least = np.int64(2**62)
-    for place in range(count):
-        least = min(least, (np.int64(bits[place]) << 32) | place)
-    return least & 0xFFFFFFFF
+@inlined
+def _tables(call):  # type: ignore[no-untyped-def]
+    """The arrays of a call."""
+    count, size, wide, rows = call.queries, call.size, call.wide, call.leaves * ROWS
+    queries, bank = _array(call.query, (count, size), np.float32), _array(call.bank, (rows, size), np.float32)
+    mean, shift, numbers = _array(call.mean, size, np.float32), _array(call.shift, WIDTH, np.float32), _array(call.number, rows, np.int64)
+    values, centres = _array(call.values, (rows, wide), np.int8), _array(call.centres, (call.leaves, wide), np.float32)
+    scales, errors = _array(call.scales, rows, np.float32), _array(call.errors, rows, np.float32)
+    distance, index, busy = (
+        _array(call.distance, count, np.float32),
+        _array(call.index, count, np.int64),
+        _array(call.busy, count, np.bool_),
+    )
+    return queries, bank, mean, shift, numbers, (values, centres, scales, errors, call.relative), distance, index, busy
 
 
-@_inlined
-def _count(boxes, limit):  # type: ignore[no-untyped-def]
-    """Boxes within the limit."""
-    near = 0
-    for leaf in range(len(boxes)):
-        near += 1 if boxes[leaf] <= limit else 0
-    return near
+def _search(address):  # type: ignore[no-untyped-def]
+    """What a thread does: queries (Q, D) until none is left. `distance` (Q,) and `index` (Q,) of the nearest row are filled, or `busy` (Q,)
+    where too much would remain. Source of the bounds: docs/methods/neighbours.md."""
+    calls = carray(address, 1)
+    call, here = calls[0], calls.ctypes.data
+    room = call.rooms + call.room * claim(here + 8, 1)
+    at, bounds, made, boxes, offset, local, lists = _scratch(room, call.boxes, call.wide)
+    queries, bank, mean, shift, numbers, codes, distance, index, busy = _tables(call)
+    addresses = (boxes.ctypes.data, at.ctypes.data, bounds.ctypes.data - 4 * ROWS, bounds.ctypes.data, call.first, call.second)
+    seed, tried, given_up, start = np.int64(0), 0, 0, claim(here, TURN)
+    while start < call.queries:
+        stop = min(start + TURN, call.queries)
+        _rotate(queries, start, stop, call.basis, shift, made)
+        for q in range(start, stop):
+            norm = _place(queries, q, mean, made, q - start, at, offset)
+            if not norm < call.vast or (tried >= TRIES and 2 * given_up > tried):  # or NaN
+                busy[q] = True
+                continue
+            tried += 1
+            for block in range(call.boxes // LANES):
+                step = VECTOR * block
+                boxes16(call.low + step, call.high + step, 4 * call.boxes, addresses[1], addresses[0] + step)
+            errors = errors_of(norm, np.float64(at[2 * STEP + 1]), (call.terms, call.bank_norm, call.lost))
+            patience = (call.most, call.often)
+            state, busy[q] = walk(seed, call.leaves, boxes, errors, addresses, bounds, patience, lists, offset, local, codes)
+            best, seed, kept, _ = state
+            if busy[q]:
+                given_up += 1
+                continue
+            squared, index[q], seed = nearest_of(queries, q, numbers, bank, best, kept, lists[2], lists[3])
+            distance[q] = np.sqrt(squared)
+        start = claim(here, TURN)
 
 
-@_inlined
-def _gather(span, skip, counts, limit, places, bounds, rows, within):  # type: ignore[no-untyped-def]
-    """Rows whose bounds are within the limit, of the leaves whose boxes are: how many there are, and what of the span is left.
-
-    span: block of 16 leaves, those of it still to come (bits), block to end at. It ends early once there are more than CROWD.
-    """
-    block, some, stop = span
-    boxes_at, at_at, sums_at, bounds_at, first_at, second_at = places
-    found = 0
-    while found <= CROWD:
-        while some == 0:
-            block += 1
-            if block >= stop:
-                return found, (block, some, stop)
-            some = below(boxes_at + VECTOR * block, limit)
-        leaf = LANES * block + lowest(some)
-        some &= some - SOME
-        if leaf == skip:
-            continue
-        table = leaf * (4 * (STEP + 1) * ROWS)
-        hits = first_bounds(first_at + table, at_at, sums_at, counts, limit)
-        if hits != 0:
-            hits = second_bounds(second_at + table, at_at + VECTOR, sums_at, bounds_at, counts, limit)
-        while hits != 0:
-            row = lowest(hits)
-            hits &= hits - SOME
-            rows[found], within[found] = leaf * ROWS + row, bounds[row]
-            found += 1
-    return found, (block, some, stop)
-
-
-@_inlined
-def _judge(found, lists, state, offset, local, codes, slack, allowance):  # type: ignore[no-untyped-def]
-    """Estimate the candidates that must be, the one of least bound first, and keep those that may be nearest.
-
-    state: largest distance that the nearest row may have, the row that says so, rows kept, leaf about whose centre `local` is the offset.
-    """
-    best, place, kept, near = state
-    values, centres, scales, errors, relative = codes
-    rows, within, close, least = lists
-    size, offset_at, local_at = values.shape[1], offset.ctypes.data, local.ctypes.data
-    values_at, centres_at, chunks = values.ctypes.data, centres.ctypes.data, values.shape[1] // CHUNK
-    limit, seed, leader = _limit(best, allowance), place, _least(within.view(np.int32), found)
-    for turn in range(-1 if found > 0 else 0, found):
-        at = leader if turn < 0 else turn
-        row = rows[at]
-        if within[at] > limit or turn == leader or row == seed:
-            continue
-        if row // ROWS != near:
-            near = row // ROWS
-            take_away(offset_at, centres_at + 4 * size * near, local_at, chunks)
-        reach = np.float64(np.sqrt(code_distance(local_at, values_at + size * row, scales[row], chunks)))
-        off = relative * reach + errors[row] + slack
-        close[kept], least[kept] = row, reach - off
-        kept += 1 if reach - off <= best else 0
-        if reach + off < best:
-            best, place = reach + off, row
-            limit = _limit(best, allowance)
-    return best, place, kept, near
-
-
-@_inlined
-def _nearest(queries, q, numbers, bank, best, kept, close, least):  # type: ignore[no-untyped-def]
-    """Of the kept rows that may be nearest: squared distance, number and place of the nearest; the smallest number of rows equally near."""
-    nearest, number, place = np.inf, np.int64(0), np.int64(0)
-    for turn in range(kept):
-        if least[turn] <= best:
-            other, squared = numbers[close[turn]], 0.0
-            for d in range(queries.shape[1]):
-                off = np.float64(queries[q, d]) - np.float64(bank[other, d])
-                squared += off * off
-            if squared < nearest or (squared == nearest and other < number):
-                nearest, number, place = squared, other, close[turn]
-    return nearest, number, place
-
-
-@_inlined
-def _walk(seed, leaves, boxes, errors, places, bounds, patience, lists, offset, local, codes):  # type: ignore[no-untyped-def]
-    """The seed, the leaf of the nearest box, then all leaves within the limit: the state, and whether too many leaves or rows remain."""
-    rows, within, _, _ = lists
-    allowance, left, slack = errors
-    most, often = patience
-    nearest, blocks, skip, step, full = _least(boxes.view(np.int32), leaves), len(boxes) // LANES, np.int64(-1), 0, 0
-    span = (nearest // LANES, SOME << np.uint64(nearest % LANES), nearest // LANES + 1)
-    rows[0], within[0], found = seed, NONE, 1
-    state, counts, limit = (np.inf, np.int64(-1), 0, np.int64(-1)), NONE, NONE
-    while True:
-        if step > 0:
-            found, span = _gather(span, skip, counts, limit, places, bounds, rows, within)
-            full += 1 if found > CROWD else 0
-        state = _judge(found, lists, state, offset, local, codes, slack, allowance)
-        if step == 0 and left <= SURE * state[0]:
-            counts, allowance = ONE, allowance + left
-        limit = _limit(state[0], allowance)
-        if step == 1:
-            if _count(boxes, limit) > most:
-                return state, True
-            span, skip = (0, below(places[0], limit), blocks), nearest
-        elif step > 1 and (span[0] >= blocks or full > often):
-            return state, full > often
-        step += 1
-
-
-@_compiled
-def search(queries, coordinates, mean, allowances, tree, codes, scratch, patience, vast, distance, index, busy):  # type: ignore[no-untyped-def]
-    """The nearest row of each query (Q, D): `distance` (Q,) and `index` (Q,) are filled, or `busy` (Q,) where too much would remain.
-
-    coordinates (Q, 30); mean (D,); allowances: see `_errors`; tree: low, high, first, second, numbers, bank and codes: values, centres,
-    scales, errors, relative, scratch: see _tree.Tree; patience: leaves that a query may look into, and how often it may have more than
-    CROWD candidates; vast: norm from which a query is left open. Source of the bounds: docs/methods/neighbours.md.
-    """
-    low, high, first, second, numbers, bank = tree
-    (at, boxes, sums, bounds, offset, local), lists = scratch
-    addresses = (boxes.ctypes.data, at.ctypes.data, sums.ctypes.data, bounds.ctypes.data, first.ctypes.data, second.ctypes.data)
-    seed, tried, given_up, row_bytes = np.int64(0), 0, 0, 4 * low.shape[1]
-    for q in range(len(queries)):
-        norm = _place(queries, q, mean, coordinates, at, offset)
-        if not norm < vast or (tried >= TRIES and 2 * given_up > tried):  # or NaN
-            busy[q] = True
-            continue
-        tried += 1
-        for block in range(low.shape[1] // LANES):
-            here = VECTOR * block
-            boxes16(low.ctypes.data + here, high.ctypes.data + here, row_bytes, addresses[1], addresses[0] + here)
-        errors = _errors(norm, np.float64(at[2 * STEP + 1]), allowances)
-        state, busy[q] = _walk(seed, len(first), boxes, errors, addresses, bounds, patience, lists, offset, local, codes)
-        best, seed, kept, _ = state
-        if busy[q]:
-            given_up += 1
-            continue
-        squared, index[q], seed = _nearest(queries, q, numbers, bank, best, kept, lists[2], lists[3])
-        distance[q] = np.sqrt(squared)
+@functools.cache
+def search() -> Any:
+    """The search as machine code: its `address` is a function of C that takes that of a CALL. Kept on disk where that is possible."""
+    signature = types.void(types.CPointer(from_dtype(CALL)))
+    try:
+        return cfunc(signature, cache=True, **OPTIONS)(_search)
+    except (RuntimeError, OSError):  # there is no folder that can be written to, or no room
+        return cfunc(signature, **OPTIONS)(_search)

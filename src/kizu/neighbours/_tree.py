@@ -14,7 +14,6 @@ as far as its code, give or take the row's distance from it. All that rounding m
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -22,23 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kizu.devices import at_once
-from kizu.neighbours._compiled import CROWD, search
-from kizu.neighbours._filter import CHUNK, UNIT32, VAST, rounding_of_products
-from kizu.neighbours._vectors import BOX, LANES, ROWS, STEP
+from kizu.devices import enter, entries
+from kizu.neighbours._compiled import CALL, OFTEN, TERMS, room_size, search
+from kizu.neighbours._filter import CHUNK, UNIT32, VAST
+from kizu.neighbours._vectors import BOX, LANES, ROWS, STEP, WIDTH
 from kizu.neighbours._vectors import CHUNK as CODE_CHUNK
 
-TERMS = 512
-"""Terms of one product; longer ones round more."""
 DIRECTIONS = 2 * STEP
 FAR = 1e15
 """Coordinate of rows that fill up a leaf, and of boxes that fill up a vector."""
-TURN = 196
-"""Queries that one thread answers in turn."""
 LEAVES = 256
 """Leaves that a query may look into; beyond it the products of all rows are cheaper."""
-OFTEN = 16
-"""How often a query may have more candidates than are looked at together."""
 STEPS = 127
 """Of a code, to each side."""
 LINE = 64
@@ -66,62 +59,51 @@ class Tree:
         for table, edge in ((low, np.min), (high, np.max)):
             table[:, : len(leaves)] = np.stack([edge(one[rows, :BOX], axis=0) for rows in leaves], axis=1)
         self._tables = (low, high, first, second, numbers, bank.numpy())
-        self._codes: tuple[Any, ...] = (*_codes(bank, centre, leaves), (size + 16) * UNIT32)
-        self._basis, self._shift, self._mean = wide.float(), -(centre @ wide).float(), mean.numpy()
-        self._rooms: list[tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]] = []
-        terms = (min(size, TERMS) + -(-size // TERMS) + 6) * UNIT32 + rounding_of_products(bank.device)
+        self._codes = _codes(bank, centre, leaves)
+        turned = np.zeros((size + 1, WIDTH), np.float32)
+        turned[:size, :DIRECTIONS], turned[size, :DIRECTIONS] = wide.float().numpy(), -(centre @ wide).float().numpy()
+        self._mean, self._basis = mean.numpy(), _aligned(turned)
+        terms = (min(size, TERMS) + -(-size // TERMS) + 6) * UNIT32
         self._allowances = (terms, float(centre.norm()), 8 * UNIT32 * float(norms.max()))
+        self._call = self._told()
+        self._rooms: list[NDArray[np.uint8]] = []
 
     def query(self, queries: Tensor, often: int = OFTEN) -> tuple[Tensor, Tensor, Tensor]:
-        """The nearest row of each query (Q, D) float32, finite: distances (Q,), indices (Q,), and bool (Q,): those left unanswered.
+        """The nearest row of each query (Q, D) float32, contiguous: distances (Q,), indices (Q,), and bool (Q,): those left unanswered.
 
         often: at most OFTEN; the smaller, the sooner a query is left.
         """
-        distance = torch.zeros(len(queries))
-        index = torch.zeros(len(queries), dtype=torch.int64)
-        busy = torch.zeros(len(queries), dtype=torch.bool)
-        given = [part.numpy() for part in (queries, distance, index, busy)]
-
-        def answer(part: slice) -> None:
-            rows, *made = (values[part] for values in given)
-            coordinates = self._coordinates(queries[part]).numpy()
-            room = self._room()
-            arguments = (rows, coordinates, self._mean, self._allowances, self._tables, self._codes, room, (LEAVES, often), VAST, *made)
-            try:
-                search(*arguments)
-            except OSError:  # compiled, but the disk had no room to keep it
-                search(*arguments)
-            self._rooms.append(room)
-
-        step = TURN if torch.get_num_threads() > 1 else max(len(queries), 1)
-        at_once(answer, [slice(start, start + step) for start in range(0, len(queries), step)])
-        return distance, index, busy
-
-    def _coordinates(self, queries: Tensor) -> Tensor:
-        """(Q, 30) float32 of queries (Q, D)."""
-        made = torch.addmm(self._shift, queries[:, :TERMS], self._basis[:TERMS])
-        for start in range(TERMS, queries.shape[1], TERMS):
-            # not addmm: it may sum in another order
-            made += torch.mm(queries[:, start : start + TERMS], self._basis[start : start + TERMS])
+        made = (torch.zeros(len(queries)), torch.zeros(len(queries), dtype=torch.int64), torch.zeros(len(queries), dtype=torch.bool))
+        call, room = self._call.copy(), self._room(entries())
+        call["queries"], call["often"], call["rooms"] = len(queries), often, room.ctypes.data
+        for name, values in zip(("query", "distance", "index", "busy"), (queries, *made), strict=True):
+            call[name] = values.data_ptr()
+        enter(search().address, call.ctypes.data)
+        self._rooms.append(room)
         return made
 
-    def _room(self) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
-        """Scratch that no other search uses now."""
-        try:
-            return self._rooms.pop()
-        except IndexError:
-            return self._scratch()
+    def _told(self) -> NDArray[Any]:
+        """What is the same for all queries."""
+        call = np.zeros(1, CALL)
+        values, boxes = self._codes[0], self._tables[0].shape[1]
+        size, wide, leaves = len(self._mean), values.shape[1], len(self._tables[2])
+        for name, number in {"size": size, "leaves": leaves, "boxes": boxes, "wide": wide, "most": LEAVES}.items():
+            call[name] = number
+        call["room"], call["relative"], call["vast"] = room_size(boxes, wide), (size + 16) * UNIT32, VAST
+        call["terms"], call["bank_norm"], call["lost"] = self._allowances
+        places = ("low", "high", "first", "second", "number", "bank", "values", "centres", "scales", "errors", "mean", "basis", "shift")
+        for name, table in zip(places, (*self._tables, *self._codes, self._mean, self._basis, self._basis[-1:]), strict=True):
+            call[name] = table.ctypes.data
+        return call
 
-    def _scratch(self) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
-        """Room for one search: a query's coordinates, squared distances to the boxes, sums and bounds of a leaf, offsets from the mean and
-        from a leaf's centre; then candidates with their bounds, and estimated rows with the least distance they may have."""
-        wide = self._codes[0].shape[1]
-        sizes = (2 * (STEP + 1), self._tables[0].shape[1], ROWS, ROWS, wide, wide)  # in whole lines
-        room, stops = _table(np.float32, 0.0, sum(sizes)), list(itertools.accumulate(sizes))
-        kept = (OFTEN + 3) * (CROWD + ROWS)
-        rows, within = np.empty(CROWD + ROWS, np.int64), np.empty(CROWD + ROWS, np.float32)
-        vectors = tuple(room[stop - size : stop] for size, stop in zip(sizes, stops, strict=True))
-        return vectors, (rows, within, np.empty(kept, np.int64), np.empty(kept))
+    def _room(self, threads: int) -> NDArray[np.uint8]:
+        """Scratch for so many threads that no other search uses now."""
+        size = threads * int(self._call["room"][0])
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            return _table(np.uint8, 0, size)
+        return room if len(room) >= size else _table(np.uint8, 0, size)
 
 
 def _up(count: int, multiple: int) -> int:
@@ -135,6 +117,13 @@ def _table(kind: Any, value: float, *shape: int) -> NDArray[Any]:
     start = -room.ctypes.data % LINE
     made = room[start : start + size].view(kind).reshape(shape)
     made.fill(value)
+    return made
+
+
+def _aligned(values: NDArray[Any]) -> NDArray[Any]:
+    """The same from the beginning of a line on."""
+    made = _table(values.dtype, 0, *values.shape)
+    made[...] = values
     return made
 
 

@@ -6,6 +6,7 @@ with shorter vectors takes several for one. Nothing is checked; whoever calls ke
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from llvmlite import ir
@@ -21,6 +22,8 @@ STEP = 15
 """Directions of one step of bounds; what they leave is its sixteenth number."""
 BOX = 8
 """Directions of the boxes."""
+WIDTH = 32
+"""Numbers of a row of the basis: both steps' directions, and zeros."""
 CHUNK = 64
 """Numbers of a code come in multiples of it."""
 
@@ -124,6 +127,50 @@ def boxes16(context, low, high, row, at, distances):  # type: ignore[no-untyped-
         return target.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, types.int64), write
+
+
+@intrinsic
+def rotate4(context, one, two, three, four, basis, count, made):  # type: ignore[no-untyped-def]
+    """Products of four rows with a basis of `count` rows of 32, added to `made` (4, 32); each a sum of `count` terms in order."""
+
+    def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
+        *rows, basis, count, made = values
+        totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(WIDTH // LANES)] for _ in rows]
+        for total in itertools.chain(*totals):
+            builder.store(_ZERO, total)
+        with cgutils.for_range(builder, count, intp=_I64) as loop:
+            at, turn = (builder.mul(loop.index, ir.Constant(_I64, size)) for size in (4, 4 * WIDTH))
+            here = builder.add(basis, turn)
+            columns = [_load(builder, here, _BYTES * k) for k in range(WIDTH // LANES)]
+            for row, mine in zip(rows, totals, strict=True):
+                x = _all(builder, _load(builder, builder.add(row, at), 0, _F32))
+                for column, total in zip(columns, mine, strict=True):
+                    builder.store(builder.fadd(builder.fmul(x, column, flags=_FUSED), builder.load(total), flags=_FUSED), total)
+        for place, total in enumerate(itertools.chain(*totals)):
+            _store(builder, builder.fadd(_load(builder, made, _BYTES * place), builder.load(total)), made, _BYTES * place)
+        return target.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), write
+
+
+@intrinsic
+def claim(context, address, many):  # type: ignore[no-untyped-def]
+    """The number at an address; `many` are added to it. No two threads get the same."""
+
+    def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", builder.inttoptr(values[0], _I64.as_pointer()), values[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), write
+
+
+@intrinsic
+def pointer(context, address):  # type: ignore[no-untyped-def]
+    """What numba makes an array of."""
+
+    def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(values[0], target.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), write
 
 
 @intrinsic
