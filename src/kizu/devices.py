@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -51,6 +52,17 @@ def solo_threads(count: int, name: str) -> ThreadPoolExecutor:
         started.result()
     torch.set_num_threads(threads)  # of this thread, and of those that begin later
     return pool
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """This thread computes alone meanwhile: for many small steps, which would only keep helpers awake that take a core from others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def share(images: int) -> int:

@@ -80,6 +80,12 @@ def open_image(path: Path | str, *, size: tuple[int, int] | None = None, max_pix
     The result depends on the file and on `size` alone. max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS,
     else 100,000,000). Raises ImageError when the file is missing, damaged, too large or of a kind that is not read.
     """
+    values = open_values(path, size=size, max_pixels=max_pixels)
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def open_values(path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """`open_image`, but of a picture that is grey (H, W), the value of all three channels."""
     if size is not None:
         check_size(size)
     with _opened(path, max_pixels) as picture:
@@ -87,9 +93,7 @@ def open_image(path: Path | str, *, size: tuple[int, int] | None = None, max_pix
             turned = _orientation(picture) >= 5
             picture.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
         flat = _eight_bit(_upright(picture), path)
-        if size is not None:
-            flat = _resized(flat, size)
-        return np.array(flat.convert("RGB"))
+        return np.array(flat if size is None else _resized(flat, size))
 
 
 def open_mask(

@@ -33,6 +33,14 @@ def truth(known: np.ndarray, query: np.ndarray, eps: float) -> np.ndarray:
     return out
 
 
+def gaussians(known: torch.Tensor) -> PositionGaussians:
+    """What was told of images, four at a time."""
+    positions = PositionGaussians()
+    for part in known.split(4):
+        positions.update(part)
+    return positions
+
+
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("whole", [5, 32])
 @pytest.mark.parametrize("gather", [1, 16, 64])
@@ -44,16 +52,15 @@ def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, whole:
     monkeypatch.setattr(_position_gaussians, "GATHER", gather)
     monkeypatch.setattr(_position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 24)  # a position a stream
     known, query = features(count), features(3, seed=1)
-    positions = PositionGaussians()
-    for part in known.split(4):
-        positions.update(part)
-    mean, factor, thin = positions.finish(0.01)
+    mean, factor, thin = gaussians(known).finish(0.01)
     assert thin == (4 * count <= 24)
     got = distances(query.flatten(2).permute(2, 0, 1) - mean[:, None], factor.transpose(1, 2), thin, 0.01).T.reshape(3, 3, 4)
     expected = truth(known.double().numpy(), query.double().numpy(), 0.01)
     assert np.allclose(got.numpy(), expected, rtol=2e-5)
     if not thin:
-        rounded = unpack(pack(factor), 24)
+        packed = gaussians(known).finish(0.01, packed=True)[1]
+        assert torch.equal(packed, pack(factor))
+        rounded = unpack(packed, 24)
         half = distances(query.flatten(2).permute(2, 0, 1) - mean[:, None], rounded, thin, 0.01).T.reshape(3, 3, 4)
         assert np.allclose(half.numpy(), expected, rtol=1e-3)
         assert torch.equal(rounded, factor.transpose(1, 2).half().float())

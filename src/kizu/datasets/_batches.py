@@ -16,7 +16,7 @@ from kizu import rooms
 from kizu.datasets._masks import DataMaskRule, read_mask
 from kizu.datasets._samples import Samples, some
 from kizu.errors import ImageError, MaskError, UsageError
-from kizu.images import check_size, image_shape, open_image, resize_mask
+from kizu.images import check_size, image_shape, open_values, resize_mask
 from kizu.types import Batch
 
 
@@ -64,6 +64,10 @@ class Batches:
     def __del__(self) -> None:
         if hasattr(self, "_pool"):
             self.close()
+
+    def start(self) -> None:
+        """Begin to decode what comes first, ahead of the first question."""
+        self._submit()
 
     def close(self) -> None:
         """Stop decoding; images under way are finished and dropped. The iterator is at its end afterwards."""
@@ -168,7 +172,12 @@ def mask_rule(dataset: str) -> DataMaskRule:
 
 def _decode(path: str, size: tuple[int, int]) -> NDArray[np.float32]:
     """(3, H, W) float32 in [0, 1]. By numpy: what torch spreads over its threads leaves them spinning beside the network's."""
-    return np.divide(open_image(path, size=size).transpose(2, 0, 1), np.float32(255.0), dtype=np.float32, order="C")
+    values, top = open_values(path, size=size), np.float32(255.0)
+    if values.ndim == 3:
+        return np.divide(np.ascontiguousarray(values.transpose(2, 0, 1)), top, dtype=np.float32)
+    made = np.empty((3, *values.shape), np.float32)
+    made[1:] = np.divide(values, top, out=made[0])
+    return made
 
 
 def _finish(pool: ThreadPoolExecutor, futures: list[Future[None]]) -> None:

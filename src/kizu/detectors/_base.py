@@ -108,7 +108,9 @@ class Detector(ABC):
         skipped: list[tuple[str, str]] = []
         self.fitted_, self.calibration_, seen = False, None, 0
         self._begin()
-        for batch in as_batches(data, self.image_size, self.batch_size, skipped):
+        given = as_batches(data, self.image_size, self.batch_size, skipped)
+        self._open_eyes(data)
+        for batch in given:
             self._absorb(batch)
             seen += len(batch)
             if progress:
@@ -141,7 +143,9 @@ class Detector(ABC):
     def predict_batches(self, images: Images, *, errors: list[tuple[str, str]] | None = None) -> Iterator[Prediction]:
         """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows with unreadable files."""
         self._require_fit("predict")
-        for batch in image_batches(images, self.image_size, self.batch_size, [] if errors is None else errors):
+        given = image_batches(images, self.image_size, self.batch_size, [] if errors is None else errors)
+        self._open_eyes(images)
+        for batch in given:
             yield self._predict(batch)
 
     def set_calibration(
@@ -216,6 +220,11 @@ class Detector(ABC):
     def _device(self, batch: Batch) -> torch.device:
         """Where the features of a batch are, or will be."""
         return self._eyes.device if batch.features is None else batch.features[0].device
+
+    def _open_eyes(self, source: Any) -> None:
+        """Freeze the representation while the first files are decoded; from another source features may come."""
+        if isinstance(source, Samples | str | Path) and not self.needs_images:
+            _ = self._eyes
 
     @property
     def _eyes(self) -> Frozen:

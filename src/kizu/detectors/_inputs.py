@@ -1,4 +1,4 @@
-"""Whatever a user may hand to fit or predict -> an iterator of Batch."""
+"""Whatever a user may hand to fit or predict -> an iterator of Batch. Files begin to be decoded when it is made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kizu import images as image_files
-from kizu.datasets._batches import batches
+from kizu.datasets._batches import Batches, batches
 from kizu.datasets._samples import Samples
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, ShapeError, UsageError
@@ -39,17 +39,18 @@ def as_batches(
             raise UsageError(
                 f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give samples.train.normal, or use a protocol."
             )
-        yield from _from_files(data, size, batch_size, errors)
-    elif isinstance(data, Tensor):
-        yield from _from_tensor(data, batch_size)
-    else:
-        for item in data:
-            if isinstance(item, Batch):
-                yield item if item.features is not None else replace(item, images=_checked(item.images))
-            elif isinstance(item, Tensor):
-                yield Batch(_checked(item))
-            else:
-                raise UsageError(f"fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of {type(item).__name__}.")
+        return _from_files(data, size, batch_size, errors)
+    return _from_tensor(data, batch_size) if isinstance(data, Tensor) else _from_items(data)
+
+
+def _from_items(items: Iterable[Batch | Tensor]) -> Iterator[Batch]:
+    for item in items:
+        if isinstance(item, Batch):
+            yield item if item.features is not None else replace(item, images=_checked(item.images))
+        elif isinstance(item, Tensor):
+            yield Batch(_checked(item))
+        else:
+            raise UsageError(f"fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of {type(item).__name__}.")
 
 
 def image_batches(images: Images, size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
@@ -57,17 +58,15 @@ def image_batches(images: Images, size: tuple[int, int], batch_size: int, errors
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
     if isinstance(images, Tensor):
-        yield from _from_tensor(images, batch_size)
-    elif isinstance(images, Samples):
-        yield from _from_files(images, size, batch_size, errors)
-    elif isinstance(images, str | Path):
-        yield from _from_files(_paths(Path(images)), size, batch_size, errors)
-    else:
-        first, rest = _peek(images)
-        if isinstance(first, Batch):
-            yield from as_batches(cast(Iterable[Batch], rest), size, batch_size, errors)
-        else:
-            yield from _from_files([Path(path) for path in cast(Iterable[str | Path], rest)], size, batch_size, errors)
+        return _from_tensor(images, batch_size)
+    if isinstance(images, Samples):
+        return _from_files(images, size, batch_size, errors)
+    if isinstance(images, str | Path):
+        return _from_files(_paths(Path(images)), size, batch_size, errors)
+    first, rest = _peek(images)
+    if isinstance(first, Batch):
+        return as_batches(cast(Iterable[Batch], rest), size, batch_size, errors)
+    return _from_files([Path(path) for path in cast(Iterable[str | Path], rest)], size, batch_size, errors)
 
 
 def _peek(items: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
@@ -87,7 +86,13 @@ def _paths(path: Path) -> list[Path]:
 
 
 def _from_files(source: Samples | list[Path], size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
+    """Decoding begins at once, before the first batch is asked for."""
     loader = batches(source, image_size=size, batch_size=batch_size, on_error="collect")
+    loader.start()
+    return _until_read(loader, errors)
+
+
+def _until_read(loader: Batches, errors: Errors) -> Iterator[Batch]:
     with loader:
         yield from loader
     errors.extend(loader.errors)

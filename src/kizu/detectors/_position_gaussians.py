@@ -9,6 +9,7 @@ Both are the exact Mahalanobis distance under S + eps 1 (S with n - 1), which is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -70,25 +71,28 @@ class PositionGaussians:
         first = min(GATHER - self.gathered % GATHER, rows.shape[1])
         return [part for part in (rows[:, :first], *rows[:, first:].split(GATHER, dim=1)) if part.shape[1]]
 
-    def finish(self, eps: float) -> tuple[Tensor, Tensor, bool]:
-        """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or V (P, n, D)."""
+    def finish(self, eps: float, *, packed: bool = False) -> tuple[Tensor, Tensor, bool]:
+        """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or as `pack` leaves it; or V (P, n, D)."""
         if not self.count:
             raise EmptyData("There is no image to learn from.")
         if self.products is None and self.count * THIN <= self.blocks[0].shape[2]:
             return *_thin(torch.cat(self._gathered(slice(None)), dim=1), eps), True
-        if self.gathered:
-            self._fold()
-        assert self.products is not None  # folded at the latest just now
-        products, self.products = self.products, None
-        mean = self.sums / self.count
+        begun, products = self._begin()
+        P, D, _ = products.shape
+        factor = products.new_empty(P, D * (D + 1) // 2, dtype=torch.float16) if packed else products
 
         def whiten(part: slice) -> None:
-            covariance = products[part].addcmul_(mean[part, :, None], mean[part, None, :], value=-self.count)
+            self._add(part, begun)
+            mean, covariance = self.sums[part] / self.count, products[part]
+            covariance.addcmul_(mean[:, :, None], mean[:, None, :], value=-self.count)
             covariance.div_(max(self.count - 1, 1)).diagonal(dim1=1, dim2=2).add_(eps)
             _whiten(covariance)
+            if packed:
+                factor[part] = pack(covariance)
 
-        self._by_positions(whiten, len(mean), 4 * mean.shape[1] ** 2)
-        return self.origin + mean, products, False
+        self._by_positions(whiten, P, 4 * D * D)
+        self.products = None
+        return self.origin + self.sums / self.count, factor, False
 
     def _gathered(self, part: slice) -> list[Tensor]:
         """The rows at hand of some positions, (p, at most GATHER, D) each."""
@@ -97,24 +101,29 @@ class PositionGaussians:
 
     def _fold(self) -> None:
         """From the rows at hand to sums of products."""
-        P, _, D = self.blocks[0].shape
+        begun, products = self._begin()
+        self._by_positions(lambda part: self._add(part, begun), len(products), 4 * products.shape[1] ** 2)
+        self.blocks, self.gathered = self.blocks[:1], 0
+
+    def _begin(self) -> tuple[bool, Tensor]:
+        """Whether there are sums of products already, and they or room for them."""
         begun = self.products is not None
-        if not begun:
+        if self.products is None:
+            P, _, D = self.blocks[0].shape
             self.origin, self.sums = self.blocks[0].new_empty(P, D), self.blocks[0].new_zeros(P, D)
             self.products = _room(self.blocks[0], P, D, D)
+        return begun, self.products
 
-        def add(part: slice) -> None:
-            assert self.products is not None  # made above
-            rows = self._gathered(part)
-            if not begun:
-                self.origin[part] = sum((some.sum(1) for some in rows), torch.zeros_like(self.origin[part])) / self.gathered
-            for number, some in enumerate(rows):
-                shifted = some.sub_(self.origin[part, None])
-                self.sums[part] += shifted.sum(1)
-                self.products[part].baddbmm_(shifted.transpose(1, 2), shifted, beta=float(begun or number > 0))
-
-        self._by_positions(add, P, 4 * D * D)
-        self.blocks, self.gathered = self.blocks[:1], 0
+    def _add(self, part: slice, begun: bool) -> None:
+        """The rows at hand of some positions to their sums."""
+        assert self.products is not None  # made by _begin
+        rows = self._gathered(part)
+        if not begun:
+            self.origin[part] = sum((some.sum(1) for some in rows), torch.zeros_like(self.origin[part])) / self.gathered
+        for number, some in enumerate(rows):
+            shifted = some.sub_(self.origin[part, None])
+            self.sums[part] += shifted.sum(1)
+            self.products[part].baddbmm_(shifted.transpose(1, 2), shifted, beta=float(begun or number > 0))
 
     def _by_positions(self, work: Callable[[slice], None], P: int, size: int) -> None:
         """`work` on some positions after the other, or beside each other; each takes `size` bytes."""
@@ -180,13 +189,17 @@ def distances(difference: Tensor, factor: Tensor, thin: bool, eps: float) -> Ten
 
 
 def pack(factor: Tensor) -> Tensor:
-    """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, rounded to nearest: relative error 2^-11 an entry."""
-    D = factor.shape[1]
-    packed = factor.new_empty(len(factor), D * (D + 1) // 2, dtype=torch.float16)
-    for row in range(D):
-        start = row * (row + 1) // 2
-        packed[:, start : start + row + 1] = factor[:, row, : row + 1]
-    return packed
+    """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, row by row, rounded to nearest: relative error 2^-11 an entry."""
+    places = _triangle(factor.shape[1], factor.device)
+    return factor.flatten(1).gather(1, places.expand(len(factor), -1)).half()
+
+
+@functools.lru_cache(maxsize=8)
+def _triangle(D: int, device: torch.device) -> Tensor:
+    """Places of the lower triangle in a (D, D) matrix, row by row."""
+    with torch.inference_mode(False):  # it outlives the call
+        row, column = torch.tril_indices(D, D, device=device)
+        return row * D + column
 
 
 def unpack(packed: Tensor, D: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kizu import maps
 from kizu.detectors._base import Detector
-from kizu.detectors._position_gaussians import PositionGaussians, distances, pack, unpack
+from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import finest_grid, repeated_channels
 from kizu.representations._base import Representation
@@ -76,11 +76,11 @@ class PaDiM(Detector):
         self._positions.update(features[0])
 
     def _finish(self) -> None:
-        mean, factor, self.thin_ = self._positions.finish(self.eps)
+        mean, factor, self.thin_ = self._positions.finish(self.eps, packed=True)
         self.grid_ = self._positions.grid or (0, 0)
         del self._positions
         self.mean_ = mean.half().float().cpu()
-        self._keep(factor.cpu() if self.thin_ else pack(factor.cpu()))
+        self._keep(factor.cpu())
 
     def _keep(self, stored: Tensor) -> None:
         """Take the factor as it is on disk, so that a saved model and the fitted one give the same numbers."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kizu.devices import has_bf16, pick_device, share, side_by_side
+from kizu.devices import has_bf16, one_thread, pick_device, share, side_by_side
 from kizu.errors import ShapeError, UsageError
 from kizu.representations._fold import fold_batch_norms
 from kizu.representations._fuse import can_fuse, fuse_activations
@@ -52,15 +53,22 @@ class Frozen:
             raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.device = torch.device(pick_device() if device == "auto" else device)
         self.dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(self.device)) else torch.float32
+        with one_thread() if self.device.type == "cpu" else contextlib.nullcontext():
+            self.twin = self._make_twin(representation)
+        self.channels, self.strides = representation.channels, representation.strides
+
+    def _make_twin(self, representation: Representation) -> Representation:
         twin = copy.deepcopy(representation).eval().requires_grad_(False)
         twin.layout = torch.channels_last
         for name, child in list(twin.named_children()):
-            setattr(twin, name, _channels_last(fold_batch_norms(child).to(self.dtype)))  # the twin's own buffers stay float32
-        self.twin = twin.to(self.device)
+            setattr(
+                twin, name, _channels_last(fold_batch_norms(child, in_place=True).to(self.dtype))
+            )  # the twin's own buffers stay float32
+        twin = twin.to(self.device)
         if can_fuse(self.device):
             for name, child in list(twin.named_children()):
                 setattr(twin, name, fuse_activations(child))
-        self.channels, self.strides = representation.channels, representation.strides
+        return twin
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> FeatureMaps:

@@ -8,12 +8,13 @@ from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 
-def fold_batch_norms(net: nn.Module) -> nn.Module:
+def fold_batch_norms(net: nn.Module, *, in_place: bool = False) -> nn.Module:
     """A copy of `net` (in evaluation mode) whose convolution + batch norm pairs are one convolution each.
 
     Exact up to rounding. A network that symbolic tracing cannot follow (its forward branches on values) comes back unfolded.
+    in_place: made of `net` itself, which is of no other use then.
     """
-    net = copy.deepcopy(net).eval()
+    net = (net if in_place else copy.deepcopy(net)).eval()
     try:
         graph = fx.Tracer().trace(net)
     except (fx.proxy.TraceError, TypeError, RuntimeError, NameError, AttributeError, KeyError, ValueError):
