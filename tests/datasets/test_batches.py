@@ -17,7 +17,7 @@ from kizu.datasets import _batches
 from kizu.datasets._batches import batches, mask_rule, masks_for
 from kizu.datasets._samples import Samples
 from kizu.errors import ImageError, MaskError, UsageError
-from kizu.images import open_image, open_mask, resize_mask
+from kizu.images import open_image, open_mask, open_values, resize_mask
 
 
 @pytest.fixture
@@ -119,12 +119,27 @@ def test_early_ends(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_more_is_decoded_than_asked(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(_batches, "open_image", lambda path, size: (seen.append(path), open_image(path, size=size))[1])
+    monkeypatch.setattr(_batches, "open_values", lambda path, size: (seen.append(path), open_values(path, size=size))[1])
     loader = batches(ten, image_size=(4, 4), batch_size=2, prefetch=1)
+    time.sleep(0.1)
+    assert not seen
+    loader.start()
+    time.sleep(0.1)
+    assert 1 <= len(seen) <= 4  # a batch and one ahead, before the first question
     next(loader)
     time.sleep(0.1)
-    assert len(seen) <= 5  # a batch, one ahead, and what the pops of the first made room for
+    assert len(seen) <= 5  # and what the pops of the first made room for
     loader.close()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "P", "1"])
+def test_pictures_are_opened_and_divided(mode: str, tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 3, mode=mode)
+    (batch,) = batches([path], image_size=(7, 5))
+    expected = open_image(path, size=(7, 5)).transpose(2, 0, 1).astype(np.float32) / np.float32(255.0)
+    assert np.array_equal(batch.images[0].numpy(), expected)
+    assert batch.images.is_contiguous()
+    assert open_values(path).ndim == (2 if mode in ("L", "1") else 3)
 
 
 @pytest.mark.parametrize(
