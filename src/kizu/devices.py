@@ -7,8 +7,9 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,13 +84,8 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) < 2 * threads:
         return [work(part) for part in parts]
-    inference = torch.is_inference_mode_enabled()
+    alone = _alone(work)
     _send_home()
-
-    def alone(part: Part) -> Made:
-        with torch.inference_mode(inference):
-            return work(part)
-
     futures = [_streams(threads, os.getpid()).submit(alone, part) for part in parts]
     try:
         return [future.result() for future in futures]
@@ -97,6 +93,30 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
         for future in futures:
             future.cancel()
         raise
+
+
+def in_order(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
+    """work(part) of each part in order, as `side_by_side`, while what was made before is used: streams are up to two parts each ahead.
+
+    Parts are taken from their source one by one, by the thread that asks. The first error comes up in its turn, and ends it.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(work, parts)
+        return
+    alone = _alone(work)
+    waiting: deque[Future[Made]] = deque()
+    _send_home()
+    try:
+        for part in parts:
+            waiting.append(_streams(threads, os.getpid()).submit(alone, part))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def entries() -> int:
@@ -149,6 +169,17 @@ def _library() -> ctypes.CDLL | None:
             library.GOMP_parallel.restype = None
             return library
     return None
+
+
+def _alone(work: Callable[[Part], Made]) -> Callable[[Part], Made]:
+    """`work` in the mode of this thread, whichever does it."""
+    inference = torch.is_inference_mode_enabled()
+
+    def alone(part: Part) -> Made:
+        with torch.inference_mode(inference):
+            return work(part)
+
+    return alone
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ and names its state: `_state()` -> tensors, `_shapes` their patterns, `_restore(
 from __future__ import annotations
 
 import inspect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ from torch import Tensor
 from kizu import calibration, rooms
 from kizu.datasets._samples import Samples
 from kizu.detectors._inputs import Images, as_batches, image_batches
-from kizu.devices import share, side_by_side
+from kizu.detectors._outputs import joined
+from kizu.devices import in_order, share, side_by_side
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
 from kizu.representations._base import Frozen, Representation
 from kizu.representations._open import representation as open_representation
@@ -110,9 +112,8 @@ class Detector(ABC):
         self._begin()
         given = as_batches(data, self.image_size, self.batch_size, skipped)
         self._open_eyes(data)
-        for batch in given:
-            self._absorb(batch)
-            seen += len(batch)
+        for count in self._absorb(given):
+            seen += count
             if progress:
                 progress(seen, "looking at good images")
         if not seen:
@@ -138,7 +139,7 @@ class Detector(ABC):
                 if errors
                 else "There is no image to look at."
             )
-        return _joined(parts, errors)
+        return joined(parts, errors)
 
     def predict_batches(self, images: Images, *, errors: list[tuple[str, str]] | None = None) -> Iterator[Prediction]:
         """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows with unreadable files."""
@@ -191,10 +192,20 @@ class Detector(ABC):
 
     # -- within the room ---------------------------------------------------------------------------------------------
 
-    def _absorb(self, batch: Batch) -> None:
-        """One batch of good images. Detectors that learn from images rather than features override this, not `_observe`."""
-        for digested in self._side_by_side(lambda part: self._digest(self._features(part)), batch):
+    def _absorb(self, batches: Iterator[Batch]) -> Iterator[int]:
+        """Good images as they come; yields how many were taken in. Detectors that learn from images rather than features override this."""
+
+        def digest(part: Batch) -> tuple[int, FeatureMaps]:
+            return len(part), self._digest(self._features(part))
+
+        first = next(batches, None)
+        if first is None:
+            return
+        cpu = self._device(first).type == "cpu"
+        parts = itertools.chain.from_iterable(self._parts(batch) for batch in itertools.chain([first], batches))
+        for count, digested in in_order(digest, parts) if cpu else map(digest, parts):
             self._observe(digested)
+            yield count
 
     def _digest(self, features: FeatureMaps) -> FeatureMaps:
         """What of some images is learned from. Images share no work in it: a CPU digests some beside others."""
@@ -202,7 +213,11 @@ class Detector(ABC):
 
     def _side_by_side(self, work: Callable[[Batch], Made], batch: Batch) -> list[Made]:
         """`work` on a few images of the batch after the other, in order; on a CPU with several threads beside each other."""
-        return side_by_side(work, batch.split(share(len(batch))) if self._device(batch).type == "cpu" else [batch])
+        return side_by_side(work, self._parts(batch))
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """What a stream takes at a time of it; on an accelerator all."""
+        return batch.split(share(len(batch))) if self._device(batch).type == "cpu" else [batch]
 
     def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
         """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
@@ -276,20 +291,3 @@ def _opened(source: Representation | str | Path | None, levels: tuple[int, ...])
 
 def _first_bad(level: Tensor) -> int:
     return int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
-
-
-def _joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction:
-    sizes = {tuple(part.map.shape[1:]) for part in parts}
-    if len(sizes) > 1:
-        raise UsageError(f"The images have different sizes {sorted(sizes)}; predict them one by one, or give their paths.")
-    first = parts[0]
-    return Prediction(
-        map=torch.cat([part.map for part in parts]),
-        score=torch.cat([part.score for part in parts]),
-        p_value=None if first.p_value is None else torch.cat([part.p_value for part in parts if part.p_value is not None]),
-        is_anomalous=None
-        if first.is_anomalous is None
-        else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),
-        paths=tuple(path for part in parts for path in part.paths),
-        errors=tuple(errors),
-    )

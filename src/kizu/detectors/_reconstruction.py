@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -134,15 +134,18 @@ class Reconstruction(Detector):
         """Drop the inference twins of what was learned before."""
         self._rebuilder = None
 
-    def _absorb(self, batch: Batch) -> None:
-        first = not len(self._pictures)
-        kept = self._pictures.add(batch)
-        if first:
-            features = Detector._features(self, kept)
-            if smallest_grid(features) * self.batch_size < 2:
-                raise UsageError(
-                    f"Images of {self._pictures.size} leave one number a channel to normalise: take larger images or a larger batch_size."
-                )
+    def _absorb(self, batches: Iterator[Batch]) -> Iterator[int]:
+        for batch in batches:
+            first = not len(self._pictures)
+            kept = self._pictures.add(batch)
+            if first:
+                features = Detector._features(self, kept)
+                if smallest_grid(features) * self.batch_size < 2:
+                    raise UsageError(
+                        f"Images of {self._pictures.size} leave one number a channel to normalise: take larger images, or a larger "
+                        "batch_size."
+                    )
+            yield len(batch)
 
     def _observe(self, features: FeatureMaps) -> None:
         raise NotImplementedError("this detector learns from images")
