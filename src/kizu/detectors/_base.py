@@ -49,6 +49,8 @@ class Detector(ABC):
     """Whether features alone, as caches give them, are not enough."""
     by_image: ClassVar[bool] = False
     """Whether scoring shares no work between images: a CPU then looks at some beside others, each from its pixels to its map."""
+    any_precision: ClassVar[bool] = False
+    """Whether features may come in the type in which they were computed (Frozen.as_computed); otherwise they are float32."""
     _shapes: ClassVar[dict[str, str]] = {}
 
     def __init__(
@@ -223,7 +225,8 @@ class Detector(ABC):
         """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
 
     def _features(self, batch: Batch) -> FeatureMaps:
-        features = self._eyes(batch.images) if batch.features is None else batch.features
+        see = self._eyes.as_computed if self.any_precision else self._eyes
+        features = see(batch.images) if batch.features is None else batch.features
         for level in features:
             if not bool(torch.isfinite(level.sum())) and not bool(torch.isfinite(level).all()):
                 named = f" for {batch.paths[_first_bad(level)]}" if batch.paths else ""

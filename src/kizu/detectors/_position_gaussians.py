@@ -32,51 +32,37 @@ class PositionGaussians:
     """Accumulates features (B, D, h, w) and yields mean (P, D) and a whitening factor; P = h * w positions.
 
     Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far; those that come later are
-    gathered, for every folding reads and writes all products. Memory that has been used is used again: fresh pages cost as much as what
-    is computed with them.
+    gathered, for every folding reads and writes all products. Features stay as they came until then: copying them, position by position,
+    into one array took 0.6 ms an image (ResNet-18).
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.blocks: list[Tensor] = []
+        self.rows: list[Tensor] = []
         self.gathered = 0
         self.products: Tensor | None = None
         self.grid: tuple[int, int] | None = None
 
     def update(self, features: Tensor) -> None:
-        """Add B images. Raises ShapeError when their grid is another one."""
-        _, D, h, w = features.shape
+        """Add B images, of any floating type: so they are kept, what is computed with them is float32 at least. They must not change after.
+
+        Raises ShapeError when their grid is another one.
+        """
+        B, D, h, w = features.shape
         if self.grid not in (None, (h, w)):
             raise ShapeError(f"All images must have one size: a grid of {(h, w)} after {self.grid}.")
         self.grid = (h, w)
-        for rows in self._fitting(features.flatten(2).permute(2, 0, 1)):  # (P, B, D)
-            block, at = divmod(self.gathered, GATHER)
-            if block == len(self.blocks):
-                self.blocks.append(_room(rows, h * w, GATHER, D))
-            self._keep(self.blocks[block][:, at : at + rows.shape[1]], rows)
-            self.count, self.gathered = self.count + rows.shape[1], self.gathered + rows.shape[1]
-            if self.gathered % GATHER == 0 and self.count * THIN > D:
-                self._fold()
-
-    def _keep(self, place: Tensor, rows: Tensor) -> None:
-        """Copy rows (P, B, D)."""
-
-        def copy(part: slice) -> None:
-            place[part] = rows[part]
-
-        self._by_positions(copy, len(rows), 4 * rows.shape[1] * rows.shape[2])
-
-    def _fitting(self, rows: Tensor) -> list[Tensor]:
-        """Rows (P, B, D) cut so that none lies in two blocks."""
-        first = min(GATHER - self.gathered % GATHER, rows.shape[1])
-        return [part for part in (rows[:, :first], *rows[:, first:].split(GATHER, dim=1)) if part.shape[1]]
+        self.rows.append(features.flatten(2).permute(2, 0, 1).contiguous())  # (P, B, D)
+        self.count, self.gathered = self.count + B, self.gathered + B
+        if self.gathered >= GATHER and self.count * THIN > D:
+            self._fold()
 
     def finish(self, eps: float, *, packed: bool = False) -> tuple[Tensor, Tensor, bool]:
         """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or as `pack` leaves it; or V (P, n, D)."""
         if not self.count:
             raise EmptyData("There is no image to learn from.")
-        if self.products is None and self.count * THIN <= self.blocks[0].shape[2]:
-            return *_thin(torch.cat(self._gathered(slice(None)), dim=1), eps), True
+        if self.products is None and self.count * THIN <= self.rows[0].shape[2]:
+            return *_thin(self._gathered(slice(None)), eps), True
         begun, products = self._begin()
         P, D, _ = products.shape
         factor = products.new_empty(P, D * (D + 1) // 2, dtype=torch.float16) if packed else products
@@ -90,44 +76,46 @@ class PositionGaussians:
             if packed:
                 factor[part] = pack(covariance)
 
-        self._by_positions(whiten, P, 4 * D * D)
-        self.products = None
+        self._by_positions(whiten, P, D)
+        self.products, self.rows = None, []
         return self.origin + self.sums / self.count, factor, False
 
-    def _gathered(self, part: slice) -> list[Tensor]:
-        """The rows at hand of some positions, (p, at most GATHER, D) each."""
-        counts = [self.gathered - number * GATHER for number in range(len(self.blocks))]
-        return [block[part, :count] for block, count in zip(self.blocks, counts, strict=True) if count > 0]
+    def _gathered(self, part: slice) -> Tensor:
+        """The rows at hand of some positions, (p, n, D), a copy."""
+        rows = torch.cat([some[part] for some in self.rows], dim=1)
+        return rows.to(torch.promote_types(rows.dtype, torch.float32))  # bfloat16 loses nothing
 
     def _fold(self) -> None:
         """From the rows at hand to sums of products."""
         begun, products = self._begin()
-        self._by_positions(lambda part: self._add(part, begun), len(products), 4 * products.shape[1] ** 2)
-        self.blocks, self.gathered = self.blocks[:1], 0
+        self._by_positions(lambda part: self._add(part, begun), *products.shape[:2])
+        self.rows, self.gathered = [], 0
 
     def _begin(self) -> tuple[bool, Tensor]:
         """Whether there are sums of products already, and they or room for them."""
         begun = self.products is not None
         if self.products is None:
-            P, _, D = self.blocks[0].shape
-            self.origin, self.sums = self.blocks[0].new_empty(P, D), self.blocks[0].new_zeros(P, D)
-            self.products = _room(self.blocks[0], P, D, D)
+            P, _, D = self.rows[0].shape
+            none = self._gathered(slice(0, 0))
+            self.origin, self.sums, self.products = none.new_empty(P, D), none.new_zeros(P, D), _room(none, P, D, D)
         return begun, self.products
 
     def _add(self, part: slice, begun: bool) -> None:
         """The rows at hand of some positions to their sums."""
         assert self.products is not None  # made by _begin
+        if not self.gathered:
+            return
         rows = self._gathered(part)
         if not begun:
-            self.origin[part] = sum((some.sum(1) for some in rows), torch.zeros_like(self.origin[part])) / self.gathered
-        for number, some in enumerate(rows):
-            shifted = some.sub_(self.origin[part, None])
-            self.sums[part] += shifted.sum(1)
-            self.products[part].baddbmm_(shifted.transpose(1, 2), shifted, beta=float(begun or number > 0))
+            self.origin[part] = rows.mean(1)
+        rows -= self.origin[part, None]
+        self.sums[part] += rows.sum(1)
+        self.products[part].baddbmm_(rows.transpose(1, 2), rows, beta=float(begun))
 
-    def _by_positions(self, work: Callable[[slice], None], P: int, size: int) -> None:
-        """`work` on some positions after the other, or beside each other; each takes `size` bytes."""
-        _in_parts(work, P, size, self.blocks[0].device.type == "cpu")
+    def _by_positions(self, work: Callable[[slice], None], P: int, D: int) -> None:
+        """`work` on the rows and products of some positions after the other, or beside each other."""
+        assert self.products is not None  # made by _begin
+        _in_parts(work, P, 4 * D * max(D, self.gathered), self.products.device.type == "cpu")
 
 
 def _room(like: Tensor, *shape: int) -> Tensor:

@@ -35,6 +35,7 @@ class PaDiM(Detector):
     """
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    any_precision: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"channels": "D", "mean": "P D", "grid": "2"}
 
     def __init__(

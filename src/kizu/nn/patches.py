@@ -28,16 +28,17 @@ def align_levels(features: FeatureMaps, *, mode: str = "bilinear") -> Tensor:
 def repeated_channels(features: FeatureMaps, channels: Tensor, *, less: Tensor | None = None) -> Tensor:
     """`align_levels(features, mode="nearest")[:, channels]` for rising `channels` (D,), without the others being made: (B, D, h, w).
 
-    less: (h * w, D), taken away from every image. In memory the positions come first, then images, then channels: flattened to
-    (h * w, B, D) it is contiguous.
+    less: (h * w, D) float32, taken away from every image; what is left is float32. In memory the positions come first, then images, then
+    channels: flattened to (h * w, B, D) it is contiguous.
     """
     height, width = finest_grid(features)
-    made, start, done = features[0].new_empty(height, width, len(features[0]), len(channels)), 0, 0
+    kind = features[0].dtype if less is None else torch.promote_types(features[0].dtype, less.dtype)
+    made, start, done = features[0].new_empty(height, width, len(features[0]), len(channels), dtype=kind), 0, 0
     taken = None if less is None else less.view(height, width, 1, -1)
     for level in features:
         mine = channels[(channels >= start) & (channels < start + level.shape[1])].to(level.device) - start
         part = slice(done, done + len(mine))
-        _repeat(_take(level, mine), made[..., part], None if taken is None else taken[..., part])
+        _repeat(_take(level, mine).to(kind), made[..., part], None if taken is None else taken[..., part])
         start, done = start + level.shape[1], part.stop
     return made.permute(2, 3, 0, 1)
 

@@ -70,9 +70,13 @@ class Frozen:
                 setattr(twin, name, fuse_activations(child))
         return twin
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) float32 in [0, 1], any device -> [(B, C_l, h_l, w_l) float32]."""
+        return [level.float() for level in self.as_computed(images)]
+
+    @torch.inference_mode()
+    def as_computed(self, images: Tensor) -> FeatureMaps:
+        """The same in the type in which they are computed: bfloat16 where `precision` says so, and as float32 then no different."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
         some = share(len(images)) if self.device.type == "cpu" else len(images)
@@ -82,7 +86,8 @@ class Frozen:
         return [torch.cat(levels) for levels in zip(*made, strict=True)]
 
     def _maps(self, images: Tensor) -> FeatureMaps:
-        return [level.float() for level in self.twin(images.to(self.device))]
+        made: FeatureMaps = self.twin(images.to(self.device))
+        return made
 
 
 def _channels_last(net: nn.Module) -> nn.Module:

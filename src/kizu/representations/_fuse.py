@@ -77,14 +77,18 @@ class MaxPoolAfterReLU(nn.Module):
         """(B, C, h, w) -> (B, C, h / 2, w / 2)."""
         if x.dtype not in _BITS or x.shape[2] % 2 or x.shape[3] % 2 or x.requires_grad:
             return nn.functional.max_pool2d(x, 3, 2, 1)
-        bits = x.view(_BITS[x.dtype])
-        even, odd = bits[:, :, 0::2], bits[:, :, 1::2]
-        high = torch.maximum(even, odd)
-        torch.maximum(high[:, :, 1:], odd[:, :, :-1], out=high[:, :, 1:])
-        even, odd = high[..., 0::2], high[..., 1::2]
-        wide = torch.maximum(even, odd)
-        torch.maximum(wide[..., 1:], odd[..., :-1], out=wide[..., 1:])
-        return wide.view(x.dtype)
+        bits, (_, C, h, w) = x.view(_BITS[x.dtype]), x.shape
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        high = torch.empty((1, C, h // 2, w), dtype=bits.dtype, device=x.device, memory_format=layout)
+        made = torch.empty((len(x), C, h // 2, w // 2), dtype=bits.dtype, device=x.device, memory_format=layout)
+        for one, out in zip(bits.split(1), made.split(1), strict=True):  # an image stays in a core's cache
+            even, odd = one[:, :, 0::2], one[:, :, 1::2]
+            torch.maximum(even, odd, out=high)
+            torch.maximum(high[:, :, 1:], odd[:, :, :-1], out=high[:, :, 1:])
+            even, odd = high[..., 0::2], high[..., 1::2]
+            torch.maximum(even, odd, out=out)
+            torch.maximum(out[..., 1:], odd[..., :-1], out=out[..., 1:])
+        return made.view(x.dtype)
 
 
 def can_fuse(device: torch.device) -> bool:
