@@ -20,7 +20,7 @@ from kizu.devices import side_by_side
 from kizu.errors import EmptyData, ShapeError
 
 THIN = 4
-GATHER = 64
+GATHER = 128
 """Images that are gathered before they are folded into the products."""
 CHUNK_BYTES, CHUNK_BYTES_CPU = 256 * 2**20, 2 * 2**20
 """Of the matrices that are factored together; on a CPU by one thread."""
