@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from kizu.errors import UsageError
-from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, repeated_channels, to_rows
+from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
 
 
 def test_levels_meet_on_the_finest_grid() -> None:
@@ -16,19 +16,6 @@ def test_levels_meet_on_the_finest_grid() -> None:
     assert torch.equal(aligned[:, 3:], functional.interpolate(levels[1], size=(8, 6), mode="bilinear", align_corners=False))
     repeated = align_levels(levels, mode="nearest")
     assert torch.equal(repeated[:, 3:], levels[1].repeat_interleave(2, 2).repeat_interleave(2, 3))
-
-
-@pytest.mark.parametrize("sizes", [((8, 6), (4, 3)), ((7, 5), (4, 3)), ((4, 3), (8, 6))])
-def test_repeated_channels_are_the_aligned_ones(sizes: tuple[tuple[int, int], ...]) -> None:
-    levels = [torch.rand(2, 3, *sizes[0]), torch.rand(2, 5, *sizes[1])]
-    for channels in (torch.tensor([0, 2, 3, 7]), torch.tensor([1]), torch.arange(8), torch.tensor([4, 5])):
-        expected = align_levels(levels, mode="nearest")[:, channels]
-        got = repeated_channels(levels, channels)
-        assert torch.equal(got, expected)
-        rows = got.flatten(2).permute(2, 0, 1)
-        assert rows.is_contiguous()
-        less = torch.rand(len(rows), len(channels))
-        assert torch.equal(repeated_channels(levels, channels, less=less).flatten(2).permute(2, 0, 1), rows - less[:, None])
 
 
 def test_local_mean_counts_zeros_at_the_border() -> None:

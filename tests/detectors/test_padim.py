@@ -8,62 +8,77 @@ import torch
 
 import kizu
 from kizu.detectors import _position_gaussians
-from kizu.detectors._position_gaussians import PositionGaussians, distances, pack, unpack
+from kizu.detectors._nesting import cells_of, grids_of, nesting
+from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
 from kizu.errors import ShapeError, UsageError
 from kizu.nn.patches import align_levels
 from kizu.representations._open import representation
 
+GRIDS = {
+    "nested": ((8, 4), (4, 2), (2, 1)),
+    "one": ((3, 4), (3, 4)),
+    "across": ((6, 5), (4, 3), (3, 2)),  # no cell of the second lies in one of the third alone
+    "twice": ((4, 2), (4, 2), (2, 2), (4, 4)),
+}
+WIDTHS = (6, 9, 9, 4)
 
-def features(count: int, D: int = 24, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, D, 3, 4, generator=generator) * torch.rand(D, 1, 1, generator=generator) * 2 + 5
+
+def features(grids: tuple[tuple[int, int], ...], count: int, seed: int = 0) -> list[torch.Tensor]:
+    make = torch.Generator().manual_seed(seed)
+    mix = [torch.eye(width) + 0.1 * torch.randn(width, width, generator=torch.Generator().manual_seed(9)) for width in WIDTHS]
+    maps = [torch.randn(count, *grid, width, generator=make) for grid, width in zip(grids, WIDTHS, strict=False)]
+    return [(level @ turn + 1.0).permute(0, 3, 1, 2) for level, turn in zip(maps, mix, strict=False)]
 
 
 def truth(known: np.ndarray, query: np.ndarray, eps: float) -> np.ndarray:
-    """Mahalanobis distance at every position, as the paper's Eq. 1 and 2 say; arrays (n, D, h, w) -> (B, h, w)."""
-    B, _, h, w = query.shape
-    out = np.zeros((B, h, w))
-    for y in range(h):
-        for x in range(w):
+    """Eq. 2 by inverse matrices in float64, position by position: (B, h, w)."""
+    out = np.empty((len(query), *known.shape[2:]))
+    for y in range(known.shape[2]):
+        for x in range(known.shape[3]):
             rows = known[:, :, y, x]
-            covariance = np.cov(rows.T) if len(rows) > 1 else np.zeros((rows.shape[1],) * 2)
+            covariance = np.cov(rows, rowvar=False) if len(rows) > 1 else np.zeros((rows.shape[1],) * 2)
             inverse = np.linalg.inv(covariance + eps * np.eye(rows.shape[1]))
             difference = query[:, :, y, x] - rows.mean(0)
             out[:, y, x] = np.sqrt(np.einsum("bd,de,be->b", difference, inverse, difference))
     return out
 
 
-def gaussians(known: torch.Tensor) -> PositionGaussians:
+def gaussians(known: list[torch.Tensor], channels: list[torch.Tensor]) -> PositionGaussians:
     """What was told of images, four at a time."""
-    positions = PositionGaussians()
-    for part in known.split(4):
-        positions.update(part)
+    nest = nesting(grids_of(known), tuple(len(mine) for mine in channels), torch.device("cpu"))
+    positions = PositionGaussians(nest)
+    for start in range(0, len(known[0]), 4):
+        positions.update(cells_of([level[start : start + 4] for level in known], channels, nest))
     return positions
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("grids", GRIDS)
 @pytest.mark.parametrize("whole", [5, 32])
 @pytest.mark.parametrize("gather", [1, 16, 64])
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 23, 60])
-def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_forms_are_the_mahalanobis_distance(count: int, gather: int, whole: int, grids: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From one image to many more than dimensions, in batches of 4; folded once, never before the end, or with each batch; whitened by
-    halves and at once."""
+    halves and at once; levels that lie in each other, that do not, and of one grid."""
     monkeypatch.setattr(_position_gaussians, "WHOLE", whole)
     monkeypatch.setattr(_position_gaussians, "GATHER", gather)
-    monkeypatch.setattr(_position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 24)  # a position a stream
-    known, query = features(count), features(3, seed=1)
-    mean, factor, thin = gaussians(known).finish(0.01)
-    assert thin == (4 * count <= 24)
-    got = distances(query.flatten(2).permute(2, 0, 1) - mean[:, None], factor.transpose(1, 2), thin, 0.01).T.reshape(3, 3, 4)
-    expected = truth(known.double().numpy(), query.double().numpy(), 0.01)
-    assert np.allclose(got.numpy(), expected, rtol=2e-5)
-    if not thin:
-        packed = gaussians(known).finish(0.01, packed=True)[1]
-        assert torch.equal(packed, pack(factor))
-        rounded = unpack(packed, 24)
-        half = distances(query.flatten(2).permute(2, 0, 1) - mean[:, None], rounded, thin, 0.01).T.reshape(3, 3, 4)
-        assert np.allclose(half.numpy(), expected, rtol=1e-3)
-        assert torch.equal(rounded, factor.transpose(1, 2).half().float())
+    monkeypatch.setattr(_position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 64)  # a group a stream
+    known, query = features(GRIDS[grids], count), features(GRIDS[grids], 3, seed=1)
+    channels = [torch.arange(width) for width in WIDTHS[: len(known)]]
+    channels[-1] = torch.tensor([1, 3])
+    positions = gaussians(known, channels)
+    means, factors, thin = positions.finish(0.01, torch.float32)
+    rounded = gaussians(known, channels).finish(0.01)[1]
+    assert all(torch.equal(one, exact if thin else exact.half()) for one, exact in zip(rounded, factors, strict=True))
+    nest, total = positions.nest, sum(len(mine) for mine in channels)
+    assert thin == (4 * count <= total)
+    differences = [cells.transpose(0, 1) - mean[:, None] for cells, mean in zip(cells_of(query, channels, nest), means, strict=True)]
+    unpacked = [factors[0].transpose(1, 2)] if thin else unpack(factors, nest)
+    got = distances(differences, nest, unpacked, thin, 0.01).T
+    chosen = [align_levels(levels, mode="nearest").double() for levels in (known, query)]
+    kept = torch.cat([mine + sum(WIDTHS[:number]) for number, mine in enumerate(channels)])
+    expected = truth(*(one[:, kept].numpy() for one in chosen), 0.01)
+    assert np.allclose(got.numpy(), expected.reshape(3, -1), rtol=2e-5)
 
 
 def test_the_detector_end_to_end() -> None:

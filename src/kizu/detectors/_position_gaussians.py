@@ -1,7 +1,9 @@
 """One Gaussian per position, learned in a stream: mean, covariance + eps 1, and the factor that whitens a difference.
 
 Two forms, by how many images n there are for D dimensions:
-    full  n > D / 4   W = L^-1 with S + eps 1 = L L^T; d^2 = |W f|^2. Kept as packed lower triangles.
+    full  n > D / 4   W = L^-1 with S + eps 1 = L L^T; d^2 = |W f|^2. With the channels of coarse levels first, the rows of W that belong to
+                      a stage are the same for all positions of a group (_nesting), since they depend on the stages so far alone: d^2 is
+                      a sum over stages, each counted once a group. Kept as packed rows.
     thin  otherwise   Woodbury: with X (n, D) the centred rows, d^2 = (|f|^2 - |V f|^2) / eps,
                       V = C^-1 X, C C^T = eps (n - 1) 1 + X X^T. Memory n D a position instead of D^2, no D x D solve.
 Both are the exact Mahalanobis distance under S + eps 1 (S with n - 1), which is positive definite whatever n is.
@@ -16,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kizu.detectors._nesting import Nesting, Stage, joined
 from kizu.devices import side_by_side
-from kizu.errors import EmptyData, ShapeError
+from kizu.errors import EmptyData
 
 THIN = 4
 GATHER = 128
@@ -29,93 +32,104 @@ WHOLE = 32
 
 
 class PositionGaussians:
-    """Accumulates features (B, D, h, w) and yields mean (P, D) and a whitening factor; P = h * w positions.
+    """Accumulates cells (B, C, d) of each stage and yields their means (C, d) and the factors that whiten what positions differ from them.
 
-    Rows are kept until n > D / 4, then folded into sums of products about the mean of the rows met so far; those that come later are
-    gathered, for every folding reads and writes all products. Features stay as they came until then: copying them, position by position,
-    into one array took 0.6 ms an image (ResNet-18).
+    Cells are kept until n > D / 4, then folded into sums of products about the mean of those met so far; those that come later are
+    gathered, for every folding reads and writes all products. products of a stage: (G, d, D), of its channels with all so far.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.rows: list[Tensor] = []
-        self.gathered = 0
-        self.products: Tensor | None = None
-        self.grid: tuple[int, int] | None = None
+    def __init__(self, nest: Nesting) -> None:
+        self.nest = nest
+        self.count = self.gathered = 0
+        self.waiting: list[list[Tensor]] = []
+        self.products: list[Tensor] = []
+        self.origins: list[Tensor] = []
+        self.sums: list[Tensor] = []
 
-    def update(self, features: Tensor) -> None:
-        """Add B images, of any floating type: so they are kept, what is computed with them is float32 at least. They must not change after.
+    def update(self, cells: list[Tensor]) -> None:
+        """Add B images, of any floating type: so they are kept, and must not change; what is computed is float32 at least."""
+        self.waiting.append(cells)
+        self.count, self.gathered = self.count + len(cells[0]), self.gathered + len(cells[0])
+        if self.gathered >= GATHER and self.count * THIN > self.nest.widths[-1]:
+            rows, begun = self._rows(), self._begin()
+            for number in range(len(self.nest.stages)):
+                self._by_groups(functools.partial(self._add, number, rows, begun), number)
 
-        Raises ShapeError when their grid is another one.
-        """
-        B, D, h, w = features.shape
-        if self.grid not in (None, (h, w)):
-            raise ShapeError(f"All images must have one size: a grid of {(h, w)} after {self.grid}.")
-        self.grid = (h, w)
-        self.rows.append(features.flatten(2).permute(2, 0, 1).contiguous())  # (P, B, D)
-        self.count, self.gathered = self.count + B, self.gathered + B
-        if self.gathered >= GATHER and self.count * THIN > D:
-            self._fold()
-
-    def finish(self, eps: float, *, packed: bool = False) -> tuple[Tensor, Tensor, bool]:
-        """(mean (P, D), factor, is_thin): factor is W (P, D, D) lower triangular, or as `pack` leaves it; or V (P, n, D)."""
+    def finish(self, eps: float, kind: torch.dtype = torch.float16) -> tuple[list[Tensor], list[Tensor], bool]:
+        """(means, factors, is_thin): each stage's rows of W as `pack` leaves them, (G, K) of `kind`; or V (G, n, D), groups of the last."""
         if not self.count:
             raise EmptyData("There is no image to learn from.")
-        if self.products is None and self.count * THIN <= self.rows[0].shape[2]:
-            return *_thin(self._gathered(slice(None)), eps), True
-        begun, products = self._begin()
-        P, D, _ = products.shape
-        factor = products.new_empty(P, D * (D + 1) // 2, dtype=torch.float16) if packed else products
+        nest = self.nest
+        if not self.products and self.count * THIN <= nest.widths[-1]:
+            rows = self._rows(about=False)
+            return [cells.mean(1) for cells in rows], [_thin(joined(rows, nest.stages[-1], slice(None)), eps)], True
+        rows, begun = self._rows(), self._begin()
+        means = [sums / self.count for sums in self.sums]
+        factors: list[Tensor] = []
+        packed: list[Tensor] = []
+        for number, stage in enumerate(nest.stages):
+            places = nest.triangles[number].to(means[0].device)
+            packed.append(means[0].new_empty(len(stage), len(places), dtype=kind))
 
-        def whiten(part: slice) -> None:
-            self._add(part, begun)
-            mean, covariance = self.sums[part] / self.count, products[part]
-            covariance.addcmul_(mean[:, :, None], mean[:, None, :], value=-self.count)
-            covariance.div_(max(self.count - 1, 1)).diagonal(dim1=1, dim2=2).add_(eps)
-            _whiten(covariance)
-            if packed:
-                factor[part] = pack(covariance)
+            def whiten(part: slice, number: int = number, stage: Stage = stage, places: Tensor = places) -> None:
+                self._add(number, rows, begun, part)
+                mean, covariance = joined(means, stage, part)[:, 0], self.products[number][part]
+                before = nest.widths[number]
+                covariance.addcmul_(mean[:, before:, None], mean[:, None], value=-self.count).div_(max(self.count - 1, 1))
+                covariance[:, :, before:].diagonal(dim1=1, dim2=2).add_(eps)
+                whiten_stage(covariance, [(factor, group[part]) for factor, group in zip(factors, stage.groups, strict=True)])
+                packed[number][part] = pack(covariance, places)
 
-        self._by_positions(whiten, P, D)
-        self.products, self.rows = None, []
-        return self.origin + self.sums / self.count, factor, False
+            self._by_groups(whiten, number)
+            factors.append(self.products[number])
+        self.products = []
+        return [(origin + mean)[:, 0] for origin, mean in zip(self.origins, means, strict=True)], packed, False
 
-    def _gathered(self, part: slice) -> Tensor:
-        """The rows at hand of some positions, (p, n, D), a copy."""
-        rows = torch.cat([some[part] for some in self.rows], dim=1)
-        return rows.to(torch.promote_types(rows.dtype, torch.float32))  # bfloat16 loses nothing
+    def _rows(self, *, about: bool = True) -> list[Tensor]:
+        """The cells at hand of each stage (C, n, d), about the origins, which are their means at first; they wait no longer."""
+        if not self.waiting:
+            return []
+        first, made = not self.products and about, []
+        for number, images in enumerate(zip(*self.waiting, strict=True)):
+            (_, C, d), kind = images[0].shape, torch.promote_types(images[0].dtype, torch.float32)
+            rows = _room(images[0].new_empty(0, dtype=kind), C, self.gathered, d)
+            if first:
+                self.origins.append(rows.new_empty(C, 1, d))
+                self.sums.append(rows.new_zeros(C, 1, d))
+            arrange = functools.partial(self._arrange, images, rows, number if about else None, first)
+            _in_parts(arrange, C, 4 * self.gathered * d, rows.device.type == "cpu")
+            made.append(rows)
+        self.waiting, self.gathered = [], 0
+        return made
 
-    def _fold(self) -> None:
-        """From the rows at hand to sums of products."""
-        begun, products = self._begin()
-        self._by_positions(lambda part: self._add(part, begun), *products.shape[:2])
-        self.rows, self.gathered = [], 0
+    def _arrange(self, images: tuple[Tensor, ...], rows: Tensor, number: int | None, first: bool, part: slice) -> None:
+        """Some cells of the images (B, C, d) at hand into rows (C, n, d); about the origins of their stage, if it has a number."""
+        mine = rows[part].copy_(torch.cat([some[:, part] for some in images]).transpose(0, 1))
+        if number is not None:
+            if first:
+                self.origins[number][part] = mine.mean(1, keepdim=True)
+            mine -= self.origins[number][part]
+            self.sums[number][part] += mine.sum(1, keepdim=True)
 
-    def _begin(self) -> tuple[bool, Tensor]:
-        """Whether there are sums of products already, and they or room for them."""
-        begun = self.products is not None
-        if self.products is None:
-            P, _, D = self.rows[0].shape
-            none = self._gathered(slice(0, 0))
-            self.origin, self.sums, self.products = none.new_empty(P, D), none.new_zeros(P, D), _room(none, P, D, D)
-        return begun, self.products
-
-    def _add(self, part: slice, begun: bool) -> None:
-        """The rows at hand of some positions to their sums."""
-        assert self.products is not None  # made by _begin
-        if not self.gathered:
-            return
-        rows = self._gathered(part)
+    def _begin(self) -> bool:
+        """Whether there are sums of products already; room for them."""
+        begun = bool(self.products)
         if not begun:
-            self.origin[part] = rows.mean(1)
-        rows -= self.origin[part, None]
-        self.sums[part] += rows.sum(1)
-        self.products[part].baddbmm_(rows.transpose(1, 2), rows, beta=float(begun))
+            sizes = zip(self.nest.stages, self.nest.widths[1:], strict=True)
+            self.products = [_room(self.origins[0], len(stage), stage.width, after) for stage, after in sizes]
+        return begun
 
-    def _by_positions(self, work: Callable[[slice], None], P: int, D: int) -> None:
-        """`work` on the rows and products of some positions after the other, or beside each other."""
-        assert self.products is not None  # made by _begin
-        _in_parts(work, P, 4 * D * max(D, self.gathered), self.products.device.type == "cpu")
+    def _add(self, number: int, cells: list[Tensor], begun: bool, part: slice) -> None:
+        """Rows of some groups of a stage to their sums of products."""
+        if cells:
+            rows = joined(cells, self.nest.stages[number], part)
+            own = rows[:, :, self.nest.widths[number] :].transpose(1, 2)
+            self.products[number][part].baddbmm_(own, rows, beta=float(begun))
+
+    def _by_groups(self, work: Callable[[slice], None], number: int) -> None:
+        """`work` on some groups of a stage after the other, or beside each other."""
+        groups, _, D = self.products[number].shape
+        _in_parts(work, groups, 4 * D * max(D, GATHER), self.products[0].device.type == "cpu")
 
 
 def _room(like: Tensor, *shape: int) -> Tensor:
@@ -136,15 +150,33 @@ def _in_parts(work: Callable[[slice], None], count: int, size: int, cpu: bool) -
     side_by_side(work, [slice(start, start + step) for start in range(0, count, step)])
 
 
-def _whiten(covariance: Tensor) -> None:
-    """S (p, D, D), positive definite, becomes W = L^-1 with S = L L^T, in place: by halves, for most of it is then products.
+def whiten_stage(covariance: Tensor, before: list[tuple[Tensor, Tensor]]) -> None:
+    """(B C) (p, d, D) of S = (A B^T; B C) becomes the rows (-W_C M W_A, W_C) of W = L^-1, in place: M = B W_A^T, W_C from C - M M^T.
 
-    S = (A B^T; B C): W = (W_A 0; -W_C M W_A, W_C) with M = B W_A^T and W_C from C - M M^T.
+    before: for each stage before it the rows of W of its groups, and which group each matrix belongs to.
     """
+    d, D = covariance.shape[1:]
+    across, own = covariance[:, :, : D - d], covariance[:, :, D - d :]
+    if before:
+        first, start = covariance.new_zeros(len(covariance), D - d, D - d), 0
+        for factor, group in before:
+            _, rows, columns = factor.shape
+            first[:, start : start + rows, :columns] = factor[group]
+            start += rows
+        mixed = torch.bmm(across, first.transpose(1, 2))
+        own.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
+        _whiten(own)
+        across.copy_(torch.bmm(torch.bmm(own, mixed).neg_(), first))
+    else:
+        _whiten(own)
+
+
+def _whiten(covariance: Tensor) -> None:
+    """S (p, D, D), positive definite, becomes W = L^-1 with S = L L^T, in place: by halves, for most of it is then products."""
     D = covariance.shape[1]
     if D <= WHOLE:
         lower = torch.linalg.cholesky(covariance)
-        unit = torch.eye(D, device=covariance.device).expand_as(lower)
+        unit = torch.eye(D, device=covariance.device, dtype=covariance.dtype).expand_as(lower)
         covariance.copy_(torch.linalg.solve_triangular(lower, unit, upper=False))
         return
     one, other = slice(0, D // 2), slice(D // 2, D)
@@ -157,49 +189,43 @@ def _whiten(covariance: Tensor) -> None:
     covariance[:, one, other] = 0
 
 
-def _thin(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(mean (P, D), V (P, n, D)) of rows (P, n, D)."""
+def _thin(rows: Tensor, eps: float) -> Tensor:
+    """V (G, n, D) of rows (G, n, D)."""
     _, n, _ = rows.shape
-    mean = rows.mean(1)
-    centred = rows - mean[:, None]
-    gram = torch.bmm(centred, centred.transpose(1, 2)) + eps * max(n - 1, 1) * torch.eye(n, device=rows.device)
+    centred = rows - rows.mean(1, keepdim=True)
+    gram = torch.bmm(centred, centred.transpose(1, 2)) + eps * max(n - 1, 1) * torch.eye(n, device=rows.device, dtype=rows.dtype)
     lower = torch.linalg.cholesky(gram)
-    return mean, torch.linalg.solve_triangular(lower, centred, upper=False)
+    return torch.linalg.solve_triangular(lower, centred, upper=False)
 
 
-def distances(difference: Tensor, factor: Tensor, thin: bool, eps: float) -> Tensor:
-    """Mahalanobis distances (P, B) of differences (P, B, D) from the means; factor (P, D, K): the transpose of W or V."""
-    projected = torch.bmm(difference, factor)
-    if not thin:
-        return torch.linalg.vector_norm(projected, dim=2)
-    rest = difference.square().sum(2) - projected.square_().sum(2)
-    return (rest.clamp_min_(0) / eps).sqrt_()
+def distances(differences: list[Tensor], nest: Nesting, factors: list[Tensor], thin: bool, eps: float) -> Tensor:
+    """Mahalanobis distances (P, B) of cells' differences from their means, (C, B, d) a stage.
+
+    factors: transposes (G, D, d) of each stage's rows of W, or [that of V].
+    """
+    if thin:
+        difference = joined(differences, nest.stages[-1], slice(None))
+        projected = torch.bmm(difference, factors[0])
+        rest = difference.square().sum(2) - projected.square_().sum(2)
+        return (rest.clamp_min_(0) / eps).sqrt_()[nest.home]
+    total: Tensor | None = None
+    for stage, factor in zip(nest.stages, factors, strict=True):
+        own = torch.bmm(joined(differences, stage, slice(None)), factor).square_().sum(2)
+        total = own if total is None else own.add_(total[stage.groups[-1]])
+    assert total is not None  # there are stages
+    return total.sqrt_()[nest.home]
 
 
-def pack(factor: Tensor) -> Tensor:
-    """Lower triangles (P, D, D) -> (P, D (D + 1) / 2) float16, row by row, rounded to nearest: relative error 2^-11 an entry."""
-    places = _triangle(factor.shape[1], factor.device)
-    return factor.flatten(1).gather(1, places.expand(len(factor), -1)).half()
+def pack(factor: Tensor, places: Tensor) -> Tensor:
+    """Rows of W (G, d, D) -> (G, K), row by row. places: Nesting.triangles. As float16 each entry is off by 2^-11 of itself at most."""
+    return factor.flatten(1).gather(1, places.expand(len(factor), -1))
 
 
-@functools.lru_cache(maxsize=8)
-def _triangle(D: int, device: torch.device) -> Tensor:
-    """Places of the lower triangle in a (D, D) matrix, row by row."""
-    with torch.inference_mode(False):  # it outlives the call
-        row, column = torch.tril_indices(D, D, device=device)
-        return row * D + column
-
-
-def unpack(packed: Tensor, D: int) -> Tensor:
-    """What was packed, transposed: (P, D, D) float32, zeros below the diagonal."""
-    factor = _room(torch.empty(0), len(packed), D, D)
-
-    def fill(part: slice) -> None:
-        lower = torch.zeros(len(packed[part]), D, D)
-        for row in range(D):
-            start = row * (row + 1) // 2
-            lower[:, row, : row + 1] = packed[part, start : start + row + 1]
-        factor[part] = lower.transpose(1, 2)
-
-    _in_parts(fill, len(packed), 1, cpu=True)  # in few parts, for each begins every row
-    return factor
+def unpack(packed: list[Tensor], nest: Nesting) -> list[Tensor]:
+    """What was packed, transposed: (G, D, d) float32, zeros below the diagonals."""
+    made = []
+    for kept, stage, places, after in zip(packed, nest.stages, nest.triangles, nest.widths[1:], strict=True):
+        row, column = places // after, places % after
+        factor = torch.zeros(len(kept), after * stage.width, device=kept.device)
+        made.append(factor.index_copy_(1, (column * stage.width + row).to(kept.device), kept.float()).view(-1, after, stage.width))
+    return made

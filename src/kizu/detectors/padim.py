@@ -11,6 +11,7 @@ distance moves by about 1e-4 of itself), so that a file is a fifth of a float32 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -19,9 +20,9 @@ from torch import Tensor
 
 from kizu import maps
 from kizu.detectors._base import Detector
+from kizu.detectors._nesting import Grids, Nesting, cells_of, grids_of, nesting
 from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.nn.patches import finest_grid, repeated_channels
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
 
@@ -30,13 +31,13 @@ class PaDiM(Detector):
     """Mahalanobis distance at each position.
 
     dimensions: channels kept, drawn once from `seed` (all of them when there are not more; None keeps all). eps: added to
-    the covariance's diagonal. sigma: smoothing of the map in pixels. Learned: channels_ (D,), mean_ (P, D), and the factors
-    of _position_gaussians. All images must have one size.
+    the covariance's diagonal. sigma: smoothing of the map in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, and for
+    each stage of _nesting means_ (C, d) and the factors of _position_gaussians. All images must have one size.
     """
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     any_precision: ClassVar[bool] = True
-    _shapes: ClassVar[dict[str, str]] = {"channels": "D", "mean": "P D", "grid": "2"}
+    _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2", "mean": "M"}
 
     def __init__(
         self,
@@ -64,65 +65,92 @@ class PaDiM(Detector):
         return cls(representation, dimensions=24, image_size=64, precision="fp32", sigma=2.0)
 
     def _begin(self) -> None:
-        self._positions = PositionGaussians()
+        self._positions: PositionGaussians | None = None
         total = sum(self.representation.channels)
         kept = total if self.dimensions is None else min(self.dimensions, total)
         order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-        self.channels_ = order[:kept].sort().values
+        self._choose(order[:kept].sort().values)
+
+    def _choose(self, channels: Tensor) -> None:
+        """Take channels (D,) of all levels together, rising; `_chosen`: those of each level."""
+        self.channels_ = channels
+        starts = list(itertools.accumulate(self.representation.channels, initial=0))
+        self._chosen = [channels[(channels >= start) & (channels < stop)] - start for start, stop in itertools.pairwise(starts)]
+
+    def _nest(self, grids: Grids, device: torch.device) -> Nesting:
+        return nesting(grids, tuple(len(mine) for mine in self._chosen), device)
 
     def _digest(self, features: FeatureMaps) -> FeatureMaps:
-        return [repeated_channels(features, self.channels_)]
+        grids = grids_of(features)
+        return [*cells_of(features, self._chosen, self._nest(grids, features[0].device)), torch.tensor(grids)]
 
     def _observe(self, features: FeatureMaps) -> None:
-        self._positions.update(features[0])
+        *cells, grids = features
+        if self._positions is None:
+            self.grids_ = tuple((int(h), int(w)) for h, w in grids)
+            self._positions = PositionGaussians(self._nest(self.grids_, cells[0].device))
+        elif grids.tolist() != [list(grid) for grid in self.grids_]:
+            raise ShapeError(f"All images must have one size: a grid of {tuple(grids[0].tolist())} after {self.grids_[0]}.")
+        self._positions.update(cells)
 
     def _finish(self) -> None:
-        mean, factor, self.thin_ = self._positions.finish(self.eps, packed=True)
-        self.grid_ = self._positions.grid or (0, 0)
-        del self._positions
-        self.mean_ = mean.half().float().cpu()
-        self._keep(factor.cpu())
+        assert self._positions is not None  # there was an image
+        means, factors, self.thin_ = self._positions.finish(self.eps)
+        self._positions = None
+        self.means_ = [mean.half().float().cpu() for mean in means]
+        self._keep([factor.cpu() for factor in factors])
 
-    def _keep(self, stored: Tensor) -> None:
-        """Take the factor as it is on disk, so that a saved model and the fitted one give the same numbers."""
+    def _keep(self, stored: list[Tensor]) -> None:
+        """Take the factors as they are on disk, so that a saved model and the fitted one give the same numbers."""
         self.stored_ = stored
-        self._factor: Tensor | None = None
+        self._factors: list[Tensor] | None = None
 
     def _ready(self, device: torch.device) -> None:
-        if self._factor is None:
-            self._factor = self.stored_.transpose(1, 2) if self.thin_ else unpack(self.stored_, len(self.channels_))  # (P, D, K)
-        self._factor, self.mean_ = self._factor.to(device), self.mean_.to(device)
+        if self._factors is None:
+            nest = self._nest(self.grids_, torch.device("cpu"))
+            self._factors = [self.stored_[0].transpose(1, 2)] if self.thin_ else unpack(self.stored_, nest)
+        self._factors = [factor.to(device) for factor in self._factors]
+        self.means_ = [mean.to(device) for mean in self.means_]
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        h, w = finest_grid(features)
-        if (h, w) != self.grid_:
+        grids = grids_of(features)
+        if grids != self.grids_:
             raise ShapeError(
-                f"The model was fitted on a grid of {self.grid_} positions, these images give {(h, w)}: use the size it was fitted at."
+                f"The model was fitted on a grid of {self.grids_[0]} positions, these images give {grids[0]}: "
+                "use the size it was fitted at."
             )
-        assert self._factor is not None  # set by _ready
-        difference = repeated_channels(features, self.channels_, less=self.mean_).flatten(2).permute(2, 0, 1)  # (P, B, D)
-        grid = distances(difference, self._factor, self.thin_, self.eps).T.unflatten(1, (h, w))
+        assert self._factors is not None  # set by _ready
+        nest = self._nest(grids, features[0].device)
+        cells = cells_of(features, self._chosen, nest)
+        differences = [torch.sub(one.transpose(0, 1), mean[:, None]) for one, mean in zip(cells, self.means_, strict=True)]
+        h, w = max(grids, key=lambda grid: grid[0] * grid[1])
+        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(1, (h, w))
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)
 
     def _state(self) -> dict[str, Tensor]:
         return {
             "channels": self.channels_,
-            "mean": self.mean_.half(),
-            "factor": self.stored_,
-            "grid": torch.tensor(self.grid_),
+            "mean": torch.cat([mean.flatten() for mean in self.means_]).half(),
+            "factor": self.stored_[0] if self.thin_ else torch.cat([factor.flatten() for factor in self.stored_]),
+            "grids": torch.tensor(self.grids_),
         }
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.channels_, self.mean_ = tensors["channels"], tensors["mean"].float()
-        self.grid_ = (int(tensors["grid"][0]), int(tensors["grid"][1]))
-        P, D = self.mean_.shape
-        stored = tensors.get("factor")
-        self.thin_ = stored is not None and stored.ndim == 3
-        fits = stored is not None and (
-            tuple(stored.shape) == (P, D * (D + 1) // 2) or (self.thin_ and stored.shape[0] == P and stored.shape[2] == D)
-        )
-        if stored is None or not fits or self.grid_[0] * self.grid_[1] != P:
-            shape = None if stored is None else tuple(stored.shape)
-            raise ModelFileError(f"The PaDiM model does not fit together: mean {(P, D)}, grid {self.grid_}, factor {shape}.")
-        self._keep(stored)
+        self._choose(tensors["channels"])
+        self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
+        factor, mean = tensors.get("factor"), tensors["mean"]
+        if factor is None or len(self.grids_) != len(self._chosen) or min(min(grid) for grid in self.grids_) < 1:
+            raise ModelFileError(f"The PaDiM model does not fit together: grids {self.grids_} for {len(self._chosen)} levels.")
+        nest = self._nest(self.grids_, torch.device("cpu"))
+        self.thin_ = factor.ndim == 3
+        sizes = [len(stage) * len(places) for stage, places in zip(nest.stages, nest.triangles, strict=True)]
+        fits = factor.shape[::2] == (len(nest.stages[-1]), nest.widths[-1]) if self.thin_ else factor.shape == (sum(sizes),)
+        counts = [stage.count * stage.width for stage in nest.stages]
+        if not fits or len(mean) != sum(counts):
+            raise ModelFileError(
+                f"The PaDiM model does not fit together: grids {self.grids_}, mean {tuple(mean.shape)}, factor {tuple(factor.shape)}."
+            )
+        self.means_ = [part.view(-1, stage.width) for part, stage in zip(mean.float().split(counts), nest.stages, strict=True)]
+        parts = zip(factor.split(sizes), nest.stages, strict=True) if not self.thin_ else []
+        self._keep([factor] if self.thin_ else [part.view(len(stage), -1) for part, stage in parts])
