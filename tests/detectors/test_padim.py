@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ import kizu
 from kizu.detectors import _position_gaussians
 from kizu.detectors._nesting import cells_of, grids_of, nesting
 from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
-from kizu.errors import ShapeError, UsageError
+from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import align_levels
 from kizu.representations._open import representation
 
@@ -118,3 +120,36 @@ def test_sizes_must_agree() -> None:
     for knobs in ({"dimensions": 0}, {"eps": 0.0}):
         with pytest.raises(UsageError):
             kizu.detector("padim", "random/resnet10t@1,2", **knobs)
+
+
+@pytest.mark.parametrize("images", [3, 8])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("grids", lambda grids: grids[:1]),
+        ("grids", lambda grids: grids * 2),
+        ("grids", lambda grids: grids * 10**6),
+        ("grids", lambda grids: grids * 0),
+        ("channels", lambda channels: channels + 10_000),
+        ("channels", lambda channels: channels[:0]),
+        ("channels", lambda channels: channels[:-1]),
+        ("mean", lambda mean: mean[:-1]),
+        ("factor", lambda factor: factor[:-1]),
+        ("factor", lambda factor: factor[..., None]),
+    ],
+)
+def test_a_state_that_does_not_fit_together(images: int, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """In both forms; nothing large is made of what it says."""
+    detector = kizu.detector("padim", "random/resnet10t@1,2", dimensions=20, image_size=32).fit(torch.rand(images, 3, 32, 32))
+    state = detector._state()
+    other = detector.clone()
+    other._restore(dict(state))
+    with pytest.raises(ModelFileError, match="fit together"):
+        other._restore({**state, name: change(state[name])})
+
+
+def test_a_picture_has_the_same_map_alone_and_among_others() -> None:
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    detector = kizu.detector("padim", "random/resnet10t@1,2,3", dimensions=30, image_size=32, precision="fp32").fit(images)
+    together = detector.predict(images).map
+    assert torch.allclose(torch.cat([detector.predict(one).map for one in images.split(1)]), together, atol=1e-4)

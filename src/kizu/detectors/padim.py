@@ -6,7 +6,8 @@ what follows: levels 1-3 brought to level 1's grid by repetition, d = 100 of 448
 WRN-50, covariance with n - 1 plus 0.01 on the diagonal (the paper's Eq. 1 and its eps), distance sqrt((f - mu)^T S^-1 (f - mu)) (Eq. 2),
 bilinear upsampling, Gaussian of sigma 4, image score = maximum of the map. Differences: the subset is drawn by a generator of
 our own; no min-max over the test set; whitening factors are kept instead of inverses, rounded to float16 once fitted (the
-distance moves by about 1e-4 of itself), so that a file is a fifth of a float32 one with full matrices.
+distance moves by about 1e-4 of itself), once for all positions that share them (_nesting): a file is a tenth of one with full
+float32 matrices.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from kizu.detectors._position_gaussians import PositionGaussians, distances, unp
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
+
+SIDE = 4096
+"""Largest side of a grid that a model file may have: 16 million positions."""
 
 
 class PaDiM(Detector):
@@ -140,8 +144,11 @@ class PaDiM(Detector):
         self._choose(tensors["channels"])
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
         factor, mean = tensors.get("factor"), tensors["mean"]
-        if factor is None or len(self.grids_) != len(self._chosen) or min(min(grid) for grid in self.grids_) < 1:
-            raise ModelFileError(f"The PaDiM model does not fit together: grids {self.grids_} for {len(self._chosen)} levels.")
+        sound = len(self.grids_) == len(self._chosen) and all(0 < h <= SIDE and 0 < w <= SIDE for h, w in self.grids_)
+        if factor is None or not sound or sum(len(mine) for mine in self._chosen) != len(self.channels_) or not len(self.channels_):
+            raise ModelFileError(
+                f"The PaDiM model does not fit together: {len(self.channels_)} channels, grids {self.grids_}, {len(self._chosen)} levels."
+            )
         nest = self._nest(self.grids_, torch.device("cpu"))
         self.thin_ = factor.ndim == 3
         sizes = [len(stage) * len(places) for stage, places in zip(nest.stages, nest.triangles, strict=True)]
