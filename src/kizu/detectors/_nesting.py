@@ -9,7 +9,7 @@ side, 196, 784 and 3,136.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,13 +22,14 @@ Grids = tuple[tuple[int, int], ...]
 @dataclass(frozen=True)
 class Stage:
     """levels: of which it consists. count: cells of its grid. width: channels. cells: for this stage and all before it, the cell of each
-    group (G,); groups: for all before it, the group of each group (G,)."""
+    group (G,); groups: for all before it, the group of each group (G,). siblings: every so many groups in turn have one parent."""
 
     levels: tuple[int, ...]
     count: int
     width: int
     cells: tuple[Tensor, ...]
     groups: tuple[Tensor, ...]
+    siblings: int = 1
 
     def __len__(self) -> int:
         return len(self.cells[0])
@@ -71,18 +72,18 @@ def nesting(grids: Grids, widths: tuple[int, ...], device: torch.device) -> Nest
             cells = (*(cell[parent] for cell in stages[-1].cells), own) if stages else (own,)
             groups = (*(group[parent] for group in stages[-1].groups), parent) if stages else ()
             levels = tuple(number for number, grid in enumerate(grids) if grid == (h, w) and widths[number])
-            stages.append(Stage(levels, h * w, sum(widths[level] for level in levels), cells, groups))
+            stages.append(Stage(levels, h * w, sum(widths[level] for level in levels), cells, groups, _siblings(parent)))
         there = [
-            Stage(
-                one.levels,
-                one.count,
-                one.width,
-                tuple(cell.to(device) for cell in one.cells),
-                tuple(group.to(device) for group in one.groups),
-            )
+            replace(one, cells=tuple(cell.to(device) for cell in one.cells), groups=tuple(group.to(device) for group in one.groups))
             for one in stages
         ]
         return Nesting(tuple(there), home.to(device))
+
+
+def _siblings(parent: Tensor) -> int:
+    """Groups of one parent, where all parents (G,), rising, have as many; else 1."""
+    number = len(parent) // (int(parent[-1]) + 1)
+    return number if torch.equal(parent, torch.arange(len(parent)) // number) else 1
 
 
 def grids_of(features: FeatureMaps) -> Grids:

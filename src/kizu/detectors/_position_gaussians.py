@@ -77,7 +77,9 @@ class PositionGaussians:
                 before = nest.widths[number]
                 covariance.addcmul_(mean[:, before:, None], mean[:, None], value=-self.count).div_(max(self.count - 1, 1))
                 covariance[:, :, before:].diagonal(dim1=1, dim2=2).add_(eps)
-                whiten_stage(covariance, [(factor, group[part]) for factor, group in zip(factors, stage.groups, strict=True)])
+                whiten_stage(
+                    covariance, [factor[group[part][:: stage.siblings]] for factor, group in zip(factors, stage.groups, strict=True)]
+                )
                 packed[number][part] = pack(covariance, places)
 
             self._by_groups(whiten, number)
@@ -128,8 +130,12 @@ class PositionGaussians:
 
     def _by_groups(self, work: Callable[[slice], None], number: int) -> None:
         """`work` on some groups of a stage after the other, or beside each other."""
-        groups, _, D = self.products[number].shape
-        _in_parts(work, groups, 4 * D * max(D, GATHER), self.products[0].device.type == "cpu")
+        (groups, _, D), siblings = self.products[number].shape, self.nest.stages[number].siblings
+
+        def together(part: slice) -> None:
+            work(slice(part.start * siblings, part.stop * siblings))
+
+        _in_parts(together, groups // siblings, 4 * D * max(D, GATHER) * siblings, self.products[0].device.type == "cpu")
 
 
 def _room(like: Tensor, *shape: int) -> Tensor:
@@ -142,31 +148,34 @@ def _room(like: Tensor, *shape: int) -> Tensor:
 def _in_parts(work: Callable[[slice], None], count: int, size: int, cpu: bool) -> None:
     """`work` on slices of range(count); each takes `size` bytes. On a CPU some are done beside others."""
     step = max((CHUNK_BYTES_CPU if cpu else CHUNK_BYTES) // size, 1)
-    if not cpu:
-        for start in range(0, count, step):
-            work(slice(start, start + step))
+    if cpu:
+        step = min(step, max(count // (2 * torch.get_num_threads()), 1))
+    parts = [slice(start, min(start + step, count)) for start in range(0, count, step)]
+    if cpu:
+        side_by_side(work, parts)
         return
-    step = min(step, max(count // (2 * torch.get_num_threads()), 1))
-    side_by_side(work, [slice(start, start + step) for start in range(0, count, step)])
+    for part in parts:
+        work(part)
 
 
-def whiten_stage(covariance: Tensor, before: list[tuple[Tensor, Tensor]]) -> None:
+def whiten_stage(covariance: Tensor, before: list[Tensor]) -> None:
     """(B C) (p, d, D) of S = (A B^T; B C) becomes the rows (-W_C M W_A, W_C) of W = L^-1, in place: M = B W_A^T, W_C from C - M M^T.
 
-    before: for each stage before it the rows of W of its groups, and which group each matrix belongs to.
+    before: for each stage before it the rows of W_A, (q, rows, columns); p / q matrices in turn share one.
     """
     d, D = covariance.shape[1:]
     across, own = covariance[:, :, : D - d], covariance[:, :, D - d :]
     if before:
-        first, start = covariance.new_zeros(len(covariance), D - d, D - d), 0
-        for factor, group in before:
+        first, start = covariance.new_zeros(len(before[0]), D - d, D - d), 0
+        for factor in before:
             _, rows, columns = factor.shape
-            first[:, start : start + rows, :columns] = factor[group]
+            first[:, start : start + rows, :columns] = factor
             start += rows
-        mixed = torch.bmm(across, first.transpose(1, 2))
+        siblings = covariance.view(len(first), -1, D)[:, :, : D - d]
+        mixed = torch.bmm(siblings, first.transpose(1, 2)).view(across.shape)
         own.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
         _whiten(own)
-        across.copy_(torch.bmm(torch.bmm(own, mixed).neg_(), first))
+        siblings.copy_(torch.bmm(torch.bmm(own, mixed).neg_().view(siblings.shape), first))
     else:
         _whiten(own)
 
