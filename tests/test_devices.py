@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from kizu import devices
-from kizu.devices import enter, entries, share, side_by_side
+from kizu.devices import enter, entries, in_order, share, side_by_side
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 openmp = pytest.mark.skipif(devices._openmp() is None, reason="torch computes without an OpenMP that can be asked")
@@ -89,6 +89,50 @@ def test_helpers_are_sent_home_before_streams_start() -> None:
     side_by_side(lambda part: part, list(range(4)))
     assert threads_of_this_process() == before
     assert torch.equal(numbers + 1, numbers.add(1))  # and they come again
+
+
+def test_in_order_of_the_source_a_few_ahead() -> None:
+    taken: list[int] = []
+    slow = threading.Event()
+
+    def source() -> Iterator[int]:
+        for part in range(40):
+            taken.append(part)
+            yield part
+
+    def work(part: int) -> tuple[int, int, str]:
+        if part == 0:
+            slow.wait(60)  # those behind it are ready first
+        return part, torch.get_num_threads(), threading.current_thread().name
+
+    made = in_order(work, source())
+    threading.Timer(0.2, slow.set).start()
+    first = next(made)
+    assert len(taken) == 5  # the first, and two for each of two threads
+    rest = list(made)
+    assert [part for part, _, _ in (first, *rest)] == list(range(40))
+    assert {threads for _, threads, _ in rest} == {1}
+    assert all(name.startswith("kizu-stream") for _, _, name in rest)
+
+
+def test_in_order_an_error_comes_in_its_turn_and_ends_it() -> None:
+    done: list[int] = []
+
+    def work(part: int) -> int:
+        if part == 7:
+            raise ValueError("the seventh")
+        done.append(part)
+        return part
+
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="the seventh"):
+        for made in in_order(work, range(1000)):
+            seen.append(made)  # noqa: PERF402 (what came before the error counts)
+    assert seen == list(range(7))
+    assert set(range(7)) <= set(done)
+    assert max(done) <= 12
+    torch.set_num_threads(1)
+    assert list(in_order(lambda part: part + 1, range(5))) == [1, 2, 3, 4, 5]
 
 
 def threads_of_this_process() -> int:
