@@ -15,7 +15,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from kizu.representations._base import Frozen, Representation
 from kizu.representations._open import representation as open_representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
-Made = TypeVar("Made")
 Progress = Callable[[int, str], None]
 """Called with (images done so far, what is being done)."""
 
@@ -213,10 +212,6 @@ class Detector(ABC):
         """What of some images is learned from. Images share no work in it: a CPU digests some beside others."""
         return features
 
-    def _side_by_side(self, work: Callable[[Batch], Made], batch: Batch) -> list[Made]:
-        """`work` on a few images of the batch after the other, in order; on a CPU with several threads beside each other."""
-        return side_by_side(work, self._parts(batch))
-
     def _parts(self, batch: Batch) -> list[Batch]:
         """What a stream takes at a time of it; on an accelerator all."""
         return batch.split(share(len(batch))) if self._device(batch).type == "cpu" else [batch]
@@ -259,7 +254,7 @@ class Detector(ABC):
         def score(part: Batch) -> tuple[Tensor, Tensor]:
             return self._score(self._features(part), size)
 
-        parts = self._side_by_side(score, batch) if self.by_image else [score(batch)]
+        parts = side_by_side(score, self._parts(batch)) if self.by_image else [score(batch)]
         joined = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
         maps, scores = (values.float().cpu() for values in joined)
         p_value = flagged = None

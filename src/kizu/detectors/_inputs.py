@@ -20,6 +20,7 @@ from kizu.errors import EmptyData, ShapeError, UsageError
 from kizu.types import Batch
 
 AHEAD = 64 * 2**20
+"""Bytes of float32 pictures that may be decoded ahead, beyond one batch."""
 Errors = list[tuple[str, str]]
 Images: TypeAlias = Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path] | Iterable[Batch]
 
@@ -87,7 +88,7 @@ def _paths(path: Path) -> list[Path]:
 
 
 def _from_files(source: Samples | list[Path], size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
-    """Decoding begins at once, before the first batch is asked for; up to three batches ahead, as they may take AHEAD bytes."""
+    """Decoding begins at once, before the first batch is asked for; one batch ahead, up to three where they take no more than AHEAD."""
     ahead = min(max(AHEAD // (12 * size[0] * size[1] * batch_size), 1), 3)
     loader = batches(source, image_size=size, batch_size=batch_size, on_error="collect", prefetch=ahead)
     loader.start()

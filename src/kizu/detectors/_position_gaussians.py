@@ -77,9 +77,8 @@ class PositionGaussians:
                 before = nest.widths[number]
                 covariance.addcmul_(mean[:, before:, None], mean[:, None], value=-self.count).div_(max(self.count - 1, 1))
                 covariance[:, :, before:].diagonal(dim1=1, dim2=2).add_(eps)
-                whiten_stage(
-                    covariance, [factor[group[part][:: stage.siblings]] for factor, group in zip(factors, stage.groups, strict=True)]
-                )
+                owners = [group[part][:: stage.siblings] for group in stage.groups]
+                _whiten_stage(covariance, [factor[owner] for factor, owner in zip(factors, owners, strict=True)])
                 packed[number][part] = pack(covariance, places)
 
             self._by_groups(whiten, number)
@@ -158,26 +157,30 @@ def _in_parts(work: Callable[[slice], None], count: int, size: int, cpu: bool) -
         work(part)
 
 
-def whiten_stage(covariance: Tensor, before: list[Tensor]) -> None:
+def _whiten_stage(covariance: Tensor, before: list[Tensor]) -> None:
     """(B C) (p, d, D) of S = (A B^T; B C) becomes the rows (-W_C M W_A, W_C) of W = L^-1, in place: M = B W_A^T, W_C from C - M M^T.
 
     before: for each stage before it the rows of W_A, (q, rows, columns); p / q matrices in turn share one.
     """
     d, D = covariance.shape[1:]
-    across, own = covariance[:, :, : D - d], covariance[:, :, D - d :]
+    own = covariance[:, :, D - d :]
     if before:
         first, start = covariance.new_zeros(len(before[0]), D - d, D - d), 0
         for factor in before:
             _, rows, columns = factor.shape
             first[:, start : start + rows, :columns] = factor
             start += rows
-        siblings = covariance.view(len(first), -1, D)[:, :, : D - d]
-        mixed = torch.bmm(siblings, first.transpose(1, 2)).view(across.shape)
-        own.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
-        _whiten(own)
-        siblings.copy_(torch.bmm(torch.bmm(own, mixed).neg_().view(siblings.shape), first))
+        _whiten_below(covariance.view(len(first), -1, D)[:, :, : D - d], own, first)
     else:
         _whiten(own)
+
+
+def _whiten_below(across: Tensor, own: Tensor, first: Tensor) -> None:
+    """B and C become -W_C M W_A and W_C, in place. own (p, d, d): C; first (q, D, D): W_A; across (q, p / q * d, D): B of those that share it."""
+    mixed = torch.bmm(across, first.transpose(1, 2)).view(len(own), own.shape[1], -1)
+    own.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
+    _whiten(own)
+    across.copy_(torch.bmm(torch.bmm(own, mixed).neg_().view(across.shape), first))
 
 
 def _whiten(covariance: Tensor) -> None:
@@ -191,10 +194,7 @@ def _whiten(covariance: Tensor) -> None:
     one, other = slice(0, D // 2), slice(D // 2, D)
     first, second, across = covariance[:, one, one], covariance[:, other, other], covariance[:, other, one]
     _whiten(first)
-    mixed = torch.bmm(across, first.transpose(1, 2))
-    second.baddbmm_(mixed, mixed.transpose(1, 2), alpha=-1)
-    _whiten(second)
-    across.copy_(torch.bmm(torch.bmm(second, mixed).neg_(), first))
+    _whiten_below(across, second, first)
     covariance[:, one, other] = 0
 
 

@@ -24,6 +24,7 @@ from kizu.detectors._base import Detector
 from kizu.detectors._nesting import Grids, Nesting, cells_of, grids_of, nesting
 from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
+from kizu.nn.patches import finest_grid
 from kizu.representations._base import Representation
 from kizu.types import FeatureMaps
 
@@ -127,8 +128,7 @@ class PaDiM(Detector):
         nest = self._nest(grids, features[0].device)
         cells = cells_of(features, self._chosen, nest)
         differences = [torch.sub(one.transpose(0, 1), mean[:, None]) for one, mean in zip(cells, self.means_, strict=True)]
-        h, w = max(grids, key=lambda grid: grid[0] * grid[1])
-        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(1, (h, w))
+        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(1, finest_grid(features))
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)
 

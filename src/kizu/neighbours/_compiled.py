@@ -17,7 +17,7 @@ from kizu.neighbours._vectors import LANES, ROWS, STEP, WIDTH, boxes16, claim, p
 from kizu.neighbours._walk import CROWD, OPTIONS, VECTOR, errors_of, inlined, nearest_of, walk
 
 OFTEN = 16
-"""How often a query may have more of them."""
+"""How often a query may have more than CROWD candidates."""
 TERMS = 512
 """Terms of one sum of products; longer ones round more."""
 TURN = 28

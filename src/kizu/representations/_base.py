@@ -61,9 +61,8 @@ class Frozen:
         twin = copy.deepcopy(representation).eval().requires_grad_(False)
         twin.layout = torch.channels_last
         for name, child in list(twin.named_children()):
-            setattr(
-                twin, name, _channels_last(fold_batch_norms(child, in_place=True).to(self.dtype))
-            )  # the twin's own buffers stay float32
+            folded = fold_batch_norms(child, in_place=True)
+            setattr(twin, name, _channels_last(folded.to(self.dtype)))  # the twin's own buffers stay float32
         twin = twin.to(self.device)
         if can_fuse(self.device):
             for name, child in list(twin.named_children()):
