@@ -1,9 +1,9 @@
-"""How kizu measures: cases run in turn, medians and quartiles kept, every row says machine, commit and versions.
+"""How kizu measures: cases run in turn, medians and quartiles kept, every row says machine, commit and
+versions.
 
-A benchmark is a script that calls `interleave` on its cases (ours and the peer's, in one run), and `write` on the result.
-Peers live in an environment of their own (`make peer-env` builds .peer; KIZU_PEER_PYTHON names another) and answer over JSON
-lines, so that their imports and their memory are theirs alone: see `Peer`.
-"""
+A benchmark is a script that calls `interleave` on its cases (ours and the peer's, in one run), and `write` on
+the result. Peers live in an environment of their own (`make peer-env` builds .peer; KIZU_PEER_PYTHON names
+another) and answer over JSON lines, so that their imports and their memory are theirs alone: see `Peer`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ RESULTS = HERE / "results"
 ROOT = HERE.parent
 
 
-def interleave(cases: dict[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1) -> dict[str, dict[str, float]]:
-    """Run every case in turn, `repeats` rounds after `warmup` rounds; seconds as {case: {median, q1, q3, min, runs}}.
+def interleave(
+    cases: dict[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1
+) -> dict[str, dict[str, float]]:
+    """Run every case in turn, `repeats` rounds after `warmup` rounds; seconds as {case: {median, q1, q3, min,
+    runs}}.
 
-    A case that returns a float is taken to have timed itself (a peer in another process); else the call is timed.
-    """
+    A case that returns a float is taken to have timed itself (a peer in another process); else the call is
+    timed."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for round_number in range(warmup + repeats):
         for name, case in cases.items():
@@ -43,18 +46,31 @@ def interleave(cases: dict[str, Callable[[], Any]], repeats: int = 5, warmup: in
 def _summary(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     quartiles = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else [ordered[0]] * 3
-    return {"median": statistics.median(ordered), "q1": quartiles[0], "q3": quartiles[2], "min": ordered[0], "runs": len(ordered)}
+    return {
+        "median": statistics.median(ordered),
+        "q1": quartiles[0],
+        "q3": quartiles[2],
+        "min": ordered[0],
+        "runs": len(ordered),
+    }
 
 
 class Peer:
-    """A peer library in its own Python: runs benchmarks/peers/<script>.py, sends a JSON request a line, reads a JSON answer a line."""
+    """A peer library in its own Python: runs benchmarks/peers/<script>.py, sends a JSON request a line, reads
+    a JSON answer a line."""
 
     def __init__(self, script: str) -> None:
         python = os.environ.get("KIZU_PEER_PYTHON", str(ROOT / ".peer" / "bin" / "python"))
         if not Path(python).exists():
-            raise SystemExit(f"No peer environment at {python}: run `make peer-env` first, or set KIZU_PEER_PYTHON.")
+            raise SystemExit(
+                f"No peer environment at {python}: run `make peer-env` first, or set KIZU_PEER_PYTHON."
+            )
         self.process = subprocess.Popen(
-            [python, str(HERE / "peers" / f"{script}.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [python, str(HERE / "peers" / f"{script}.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -78,8 +94,13 @@ class Peer:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.processor(),
+    )
     packages = ("torch", "numpy", "scipy", "scikit-learn", "timm")
     return {
         "cpu": cpu,
@@ -100,5 +121,7 @@ def write(name: str, **payload: Any) -> Path:
     """Keep one result as benchmarks/results/<name>.json, beside what it was measured on."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"benchmark": name, "machine": machine(), **payload}, indent=2) + "\n", "utf-8")
+    path.write_text(
+        json.dumps({"benchmark": name, "machine": machine(), **payload}, indent=2) + "\n", "utf-8"
+    )
     return path

@@ -1,9 +1,12 @@
-"""The promise of calibration, kept or not: wanted 5 %, measured false alarms over 50 seeds, split and cross, for every detector.
+"""The promise of calibration, kept or not: wanted 5 %, measured false alarms over 50 seeds, split and cross,
+for every detector.
 
-For each seed: `--known` good pictures of one planted product are drawn; the detector is fitted and calibrated on them (split: a third held
-out; cross: 5 folds), and its false alarms are counted on the other good pictures. The promise is the mean over draws.
+For each seed: `--known` good pictures of one planted product are drawn; the detector is fitted and calibrated
+on them (split: a third held out; cross: 5 folds), and its false alarms are counted on the other good
+pictures. The promise is the mean over draws.
 
-    python benchmarks/calibration.py [--seeds 50] [--known 60] -> benchmarks/results/calibration.json, docs/results/calibration.md and .png
+    python benchmarks/calibration.py [--seeds 50] [--known 60] -> benchmarks/results/calibration.json,
+    docs/results/calibration.md and .png
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ import numpy as np
 import torch
 
 import kizu
-from kizu import rooms
+from kizu import registry
 from kizu.calibration import conformal_threshold, folds
-from kizu.datasets._batches import batches
+from kizu.loader import batches
 
 matplotlib.use("Agg")
 RATE = 0.05
@@ -70,13 +73,20 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=200)
     parser.add_argument("--product", default="leather")
     parser.add_argument(
-        "--only", choices=rooms.names("detectors"), help="measure this detector's cells alone; cells done are kept in runs/"
+        "--only",
+        choices=registry.names("detectors"),
+        help="measure this detector's cells alone; cells done are kept in runs/",
     )
     options = parser.parse_args()
     rows, missing = [], 0
-    for name in rooms.names("detectors"):
+    for name in registry.names("detectors"):
         for method in ("split", "cross"):
-            cell = _harness.ROOT / "runs" / "calibration" / f"{name}_{method}_{options.seeds}_{options.known}_{options.new}.json"
+            cell = (
+                _harness.ROOT
+                / "runs"
+                / "calibration"
+                / f"{name}_{method}_{options.seeds}_{options.known}_{options.new}.json"
+            )
             if not cell.exists() and options.only in (None, name):
                 measured = measure(name, method, options)
                 cell.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +97,16 @@ def main() -> None:
                 missing += 1
     if missing:
         print(f"{missing} cells are not measured yet; run again without --only.")
-    print(_harness.write("calibration", product=options.product, known=options.known, new=options.new, seeds=options.seeds, rows=rows))
+    print(
+        _harness.write(
+            "calibration",
+            product=options.product,
+            known=options.known,
+            new=options.new,
+            seeds=options.seeds,
+            rows=rows,
+        )
+    )
     _document(rows, options)
 
 
@@ -95,14 +114,32 @@ def measure(name: str, method: str, options: argparse.Namespace) -> dict[str, An
     """One detector and method over all seeds."""
     with tempfile.TemporaryDirectory() as folder:
         total = options.known + options.new
-        samples = kizu.dataset("planted", Path(folder) / "d", products=options.product, train=total, test_good=1, test_defective=1, size=64)
+        samples = kizu.dataset(
+            "planted",
+            Path(folder) / "d",
+            products=options.product,
+            train=total,
+            test_good=1,
+            test_defective=1,
+            size=64,
+        )
         images = torch.cat([batch.images for batch in batches(samples.train, image_size=(64, 64))])
     rates = [false_alarms(name, images, options.known, seed, method) for seed in range(options.seeds)]
     held = options.known // 3 if method == "split" else options.known
     error = float(np.std(rates, ddof=1) / np.sqrt(len(rates)))
     exact = float(np.floor((held + 1) * RATE + 1e-9) / (held + 1))
-    print(f"{name:10} {method:6} wanted {RATE:.3f} theory {exact:.3f} measured {np.mean(rates):.4f} +- {error:.4f}", flush=True)
-    facts = {"detector": name, "method": method, "calibration_images": held, "wanted": RATE, "mean": float(np.mean(rates))}
+    print(
+        f"{name:10} {method:6} wanted {RATE:.3f} theory {exact:.3f} measured {np.mean(rates):.4f} +- "
+        f"{error:.4f}",
+        flush=True,
+    )
+    facts = {
+        "detector": name,
+        "method": method,
+        "calibration_images": held,
+        "wanted": RATE,
+        "mean": float(np.mean(rates)),
+    }
     return {**facts, "standard_error": error, "theory": exact, "rates": rates}
 
 
@@ -111,7 +148,11 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
     folder = _harness.ROOT / "docs" / "results"
     figure, axes = pyplot.subplots(figsize=(8, 3.6))
-    axes.boxplot([row["rates"] for row in rows], tick_labels=[f"{row['detector']}\n{row['method']}" for row in rows], showmeans=True)
+    axes.boxplot(
+        [row["rates"] for row in rows],
+        tick_labels=[f"{row['detector']}\n{row['method']}" for row in rows],
+        showmeans=True,
+    )
     axes.axhline(RATE, color="crimson", linewidth=1, label="promised")
     axes.set_ylabel("false alarms")
     axes.legend()
@@ -120,8 +161,10 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     lines = [
         "# The promise of calibration, measured",
         "",
-        f"`python benchmarks/calibration.py --seeds {options.seeds} --known {options.known}`: planted {options.product}, 64 pixels, "
-        f"{options.known} good pictures to fit and calibrate on, {options.new} new ones to count false alarms on, {options.seeds} seeds. "
+        f"`python benchmarks/calibration.py --seeds {options.seeds} --known {options.known}`: planted "
+        f"{options.product}, 64 pixels, "
+        f"{options.known} good pictures to fit and calibrate on, {options.new} new ones to count false "
+        f"alarms on, {options.seeds} seeds. "
         f"Wanted: at most {RATE:.0%}, on average over draws.",
         "",
         "| detector | method | calibration images | exact expectation | measured mean | standard error |",
@@ -129,13 +172,23 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     ]
     for row in rows:
         theory = f"{row['theory']:.2%}" if row["method"] == "split" else ""
-        cells = (row["detector"], row["method"], row["calibration_images"], theory, f"{row['mean']:.2%}", f"{row['standard_error']:.2%}")
+        cells = (
+            row["detector"],
+            row["method"],
+            row["calibration_images"],
+            theory,
+            f"{row['mean']:.2%}",
+            f"{row['standard_error']:.2%}",
+        )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += [
         "",
-        "Split conformal promises floor((n + 1) 0.05) / (n + 1) exactly (for scores without ties), which is at most 5 %; the mean",
-        "should sit on it within a few standard errors. Cross-conformal has no such theorem; fitting on all images instead of four",
-        "fifths of them makes it err on the safe side. One draw's rate scatters widely, for its threshold is an order statistic of",
+        "Split conformal promises floor((n + 1) 0.05) / (n + 1) exactly (for scores without ties), which is "
+        "at most 5 %; the mean",
+        "should sit on it within a few standard errors. Cross-conformal has no such theorem; fitting on all "
+        "images instead of four",
+        "fifths of them makes it err on the safe side. One draw's rate scatters widely, for its threshold is "
+        "an order statistic of",
         "few scores: the promise is about draws, not about each one.",
         "",
         "![false alarms over seeds](calibration.png)",

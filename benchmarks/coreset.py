@@ -1,10 +1,11 @@
 """The coreset of PatchCore: 10 % of 80,000 x 1536 features, random projection to 278 dimensions included.
 
-Ours (exact), ours (approximate), merge and reduce in a quarter of the room, a plain loop of float64 matrix-vector products for the
-picks themselves, and anomalib's KCenterGreedy. The peer's steps all cost the same, so `--peer-steps S` runs S of them and multiplies
-(the row says so); without it the peer runs in full.
+Ours (exact), ours (approximate), merge and reduce in a quarter of the room, a plain loop of float64
+matrix-vector products for the picks themselves, and anomalib's KCenterGreedy. The peer's steps all cost the
+same, so `--peer-steps S` runs S of them and multiplies (the row says so); without it the peer runs in full.
 
-    python benchmarks/coreset.py [--rows 80000] [--repeats 3] [--peer-steps 300] [--naive-steps 8000] [--no-peer]
+    python benchmarks/coreset.py [--rows 80000] [--repeats 3] [--peer-steps 300] [--naive-steps 8000]
+    [--no-peer]
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ SIZE, RATIO = 1536, 0.1
 
 
 def synthetic(rows: int, seed: int = 0) -> torch.Tensor:
-    """Features (N, 1536) float32: 200 clusters, spectrum i^-0.5 in a random basis, as neighbouring patches of one product have."""
+    """Features (N, 1536) float32: 200 clusters, spectrum i^-0.5 in a random basis, as neighbouring patches of
+    one product have."""
     make = torch.Generator().manual_seed(seed)
     spectrum = torch.arange(1, SIZE + 1) ** -0.5
     basis = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=make)).Q
@@ -35,7 +37,8 @@ def synthetic(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def plain(features: torch.Tensor, n: int) -> tuple[np.ndarray, float]:
-    """Picks of the plain loop in float64 (|a|^2 + |b|^2 - 2ab, a matrix-vector product a step), and its seconds."""
+    """Picks of the plain loop in float64 (|a|^2 + |b|^2 - 2ab, a matrix-vector product a step), and its
+    seconds."""
     begin = time.perf_counter()
     rows = features.double()
     norms = rows.square().sum(1)
@@ -60,7 +63,12 @@ def peer_seconds(features: torch.Tensor, steps: int | None) -> dict[str, Any]:
     each = (answer["seconds"] - answer["projection_seconds"]) / answer["steps"]
     total = answer["projection_seconds"] + each * answer["of"]
     done = answer["steps"] == answer["of"]
-    return {**about, **answer, "total_seconds": answer["seconds"] if done else total, "extrapolated": not done}
+    return {
+        **about,
+        **answer,
+        "total_seconds": answer["seconds"] if done else total,
+        "extrapolated": not done,
+    }
 
 
 def main() -> None:
@@ -106,8 +114,16 @@ def main() -> None:
     found["plain_float64_loop"] = {"seconds": spent, "steps": count, "of": n, "equal_picks": int(same.sum())}
     if not given.no_peer:
         found["anomalib"] = peer_seconds(features, given.peer_steps)
-        found["times_faster_than_anomalib"] = found["anomalib"]["total_seconds"] / seconds["projection + exact"]["median"]
-    workload = {"rows": given.rows, "size": SIZE, "dimensions": narrow.shape[1], "picks": n, "threads": torch.get_num_threads()}
+        found["times_faster_than_anomalib"] = (
+            found["anomalib"]["total_seconds"] / seconds["projection + exact"]["median"]
+        )
+    workload = {
+        "rows": given.rows,
+        "size": SIZE,
+        "dimensions": narrow.shape[1],
+        "picks": n,
+        "threads": torch.get_num_threads(),
+    }
     print(write("coreset", workload=workload, **found).read_text("utf-8"))
 
 

@@ -1,9 +1,11 @@
-"""End-to-end PatchCore (and PaDiM) beside the backbone's own bf16 forward pass: latency at batch 1, throughput at batch 16.
+"""End-to-end PatchCore (and PaDiM) beside the backbone's own bf16 forward pass: latency at batch 1,
+throughput at batch 16.
 
-The limit is timm's network as it comes, cut at the same level, in bf16 and channels_last where the machine has bf16 (else fp32),
-on input that is already normalised. Ours is `detector.predict` on images in [0, 1]: normalising, forward, patches, search, map and
-score; its features alone stand beside, and PatchCore's search by products with the whole bank instead of the tree. The bank holds
-patches of planted pictures of one product, the queries are its test pictures, good and flawed.
+The limit is timm's network as it comes, cut at the same level, in bf16 and channels_last where the machine
+has bf16 (else fp32), on input that is already normalised. Ours is `detector.predict` on images in [0, 1]:
+normalising, forward, patches, search, map and score; its features alone stand beside, and PatchCore's search
+by products with the whole bank instead of the tree. The bank holds patches of planted pictures of one
+product, the queries are its test pictures, good and flawed.
 
     python benchmarks/latency.py [--rounds 15] [--quick]
 """
@@ -22,11 +24,18 @@ import timm
 import torch
 
 import kizu
-from kizu.datasets._batches import batches
-from kizu.devices import has_bf16
+from kizu.engine import has_bf16
+from kizu.loader import batches
 
 CASES = [
-    {"detector": "patchcore", "network": "resnet18", "levels": (2, 3), "size": 224, "train": 200, "coreset": 0.1},
+    {
+        "detector": "patchcore",
+        "network": "resnet18",
+        "levels": (2, 3),
+        "size": 224,
+        "train": 200,
+        "coreset": 0.1,
+    },
     {
         "detector": "patchcore",
         "network": "resnet18",
@@ -36,8 +45,22 @@ CASES = [
         "train": 200,
         "coreset": 0.1,
     },
-    {"detector": "padim", "network": "resnet18", "levels": (1, 2, 3), "size": 224, "train": 100, "coreset": None},
-    {"detector": "patchcore", "network": "wide_resnet50_2", "levels": (2, 3), "size": 256, "train": 100, "coreset": 0.1},
+    {
+        "detector": "padim",
+        "network": "resnet18",
+        "levels": (1, 2, 3),
+        "size": 224,
+        "train": 100,
+        "coreset": None,
+    },
+    {
+        "detector": "patchcore",
+        "network": "wide_resnet50_2",
+        "levels": (2, 3),
+        "size": 256,
+        "train": 100,
+        "coreset": 0.1,
+    },
 ]
 
 
@@ -82,12 +105,24 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     size, weights = case["size"], case.get("weights", f"random/{case['network']}")
     name = f"{weights}@{','.join(map(str, case['levels']))}"
     samples = kizu.dataset(
-        "planted", folder / f"{size}_{case['train']}", products="metal", train=case["train"], test_good=10, test_defective=12, size=size
+        "planted",
+        folder / f"{size}_{case['train']}",
+        products="metal",
+        train=case["train"],
+        test_good=10,
+        test_defective=12,
+        size=size,
     )
     knobs = {"image_size": size, **({"coreset": case["coreset"]} if case["coreset"] else {})}
     detector = kizu.detector(case["detector"], name, **knobs).fit(samples.train)
-    test = torch.cat([batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)])
-    row: dict[str, Any] = {**case, "weights": weights, "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None}
+    test = torch.cat(
+        [batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)]
+    )
+    row: dict[str, Any] = {
+        **case,
+        "weights": weights,
+        "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None,
+    }
     for count in (1, 16):
         pictures = test[:count].contiguous(memory_format=torch.channels_last)
         frozen = detector.representation.frozen()
@@ -97,14 +132,21 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
             "predict": turns(detector, test, count),
         }
         seconds = _harness.interleave(cases, rounds, warmup=3)
-        row[f"batch_{count}"] = {**seconds, "ratio": seconds["predict"]["median"] / seconds["backbone"]["median"]}
+        row[f"batch_{count}"] = {
+            **seconds,
+            "ratio": seconds["predict"]["median"] / seconds["backbone"]["median"],
+        }
         if row["bank"]:  # apart, for it empties the caches of the others
             tree, products = turns(detector, test, count), by_products(detector, turns(detector, test, count))
-            row[f"batch_{count}"]["search"] = _harness.interleave({"tree": tree, "products": products}, rounds, warmup=3)
+            row[f"batch_{count}"]["search"] = _harness.interleave(
+                {"tree": tree, "products": products}, rounds, warmup=3
+            )
         print(
-            f"{case['detector']} {name} {size} px batch {count}: backbone {seconds['backbone']['median'] * 1e3:.1f} ms, "
+            f"{case['detector']} {name} {size} px batch {count}: backbone "
+            f"{seconds['backbone']['median'] * 1e3:.1f} ms, "
             f"our features {seconds['features']['median'] * 1e3:.1f} ms, "
-            f"end to end {seconds['predict']['median'] * 1e3:.1f} ms, ratio {row[f'batch_{count}']['ratio']:.2f}"
+            f"end to end {seconds['predict']['median'] * 1e3:.1f} ms, ratio "
+            f"{row[f'batch_{count}']['ratio']:.2f}"
         )
     return row
 
@@ -116,7 +158,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the first case only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(case, options.rounds, Path(folder)) for case in (CASES[:1] if options.quick else CASES)]
+        rows = [
+            measure(case, options.rounds, Path(folder)) for case in (CASES[:1] if options.quick else CASES)
+        ]
     print(_harness.write("latency", threads=torch.get_num_threads(), rows=rows))
 
 

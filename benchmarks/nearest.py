@@ -1,8 +1,9 @@
 """Nearest neighbours of PatchCore: queries of one image and of sixteen against banks of realistic sizes.
 
-Cases: torch.cdist, one float32 product with the norms, faiss IndexFlatL2, anomalib's PatchCore distances (all on the same arrays), and
-NearestNeighbours prepared once. Two kinds of features: "steep" (spectrum i^-1, most of the variance in few directions) and "flat"
-(i^-0.3: nothing to prune, the worst case). The backbone's own forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn.
+Cases: torch.cdist, one float32 product with the norms, faiss IndexFlatL2, anomalib's PatchCore distances (all
+on the same arrays), and NearestNeighbours prepared once. Two kinds of features: "steep" (spectrum i^-1, most
+of the variance in few directions) and "flat" (i^-0.3: nothing to prune, the worst case). The backbone's own
+forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn.
 
     python benchmarks/nearest.py [--repeats 9] [--no-peer] [--threads 1]
 """
@@ -24,7 +25,11 @@ from _harness import Peer, interleave, write
 
 from kizu.neighbours import NearestNeighbours
 
-SHAPES = {"784 x 8000 x 384": (8000, 384, 1), "784 x 15680 x 384": (15680, 384, 1), "784 x 20000 x 1536": (20000, 1536, 1)}
+SHAPES = {
+    "784 x 8000 x 384": (8000, 384, 1),
+    "784 x 15680 x 384": (15680, 384, 1),
+    "784 x 20000 x 1536": (20000, 1536, 1),
+}
 SHAPES |= {"16*784 x 8000 x 384": (8000, 384, 16)}
 SPECTRA = {"steep": -1.0, "flat": -0.3}
 
@@ -33,7 +38,9 @@ def synthetic(rows: int, size: int, images: int, power: float) -> tuple[torch.Te
     """Bank (N, D) and queries (images * 784, D): Gaussian with spectrum i^power in a random basis."""
     make = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(size, size, generator=make)).Q
-    made = (torch.randn(rows + 784 * images, size, generator=make) * torch.arange(1, size + 1) ** power) @ basis
+    made = (
+        torch.randn(rows + 784 * images, size, generator=make) * torch.arange(1, size + 1) ** power
+    ) @ basis
     return made[:rows].contiguous(), made[rows:].contiguous()
 
 
@@ -85,7 +92,9 @@ def measure(shape: tuple[int, int, int], power: float, repeats: int, peer: Peer 
         "answered_by": "tree" if index._tree is not None else f"level {index._choice}",
         "relative_error": error,
         "times_faster_than_best_brute_force": best / seconds["kizu"]["median"],
-        "share_of_backbone_forward": seconds["kizu"]["median"] / images / seconds["backbone, 1 image"]["median"],
+        "share_of_backbone_forward": seconds["kizu"]["median"]
+        / images
+        / seconds["backbone, 1 image"]["median"],
     }
 
 
@@ -95,7 +104,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument(
-        "--threads", type=int, help="threads of every case but the peer's (on a shared machine, one: no waiting for each other)"
+        "--threads",
+        type=int,
+        help="threads of every case but the peer's (on a shared machine, one: no waiting for each other)",
     )
     given = parser.parse_args()
     if given.threads:
@@ -106,13 +117,19 @@ def main() -> None:
     for name, shape in SHAPES.items():
         for kind, power in SPECTRA.items():
             rows[f"{kind}: {name}"] = row = measure(shape, power, given.repeats, peer)
-            print(f"{kind}: {name}", {case: round(1e3 * spent["median"], 2) for case, spent in row["seconds"].items()}, file=sys.stderr)
+            print(
+                f"{kind}: {name}",
+                {case: round(1e3 * spent["median"], 2) for case, spent in row["seconds"].items()},
+                file=sys.stderr,
+            )
     if peer is not None:
         peer.close()
     print(
-        write("nearest" if not given.threads else f"nearest_{given.threads}_threads", threads=torch.get_num_threads(), rows=rows).read_text(
-            "utf-8"
-        )
+        write(
+            "nearest" if not given.threads else f"nearest_{given.threads}_threads",
+            threads=torch.get_num_threads(),
+            rows=rows,
+        ).read_text("utf-8")
     )
 
 

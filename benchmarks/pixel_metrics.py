@@ -1,9 +1,9 @@
 """All four exact pixel figures: kizu against anomalib and scikit-learn, in time, in memory and in value.
 
-500 maps of 256x256 (33 million pixels), 3 % of them defects, two to four regions a mask, smooth noise; anomalib runs its four
-metric classes one after the other on the same arrays, scaled to [0, 1] because its AUROC puts a sigmoid on anything else;
-scikit-learn computes AUROC and average precision only. Memory is by how much the peak of a process of its own grows over its
-loaded inputs (Linux).
+500 maps of 256x256 (33 million pixels), 3 % of them defects, two to four regions a mask, smooth noise;
+anomalib runs its four metric classes one after the other on the same arrays, scaled to [0, 1] because its
+AUROC puts a sigmoid on anything else; scikit-learn computes AUROC and average precision only. Memory is by
+how much the peak of a process of its own grows over its loaded inputs (Linux).
 
     python benchmarks/pixel_metrics.py [--images 500] [--size 256] [--repeats 3]
 """
@@ -29,7 +29,8 @@ KEYS = ("auroc", "ap", "f1_max", "aupro")
 
 
 def synthetic(images: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Maps (n, H, W) float32 in [0, 1] and masks (n, H, W) bool: smooth noise, blurred bumps of varying strength on elliptic defects."""
+    """Maps (n, H, W) float32 in [0, 1] and masks (n, H, W) bool: smooth noise, blurred bumps of varying
+    strength on elliptic defects."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     maps, masks = np.empty((images, size, size), np.float32), np.zeros((images, size, size), bool)
@@ -39,7 +40,9 @@ def synthetic(images: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.nda
             y, x = rng.uniform(radius, size - radius, 2)
             masks[image] |= (rows - y) ** 2 + ((columns - x) * rng.uniform(0.6, 1.7)) ** 2 < radius**2
         noise = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 4, mode="wrap")
-        maps[image] = noise / noise.std() + rng.uniform(1.5, 4) * gaussian_filter(masks[image].astype(np.float32), 3)
+        maps[image] = noise / noise.std() + rng.uniform(1.5, 4) * gaussian_filter(
+            masks[image].astype(np.float32), 3
+        )
     maps -= maps.min()
     maps /= maps.max()
     return maps, masks
@@ -48,7 +51,10 @@ def synthetic(images: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 def by_sklearn(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     """AUROC and average precision of the flattened pixels."""
     scores, labels = maps.ravel(), masks.ravel()
-    return {"auroc": float(roc_auc_score(labels, scores)), "ap": float(average_precision_score(labels, scores))}
+    return {
+        "auroc": float(roc_auc_score(labels, scores)),
+        "ap": float(average_precision_score(labels, scores)),
+    }
 
 
 OURS = {"kizu": metrics.pixel_metrics, "scikit-learn": by_sklearn}
@@ -88,16 +94,35 @@ def measure(maps: np.ndarray, masks: np.ndarray, folder: str, repeats: int) -> d
         extra.append(max(answer["extra_mib"] for answer in answers.values()))
         return sum(answer["seconds"] for answer in answers.values())
 
-    cases = {"kizu": lambda: metrics.pixel_metrics(maps, masks), "anomalib": anomalib, "scikit-learn": lambda: by_sklearn(maps, masks)}
+    cases = {
+        "kizu": lambda: metrics.pixel_metrics(maps, masks),
+        "anomalib": anomalib,
+        "scikit-learn": lambda: by_sklearn(maps, masks),
+    }
     seconds = interleave(cases, repeats)
     peer.close()
     values = {"kizu": metrics.pixel_metrics(maps, masks), "scikit-learn": by_sklearn(maps, masks)}
     values["anomalib"] = {key: answers[key]["value"] for key in KEYS}
     ours = values["kizu"]
-    differences = {side: {key: found[key] - ours[key] for key in found} for side, found in values.items() if side != "kizu"}
-    memory = {"kizu": memory_of("kizu", folder), "scikit-learn": memory_of("scikit-learn", folder), "anomalib": extra[0]}
+    differences = {
+        side: {key: found[key] - ours[key] for key in found}
+        for side, found in values.items()
+        if side != "kizu"
+    }
+    memory = {
+        "kizu": memory_of("kizu", folder),
+        "scikit-learn": memory_of("scikit-learn", folder),
+        "anomalib": extra[0],
+    }
     each = {key: answer["seconds"] for key, answer in answers.items()}
-    return {"peer": about, "seconds": seconds, "anomalib_each": each, "values": values, "minus_kizu": differences, "extra_mib": memory}
+    return {
+        "peer": about,
+        "seconds": seconds,
+        "anomalib_each": each,
+        "values": values,
+        "minus_kizu": differences,
+        "extra_mib": memory,
+    }
 
 
 def main() -> None:
@@ -117,7 +142,9 @@ def main() -> None:
         np.save(Path(folder) / "masks.npy", masks)
         found = measure(maps, masks, folder, given.repeats)
     seconds = found["seconds"]
-    ratios = {side: seconds[side]["median"] / seconds["kizu"]["median"] for side in ("anomalib", "scikit-learn")}
+    ratios = {
+        side: seconds[side]["median"] / seconds["kizu"]["median"] for side in ("anomalib", "scikit-learn")
+    }
     workload = {"images": given.images, "size": given.size, "defect_share": float(masks.mean())}
     path = write("pixel_metrics", workload=workload, ratio_to_kizu=ratios, **found)
     print(path.read_text("utf-8"))

@@ -1,9 +1,11 @@
 """Throughput of pretraining: kizu's SimSiam beside lightly's own example, and what SPD costs.
 
-Same backbone, heads, batch, size and pictures (JPEG files), in turn in one run. lightly's side is the plain loop of its example: its
-transform in loader processes, its heads and loss, SGD, float32. Ours once in float32 and once as it comes (bf16 where the machine has it).
+Same backbone, heads, batch, size and pictures (JPEG files), in turn in one run. lightly's side is the plain
+loop of its example: its transform in loader processes, its heads and loss, SGD, float32. Ours once in float32
+and once as it comes (bf16 where the machine has it).
 
-    python benchmarks/pretraining.py [--rounds 3] [--steps 8] [--backbone resnet18] [--size 64] [--batch-size 64]
+    python benchmarks/pretraining.py [--rounds 3] [--steps 8] [--backbone resnet18] [--size 64] [--batch-size
+    64]
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ import _harness
 import torch
 from PIL import Image
 
-from kizu.pretraining._pictures import Pictures
-from kizu.pretraining._procedural import Procedural
+from kizu.pretraining.data import Pictures
 from kizu.pretraining.simsiam import SimSiam
+from kizu.synthetic.procedural import Procedural
 from kizu.training import train
 
 
@@ -42,13 +44,18 @@ def lightly_example(folder: Path, backbone: str, size: int, batch_size: int, ste
     from lightly.transforms import SimSiamTransform
 
     net: Any = timm.create_model(backbone, pretrained=False, num_classes=0)
-    projector, predictor = SimSiamProjectionHead(net.num_features, 2048, 2048), SimSiamPredictionHead(2048, 512, 2048)
+    projector, predictor = (
+        SimSiamProjectionHead(net.num_features, 2048, 2048),
+        SimSiamPredictionHead(2048, 512, 2048),
+    )
     modules = torch.nn.ModuleList([net, projector, predictor])
     loader = torch.utils.data.DataLoader(
         LightlyDataset(str(folder), transform=SimSiamTransform(input_size=size)),
         batch_size=batch_size, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1, persistent_workers=True,
     )  # fmt: skip
-    optimiser = torch.optim.SGD(modules.parameters(), lr=0.05 * batch_size / 256, momentum=0.9, weight_decay=1e-4)
+    optimiser = torch.optim.SGD(
+        modules.parameters(), lr=0.05 * batch_size / 256, momentum=0.9, weight_decay=1e-4
+    )
     criterion = NegativeCosineSimilarity()
     endless = itertools.chain.from_iterable(iter(lambda: loader, None))
 
@@ -69,7 +76,9 @@ def ours(folder: Path, given: argparse.Namespace, precision: str, spd: bool) -> 
     """The same steps by kizu."""
     objective = SimSiam(backbone=given.backbone, size=given.size, batch_size=given.batch_size, spd=spd)
     pictures = Pictures([folder], side=given.size)
-    return lambda: train(objective, pictures, steps=given.steps, batch_size=given.batch_size, precision=precision, show=False)
+    return lambda: train(
+        objective, pictures, steps=given.steps, batch_size=given.batch_size, precision=precision, show=False
+    )
 
 
 def main() -> None:
@@ -85,7 +94,9 @@ def main() -> None:
         folder = Path(name)
         draw(folder, 4 * given.batch_size, given.size)
         cases = {
-            "lightly, fp32": lightly_example(folder, given.backbone, given.size, given.batch_size, given.steps),
+            "lightly, fp32": lightly_example(
+                folder, given.backbone, given.size, given.batch_size, given.steps
+            ),
             "kizu, fp32": ours(folder, given, "fp32", False),
             "kizu": ours(folder, given, "auto", False),
             "kizu + SPD": ours(folder, given, "auto", True),
@@ -100,7 +111,11 @@ def main() -> None:
     }
     print({key: round(value, 2) for key, value in {**rates, **ratios}.items()})
     workload = {key: getattr(given, key) for key in ("backbone", "size", "batch_size", "steps")}
-    print(_harness.write("pretraining", workload=workload, seconds=seconds, images_per_second=rates, ratios=ratios))
+    print(
+        _harness.write(
+            "pretraining", workload=workload, seconds=seconds, images_per_second=rates, ratios=ratios
+        )
+    )
 
 
 if __name__ == "__main__":

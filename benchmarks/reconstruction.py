@@ -1,7 +1,9 @@
-"""ReContrast: what the training loop costs beside its own networks written plainly, and what bfloat16 brings at inference.
+"""ReContrast: what the training loop costs beside its own networks written plainly, and what bfloat16 brings
+at inference.
 
-Training: the loop of kizu.training (batches prepared, log, checks) against forward, backward and optimiser of the very same objective on
-a batch at hand, in turn in one run. Inference: `detector.predict` in bf16 (where the machine has it) against float32.
+Training: the loop of kizu.training (batches prepared, log, checks) against forward, backward and optimiser of
+the very same objective on a batch at hand, in turn in one run. Inference: `detector.predict` in bf16 (where
+the machine has it) against float32.
 
     python benchmarks/reconstruction.py [--rounds 5] [--steps 6] [--size 256] [--batch-size 8]
 """
@@ -19,7 +21,7 @@ import torch
 
 import kizu
 from kizu.detectors._pictures import Pictures
-from kizu.devices import has_bf16
+from kizu.engine import has_bf16
 from kizu.training import Position, train
 from kizu.types import Batch
 
@@ -42,7 +44,11 @@ def looped(detector: Any, pictures: Pictures, given: argparse.Namespace) -> Call
     def run() -> float:
         stamps.clear()
         train(
-            objective, lambda position: pictures.stream(position, seed=0), steps=given.steps + WARM, batch_size=given.batch_size, show=False
+            objective,
+            lambda position: pictures.stream(position, seed=0),
+            steps=given.steps + WARM,
+            batch_size=given.batch_size,
+            show=False,
         )
         return stamps[-1] - stamps[WARM - 1]
 
@@ -86,7 +92,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
     given = parser.parse_args()
-    images = torch.rand(2 * given.batch_size, 3, given.size, given.size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        2 * given.batch_size, 3, given.size, given.size, generator=torch.Generator().manual_seed(0)
+    )
     pictures = Pictures()
     pictures.add(Batch((images * 255).round() / 255))
     rows = {}
@@ -96,12 +104,20 @@ def main() -> None:
         seconds = _harness.interleave(training, given.rounds)
         detector.fit(images)
         look = images[: given.batch_size]
-        looking = _harness.interleave({kind: predicting(detector, kind, look) for kind in ("fp32", "bf16")}, given.rounds)
+        looking = _harness.interleave(
+            {kind: predicting(detector, kind, look) for kind in ("fp32", "bf16")}, given.rounds
+        )
         overhead = seconds["loop"]["median"] / seconds["plain"]["median"] - 1
         rows[name] = {"training": seconds, "inference": looking, "overhead": overhead}
         rows[name]["bf16_over_fp32"] = looking["fp32"]["median"] / looking["bf16"]["median"]
-        print(f"{name}: loop overhead {100 * overhead:+.1f} %, bf16 {rows[name]['bf16_over_fp32']:.2f} times as fast as fp32")
-    workload = {"backbone": "kizu/starter", **{key: getattr(given, key) for key in ("size", "batch_size", "steps")}}
+        print(
+            f"{name}: loop overhead {100 * overhead:+.1f} %, bf16 {rows[name]['bf16_over_fp32']:.2f} times "
+            "as fast as fp32"
+        )
+    workload = {
+        "backbone": "kizu/starter",
+        **{key: getattr(given, key) for key in ("size", "batch_size", "steps")},
+    }
     print(_harness.write("reconstruction", workload=workload, rows=rows))
 
 

@@ -45,7 +45,10 @@ def pixel_metrics(row: dict[str, Any]) -> list[str]:
     lines = ["| library | median s | best s | ratio to kizu |", "|---|---|---|---|"]
     for name, seconds in row["seconds"].items():
         ratio = row["ratio_to_kizu"].get(name)
-        lines.append(f"| {name} | {seconds['median']:.2f} | {seconds['min']:.2f} | {'' if ratio is None else f'{ratio:.0f}'} |")
+        lines.append(
+            f"| {name} | {seconds['median']:.2f} | {seconds['min']:.2f} | "
+            f"{'' if ratio is None else f'{ratio:.0f}'} |"
+        )
     return lines
 
 
@@ -54,11 +57,19 @@ def coreset(row: dict[str, Any]) -> list[str]:
     lines = ["| selection | median s | best s | covering radius |", "|---|---|---|---|"]
     for name, seconds in row["seconds"].items():
         radius = row["covering_radius"].get(name)
-        lines.append(f"| {name} | {seconds['median']:.1f} | {seconds['min']:.1f} | {'' if radius is None else f'{radius:.3f}'} |")
+        lines.append(
+            f"| {name} | {seconds['median']:.1f} | {seconds['min']:.1f} | "
+            f"{'' if radius is None else f'{radius:.3f}'} |"
+        )
     plain, peer = row["plain_float64_loop"], row.get("anomalib")
-    lines.append(f"| plain float64 loop ({plain['equal_picks']} of {plain['steps']} picks equal) | {plain['seconds']:.1f} | | |")
+    lines.append(
+        f"| plain float64 loop ({plain['equal_picks']} of {plain['steps']} picks equal) | "
+        f"{plain['seconds']:.1f} | | |"
+    )
     if peer:
-        how = f"extrapolated from {peer['steps']} of {peer['of']} steps" if peer["extrapolated"] else "in full"
+        how = (
+            f"extrapolated from {peer['steps']} of {peer['of']} steps" if peer["extrapolated"] else "in full"
+        )
         lines.append(f"| anomalib ({how}) | {peer['total_seconds']:.0f} | | |")
     return lines
 
@@ -66,17 +77,22 @@ def coreset(row: dict[str, Any]) -> list[str]:
 def latency(row: dict[str, Any]) -> list[str]:
     """End to end over the backbone's forward."""
     lines = [
-        "| detector | weights | pixels | bank | batch | backbone ms | our features ms | end to end ms | ratio | by products |",
+        "| detector | weights | pixels | bank | batch | backbone ms | our features ms | end to end ms | "
+        "ratio | by products |",
         "|---" * 10 + "|",
     ]
     for case in row["rows"]:
         for count in (1, 16):
             found = case[f"batch_{count}"]
-            own, bank = {key: f"{found[key]['median'] * 1e3:.1f}" for key in ("backbone", "features", "predict")}, case["bank"] or []
+            own, bank = (
+                {key: f"{found[key]['median'] * 1e3:.1f}" for key in ("backbone", "features", "predict")},
+                case["bank"] or [],
+            )
             search = {key: seconds["median"] for key, seconds in found.get("search", {}).items()}
             slower = f"{search['products'] / search['tree']:.2f} times" if search else ""
             lines.append(
-                f"| {case['detector']} | {case['weights']} | {case['size']} | {' x '.join(map(str, bank))} | {count} | {own['backbone']} | "
+                f"| {case['detector']} | {case['weights']} | {case['size']} | {' x '.join(map(str, bank))} | "
+                f"{count} | {own['backbone']} | "
                 f"{own['features']} | {own['predict']} | {found['ratio']:.2f} | {slower} |"
             )
     return lines
@@ -104,22 +120,31 @@ def whole_job(row: dict[str, Any]) -> list[str]:
     lines = ["| method | part | kizu | anomalib | ratio |", "|---|---|---|---|---|"]
     for method, found in row["summary"].items():
         for part, key in parts.items():
-            ours, theirs = (found[side][key] / (1e6 if key == "saved_bytes" else 1) for side in ("kizu", "anomalib"))
-            note = " (extrapolated)" if key == "fit_seconds" and found.get("anomalib_fit_extrapolated") else ""
+            ours, theirs = (
+                found[side][key] / (1e6 if key == "saved_bytes" else 1) for side in ("kizu", "anomalib")
+            )
+            note = (
+                " (extrapolated)" if key == "fit_seconds" and found.get("anomalib_fit_extrapolated") else ""
+            )
             lines.append(f"| {method} | {part} | {ours:.1f} | {theirs:.1f}{note} | {theirs / ours:.1f} |")
     return lines
 
 
 def pretraining(row: dict[str, Any]) -> list[str]:
     """Images a second, and ratios."""
-    lines = ["| case | images/s |", "|---|---|", *(f"| {name} | {rate:.0f} |" for name, rate in row["images_per_second"].items())]
+    lines = [
+        "| case | images/s |",
+        "|---|---|",
+        *(f"| {name} | {rate:.0f} |" for name, rate in row["images_per_second"].items()),
+    ]
     return [*lines, "", ", ".join(f"{name}: {ratio:.2f}" for name, ratio in row["ratios"].items())]
 
 
 def reconstruction(row: dict[str, Any]) -> list[str]:
     """The loop's overhead, and images a second in both precisions."""
     lines = [
-        "| detector | training, plain s | loop s | overhead | inference fp32, images/s | bf16, images/s | ratio |",
+        "| detector | training, plain s | loop s | overhead | inference fp32, images/s | bf16, images/s | "
+        "ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     count, steps = row["workload"]["batch_size"], row["workload"]["steps"]

@@ -1,11 +1,14 @@
-"""The whole job on real pictures: fit on good magnetic tiles, then test on good and flawed ones, kizu beside anomalib.
+"""The whole job on real pictures: fit on good magnetic tiles, then test on good and flawed ones, kizu beside
+anomalib.
 
-Both get the same files, the same ResNet-18 with random weights (speed does not depend on them) and 224 pixels, and PatchCore (10 % coreset)
-and PaDiM (100 channels) with their own defaults otherwise. Testing is loading, predicting and all metrics (image AUROC, AP, best F1; pixel
-AUROC, AP, best F1, AUPRO), without pictures. Each job runs in a process of its own, kizu and anomalib in turn. No tile is on both sides.
+Both get the same files, the same ResNet-18 with random weights (speed does not depend on them) and 224
+pixels, and PatchCore (10 % coreset) and PaDiM (100 channels) with their own defaults otherwise. Testing is
+loading, predicting and all metrics (image AUROC, AP, best F1; pixel AUROC, AP, best F1, AUPRO), without
+pictures. Each job runs in a process of its own, kizu and anomalib in turn. No tile is on both sides.
 
-anomalib's coreset is timed for `--peer-steps` steps and multiplied, for all steps cost the same: rows so made say fit_extrapolated, and
-their metrics belong to a bank that was filled up with random patches. `--peer-steps 0` runs all steps.
+anomalib's coreset is timed for `--peer-steps` steps and multiplied, for all steps cost the same: rows so made
+say fit_extrapolated, and their metrics belong to a bank that was filled up with random patches. `--peer-steps
+0` runs all steps.
 
     python benchmarks/whole_job.py [--data FOLDER] [--images 200] [--rounds 1] [--peer-steps 300]
 
@@ -29,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from _harness import Peer, write
 
 if TYPE_CHECKING:
-    from kizu.datasets._samples import Samples
+    from kizu.samples import Samples
 
 SIZE = 224
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,7 +54,8 @@ PARTS = (
 
 
 def choose(samples: Samples, images: int) -> tuple[Samples, Samples]:
-    """`images` good ones to fit on, and as many of other tiles to test on, half of them flawed and spread over all kinds."""
+    """`images` good ones to fit on, and as many of other tiles to test on, half of them flawed and spread
+    over all kinds."""
     import numpy as np
 
     groups, labels = np.asarray(samples.table["group"].cast(int)), samples.labels
@@ -60,7 +64,10 @@ def choose(samples: Samples, images: int) -> tuple[Samples, Samples]:
     train = good[:images]
     elsewhere = ~np.isin(groups, groups[train])
     marked = samples.table["mask"].is_not_null().to_numpy()
-    normal, flawed = np.flatnonzero(elsewhere & (labels == 0)), np.flatnonzero(elsewhere & (labels == 1) & marked)
+    normal, flawed = (
+        np.flatnonzero(elsewhere & (labels == 0)),
+        np.flatnonzero(elsewhere & (labels == 1) & marked),
+    )
     half = images // 2
     if len(train) < images or min(len(normal), len(flawed)) < half:
         raise SystemExit(f"The data set has too few images for --images {images}.")
@@ -69,7 +76,8 @@ def choose(samples: Samples, images: int) -> tuple[Samples, Samples]:
 
 
 def plant_tree(train: Samples, test: Samples, tree: Path) -> None:
-    """The folders that anomalib reads: links to the images, and masks made binary at 128 as kizu reads them (it takes all above 0)."""
+    """The folders that anomalib reads: links to the images, and masks made binary at 128 as kizu reads them
+    (it takes all above 0)."""
     from PIL import Image
 
     folders = {name: tree / name for name in ("train", "test_good", "defect", "mask")}
@@ -87,7 +95,8 @@ def plant_tree(train: Samples, test: Samples, tree: Path) -> None:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process, MiB (Linux). Not getrusage's, which a child inherits from its parent."""
+    """Largest resident memory of this process, MiB (Linux). Not getrusage's, which a child inherits from its
+    parent."""
     status = Path("/proc/self/status").read_text("ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -102,11 +111,15 @@ def import_all(method: str) -> float:
     begin = time.perf_counter()
     import timm  # noqa: F401
 
-    from kizu import rooms
+    from kizu import registry
     from kizu.protocols import _measure, _predict  # noqa: F401
 
-    for room, member in (("detectors", method), ("datasets", "magnetic_tile"), ("representations", "backbone")):
-        rooms.load(room, member)
+    for room, member in (
+        ("detectors", method),
+        ("datasets", "magnetic_tile"),
+        ("representations", "backbone"),
+    ):
+        registry.load(room, member)
     return time.perf_counter() - begin
 
 
@@ -114,8 +127,8 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
     """Our side, in this fresh process."""
     imports = import_all(method)
     import kizu
-    from kizu.protocols._measure import measure
-    from kizu.protocols._predict import predict_all
+    from kizu.evaluation.measure import measure
+    from kizu.evaluation.predict import predict_all
 
     start = clock()
     train, test = choose(kizu.dataset("magnetic_tile", data), images)
@@ -145,7 +158,11 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
         "fit_extrapolated": False,
         "saved_bytes": path.stat().st_size,
         "peak_mib": peak_mib(),
-        "images": {"train": len(train), "test": len(readable), "without_mask": found["images"]["without_mask"]},
+        "images": {
+            "train": len(train),
+            "test": len(readable),
+            "without_mask": found["images"]["without_mask"],
+        },
         "metrics": values,
     }
 
@@ -154,7 +171,9 @@ def run_ours(method: str, data: Path, images: int, out: Path) -> dict[str, Any]:
     """`job` in a process of its own."""
     request = json.dumps({"method": method, "data": str(data), "images": images, "out": str(out)})
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, __file__, "--job", request], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, "--job", request], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"Our side stopped with exit code {done.returncode}:\n{done.stderr}")
     return {**json.loads(done.stdout), "process_seconds": time.perf_counter() - start}
@@ -165,7 +184,15 @@ def run_peer(method: str, folder: Path, steps: int, workers: int) -> dict[str, A
     start = time.perf_counter()
     peer = Peer("anomalib_job")
     weights, out = str(folder / f"{method}.safetensors"), str(folder / "anomalib")
-    answer = peer.ask(method=method, tree=str(folder / "tree"), size=SIZE, weights=weights, steps=steps, workers=workers, out=out)
+    answer = peer.ask(
+        method=method,
+        tree=str(folder / "tree"),
+        size=SIZE,
+        weights=weights,
+        steps=steps,
+        workers=workers,
+        out=out,
+    )
     peer.close()
     return {**answer, "process_seconds": time.perf_counter() - start}
 
@@ -173,7 +200,12 @@ def run_peer(method: str, folder: Path, steps: int, workers: int) -> dict[str, A
 def summary(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
     """Medians of each side, and anomalib's over ours."""
     medians = {
-        side: {part: statistics.median(row[part] for row in rows if (row["side"], row["method"]) == (side, method)) for part in PARTS}
+        side: {
+            part: statistics.median(
+                row[part] for row in rows if (row["side"], row["method"]) == (side, method)
+            )
+            for part in PARTS
+        }
         for side in ("kizu", "anomalib")
     }
     ratios = {part: medians["anomalib"][part] / medians["kizu"][part] for part in PARTS}
@@ -188,9 +220,15 @@ def show(found: dict[str, dict[str, Any]]) -> None:
         for part in PARTS:
             scale = 1e6 if part == "saved_bytes" else 1.0
             ours, theirs = (values[side][part] / scale for side in ("kizu", "anomalib"))
-            mark = " (anomalib extrapolated)" if part == "fit_seconds" and values["anomalib_fit_extrapolated"] else ""
+            mark = (
+                " (anomalib extrapolated)"
+                if part == "fit_seconds" and values["anomalib_fit_extrapolated"]
+                else ""
+            )
             name = "saved MB" if part == "saved_bytes" else part.replace("_", " ")
-            print(f"{method:10}{name:18}{ours:12.2f}{theirs:12.2f}{values['anomalib_over_kizu'][part]:8.1f}{mark}")
+            print(
+                f"{method:10}{name:18}{ours:12.2f}{theirs:12.2f}{values['anomalib_over_kizu'][part]:8.1f}{mark}"
+            )
 
 
 def measure_all(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -204,27 +242,44 @@ def measure_all(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     rows = []
     for method, (representation, _) in METHODS.items():
         weights = kizu.representation(representation).state_dict()
-        save_file({name.removeprefix("net."): value for name, value in weights.items()}, folder / f"{method}.safetensors")
+        save_file(
+            {name.removeprefix("net."): value for name, value in weights.items()},
+            folder / f"{method}.safetensors",
+        )
     for number in range(given.rounds):
         for method in METHODS:
             for side in ("kizu", "anomalib"):
                 load = os.getloadavg()[0]
                 ours = side == "kizu"
                 row = (
-                    run_ours(method, data, given.images, folder) if ours else run_peer(method, folder, given.peer_steps, given.peer_workers)
+                    run_ours(method, data, given.images, folder)
+                    if ours
+                    else run_peer(method, folder, given.peer_steps, given.peer_workers)
                 )
                 rows.append({"side": side, "method": method, "round": number, "load_before": load, **row})
-                print(f"round {number} {method} {side}: fit {row['fit_seconds']:.2f} s, test {row['test_seconds']:.2f} s", file=sys.stderr)
+                print(
+                    f"round {number} {method} {side}: fit {row['fit_seconds']:.2f} s, test "
+                    f"{row['test_seconds']:.2f} s",
+                    file=sys.stderr,
+                )
     return rows
 
 
 def main() -> None:
     """Run and write benchmarks/results/whole_job.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default=os.environ.get("KIZU_DATA"), help="folder that holds magnetic-tile (default: KIZU_DATA)")
-    parser.add_argument("--images", type=int, default=200, help="good images to fit on, and images to test on")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("KIZU_DATA"),
+        help="folder that holds magnetic-tile (default: KIZU_DATA)",
+    )
+    parser.add_argument(
+        "--images", type=int, default=200, help="good images to fit on, and images to test on"
+    )
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--peer-steps", type=int, default=300, help="steps of anomalib's coreset to time; 0: all")
+    parser.add_argument(
+        "--peer-steps", type=int, default=300, help="steps of anomalib's coreset to time; 0: all"
+    )
     parser.add_argument("--peer-workers", type=int, default=0, help="loader processes of anomalib")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -232,11 +287,18 @@ def main() -> None:
         print(json.dumps(job(**json.loads(given.job))))
         return
     if not given.data:
-        raise SystemExit("Say where the pictures are: --data FOLDER or KIZU_DATA, a folder that holds magnetic-tile.")
+        raise SystemExit(
+            "Say where the pictures are: --data FOLDER or KIZU_DATA, a folder that holds magnetic-tile."
+        )
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(given, Path(folder))
     found = {method: summary(rows, method) for method in METHODS}
-    workload = {"images": given.images, "size": SIZE, "network": "resnet18, random weights", "rounds": given.rounds}
+    workload = {
+        "images": given.images,
+        "size": SIZE,
+        "network": "resnet18, random weights",
+        "rounds": given.rounds,
+    }
     settings = {"peer_steps": given.peer_steps, "peer_workers": given.peer_workers}
     show(found)
     print(write("whole_job", workload={**workload, **settings}, summary=found, rows=rows))

@@ -1,4 +1,5 @@
-"""Packed pictures -> class folders: an .npz of JPEG bytes (`jpeg`, `offsets`, `labels`, `wnids`) becomes OUT/<class>/<number>.jpg.
+"""Packed pictures -> class folders: an .npz of JPEG bytes (`jpeg`, `offsets`, `labels`, `wnids`) becomes
+OUT/<class>/<number>.jpg.
 
 python experiments/unpack_jpegs.py tiny_imagenet_train_40k.npz OUT
 """
@@ -18,7 +19,9 @@ def main(packed: Path, out: Path) -> None:
     for name in names:
         (out / str(name)).mkdir(parents=True, exist_ok=True)
     for row, label in enumerate(labels):
-        (out / str(names[label]) / f"{row:06d}.jpg").write_bytes(jpeg[offsets[row] : offsets[row + 1]].tobytes())
+        (out / str(names[label]) / f"{row:06d}.jpg").write_bytes(
+            jpeg[offsets[row] : offsets[row + 1]].tobytes()
+        )
     print(f"{len(labels)} pictures of {len(names)} classes in {out}")
 
 

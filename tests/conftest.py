@@ -14,8 +14,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-from kizu.datasets._samples import Samples
 from kizu.datasets.planted import planted
+from kizu.samples import Samples
 
 torch.set_num_threads(1)
 
@@ -26,7 +26,11 @@ def no_network() -> Iterator[None]:
     real = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
             raise OSError(f"tests use no network, this one reached for {address}")
         real(self, address)
 
@@ -39,7 +43,13 @@ def no_network() -> Iterator[None]:
 def tiny_planted(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """One product at 64 pixels: 24 good to learn from, 12 good and 12 flawed to test on."""
     return planted(
-        tmp_path_factory.mktemp("planted") / "data", products="capsule", train=24, test_good=12, test_defective=12, size=64, seed=3
+        tmp_path_factory.mktemp("planted") / "data",
+        products="capsule",
+        train=24,
+        test_good=12,
+        test_defective=12,
+        size=64,
+        seed=3,
     )
 
 

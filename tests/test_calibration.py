@@ -30,7 +30,10 @@ def test_threshold_and_p_values_decide_alike(normal: list[int], tested: list[int
             conformal_threshold(normal, rate)
         return
     flagged = np.asarray(tested) > conformal_threshold(normal, rate)
-    by_p = [Fraction(1 + sum(v >= score for v in normal), len(normal) + 1) <= Fraction(percent, 100) for score in tested]
+    by_p = [
+        Fraction(1 + sum(v >= score for v in normal), len(normal) + 1) <= Fraction(percent, 100)
+        for score in tested
+    ]
     assert flagged.tolist() == by_p
 
 
@@ -58,7 +61,8 @@ def test_scores_that_are_none() -> None:
 
 @pytest.mark.parametrize("heavy", [False, True])
 def test_the_promise_is_kept_over_many_draws(heavy: bool) -> None:
-    """P(false alarm) = floor((n + 1) a) / (n + 1) exactly for continuous scores; the mean over draws must sit on it."""
+    """P(false alarm) = floor((n + 1) a) / (n + 1) exactly for continuous scores; the mean over draws must sit
+    on it."""
     rng = np.random.default_rng(0)
     draws, n, rate = 4000, 50, 0.05
     alarms = []

@@ -8,7 +8,7 @@ import torch
 
 from kizu.errors import NotFinite, ShapeError, UsageError
 from kizu.neighbours import _coreset, covering_radius, greedy_coreset, random_projection
-from kizu.neighbours._projection import johnson_lindenstrauss
+from kizu.neighbours.projection import johnson_lindenstrauss
 
 
 def plain_greedy(features: np.ndarray, n: int, start: int = 0) -> list[int]:
@@ -107,15 +107,23 @@ def test_progress_is_told_and_an_interrupt_passes_through() -> None:
 
 def test_approximate_is_reproducible_covers_nearly_as_well_and_draws_from_its_generator() -> None:
     features = torch.from_numpy(MADE["steep"])
-    first = greedy_coreset(features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(1))
-    again = greedy_coreset(features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(1))
-    other = greedy_coreset(features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(2))
+    first = greedy_coreset(
+        features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(1)
+    )
+    again = greedy_coreset(
+        features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(1)
+    )
+    other = greedy_coreset(
+        features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(2)
+    )
     assert first.tolist() == again.tolist() != other.tolist()
     assert first[0] == 7
     assert len(set(first.tolist())) == 100
     exact = covering_radius(features, features[greedy_coreset(features, 100, start=7)])
     assert exact <= covering_radius(features, features[first]) < 2.0 * exact
-    whole = greedy_coreset(features, 100, start=7, method="approximate", pool=15, generator=torch.Generator().manual_seed(1))
+    whole = greedy_coreset(
+        features, 100, start=7, method="approximate", pool=15, generator=torch.Generator().manual_seed(1)
+    )
     assert whole.tolist() == plain_greedy(MADE["steep"], 100, start=7)
 
 
@@ -127,9 +135,13 @@ def test_covering_radius_is_the_farthest_nearest_distance() -> None:
     assert covering_radius(centres, centres) == 0.0
 
 
-@pytest.mark.parametrize(("rows", "dimensions"), [(10, 56), (1000, 170), (80_000, 278), (156_800, 295), (10**7, 397)])
+@pytest.mark.parametrize(
+    ("rows", "dimensions"), [(10, 56), (1000, 170), (80_000, 278), (156_800, 295), (10**7, 397)]
+)
 def test_johnson_lindenstrauss_gives_the_numbers_of_scikit_learn(rows: int, dimensions: int) -> None:
-    assert johnson_lindenstrauss(rows) == dimensions, "johnson_lindenstrauss_min_dim(rows, eps=0.9), scikit-learn 1.9.1"
+    assert johnson_lindenstrauss(rows) == dimensions, (
+        "johnson_lindenstrauss_min_dim(rows, eps=0.9), scikit-learn 1.9.1"
+    )
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sparse"])
@@ -147,7 +159,10 @@ def test_projection_keeps_squared_distances_on_average(kind: str) -> None:
 def test_projection_auto_leaves_narrow_features() -> None:
     features = torch.randn(500, 64)
     assert torch.equal(random_projection(features, generator=torch.Generator()), features)
-    assert random_projection(torch.randn(500, 400), generator=torch.Generator()).shape == (500, johnson_lindenstrauss(500))
+    assert random_projection(torch.randn(500, 400), generator=torch.Generator()).shape == (
+        500,
+        johnson_lindenstrauss(500),
+    )
 
 
 def test_misuse_is_refused() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kizu import devices
-from kizu.devices import enter, entries, in_order, share, side_by_side
+from kizu import engine
+from kizu.engine import enter, entries, in_order, share, side_by_side
 
 pytestmark = pytest.mark.usefixtures("two_threads")
-openmp = pytest.mark.skipif(devices._openmp() is None, reason="torch computes without an OpenMP that can be asked")
+openmp = pytest.mark.skipif(
+    engine._openmp() is None, reason="torch computes without an OpenMP that can be asked"
+)
 
 
 def test_answers_in_order_from_threads_that_compute_alone() -> None:
@@ -71,7 +73,7 @@ def test_one_thread_enters_alone() -> None:
 
 
 def test_without_openmp_there_are_streams_and_nobody_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_openmp", lambda: None)
+    monkeypatch.setattr(engine, "_openmp", lambda: None)
     (_, done), address = compiled(lambda: threading.current_thread().name)
     enter(address, 5)
     assert len(done) == entries() == 4
@@ -142,7 +144,7 @@ def threads_of_this_process() -> int:
 def test_a_forked_process_does_not_wait_for_its_parents_helpers() -> None:
     code = """
 import ctypes, os, torch
-from kizu.devices import enter, side_by_side
+from kizu.engine import enter, side_by_side
 torch.set_num_threads(2)
 (torch.arange(2e6) + 1).sum()
 child = os.fork()
@@ -160,7 +162,10 @@ raise SystemExit(os.waitpid(child, 0)[1])
 def test_few_parts_and_parts_of_parts_are_a_plain_loop() -> None:
     here = threading.current_thread().name
     assert side_by_side(lambda part: threading.current_thread().name, [0, 1, 2]) == [here] * 3
-    inner = side_by_side(lambda part: side_by_side(lambda again: threading.current_thread().name, list(range(8))), list(range(4)))
+    inner = side_by_side(
+        lambda part: side_by_side(lambda again: threading.current_thread().name, list(range(8))),
+        list(range(4)),
+    )
     assert all(len(set(names)) == 1 for names in inner)
 
 
@@ -184,7 +189,17 @@ def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
 
 @pytest.mark.parametrize(
     ("threads", "images", "some"),
-    [(1, 16, 16), (2, 16, 4), (2, 64, 4), (2, 7, 1), (2, 3, 3), (4, 16, 2), (8, 16, 1), (16, 16, 16), (2, 0, 1)],
+    [
+        (1, 16, 16),
+        (2, 16, 4),
+        (2, 64, 4),
+        (2, 7, 1),
+        (2, 3, 3),
+        (4, 16, 2),
+        (8, 16, 1),
+        (16, 16, 16),
+        (2, 0, 1),
+    ],
 )
 def test_each_thread_takes_some_images_twice(threads: int, images: int, some: int) -> None:
     torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kizu
-from kizu import rooms
+from kizu import registry
 
 ROOT = Path(kizu.__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -23,17 +23,25 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("name", rooms.names("detectors"))
+@pytest.mark.parametrize("name", registry.names("detectors"))
 def test_every_detector_has_a_card(name: str) -> None:
     text = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
-    from kizu.detectors._base import knob_names
+    from kizu.detectors.base import knob_names
 
-    own = set(knob_names(rooms.load("detectors", name))) - {"image_size", "precision", "device", "batch_size", "seed"}
+    own = set(knob_names(registry.load("detectors", name))) - {
+        "image_size",
+        "precision",
+        "device",
+        "batch_size",
+        "seed",
+    }
     missing = {knob for knob in own if knob not in text}
     assert not missing, f"docs/methods/{name}.md does not explain {missing}"
 
 
-def test_the_readme_fits_a_screen_and_its_commands_exist(run_cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_readme_fits_a_screen_and_its_commands_exist(
+    run_cli: Callable[..., tuple[int, str, str]],
+) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 60
     verbs = set(re.findall(r"^    kizu (\w+)", text, re.MULTILINE))
@@ -41,7 +49,9 @@ def test_the_readme_fits_a_screen_and_its_commands_exist(run_cli: Callable[..., 
     for verb in verbs:
         assert run_cli(verb, "--help")[0] == 0, verb
     options = set(re.findall(r"(--[a-z][a-z-]+)", text))
-    shown = " ".join(run_cli(verb, "--help")[1] for verb in ("fit", "inspect", "evaluate", "list", "demo", "pretrain"))
+    shown = " ".join(
+        run_cli(verb, "--help")[1] for verb in ("fit", "inspect", "evaluate", "list", "demo", "pretrain")
+    )
     assert options <= set(re.findall(r"(--[a-z][a-z-]+)", shown))
 
 
@@ -56,14 +66,14 @@ def test_public_names_of_the_readme_exist() -> None:
 
 def test_flow_and_glossary_name_the_rooms_and_the_figures() -> None:
     flow = (ROOT / "docs" / "flow.md").read_text("utf-8")
-    for room in rooms.ROOMS:
+    for room in registry.ROOMS:
         assert f"`{room}`" in flow, room
     glossary = (ROOT / "docs" / "glossary.md").read_text("utf-8")
     assert all(word in glossary for word in ("AUROC", "AUPRO", "F1-max", "p-value", "_oracle"))
 
 
 def test_experiments_parse_against_the_signatures() -> None:
-    from kizu.protocols._experiment import read_experiment
+    from kizu.evaluation.experiment import read_experiment
 
     files = sorted((ROOT / "experiments").rglob("*.toml"))
     assert files

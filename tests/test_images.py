@@ -40,7 +40,12 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 # Kinds of pixels
@@ -48,7 +53,9 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".pgm", ".gif"])
 def test_grey_in_lossless_formats(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"a{suffix}", RAMP, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    path = save(
+        tmp_path / f"a{suffix}", RAMP, **({"lossless": True, "exact": True} if suffix == ".webp" else {})
+    )
     out = open_image(path)
     assert out.dtype == np.uint8
     assert out.shape == (6, 8, 3)
@@ -70,7 +77,9 @@ def test_sixteen_bits_use_the_full_range(tmp_path: Path, suffix: str) -> None:
 
 
 def test_thirty_two_bits(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(open_image(save(tmp_path / "a.tif", np.array([[0, 65535]], np.int32)))[0, :, 0], [0, 255])
+    np.testing.assert_array_equal(
+        open_image(save(tmp_path / "a.tif", np.array([[0, 65535]], np.int32)))[0, :, 0], [0, 255]
+    )
     with pytest.raises(ImageError, match="from 0 to 70000"):
         open_image(save(tmp_path / "b.tif", np.array([[0, 70000]], np.int32)))
 
@@ -97,7 +106,9 @@ def test_transparent_palette_entry(tmp_path: Path) -> None:
     picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     picture.putdata([0, 1, 2])
     picture.save(tmp_path / "a.png", transparency=1)
-    np.testing.assert_array_equal(open_image(tmp_path / "a.png")[0], [[10, 20, 30], [255, 255, 255], [70, 80, 90]])
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "a.png")[0], [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
+    )
     picture.save(tmp_path / "b.png", transparency=bytes([255, 0, 255]))
     np.testing.assert_array_equal(open_image(tmp_path / "b.png"), open_image(tmp_path / "a.png"))
     picture.save(tmp_path / "c.png")
@@ -105,7 +116,9 @@ def test_transparent_palette_entry(tmp_path: Path) -> None:
 
 
 def test_one_bit_and_cmyk(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(open_image(save(tmp_path / "a.png", np.array([[True, False]])))[0, :, 0], [255, 0])
+    np.testing.assert_array_equal(
+        open_image(save(tmp_path / "a.png", np.array([[True, False]])))[0, :, 0], [255, 0]
+    )
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
     red = open_image(tmp_path / "a.jpg").reshape(-1, 3).mean(0)
     assert red[0] > 200
@@ -160,7 +173,10 @@ DAMAGE = {
     "no_pixels.png": (lambda path: path.write_bytes(png_header(40, 40)), "damaged or incomplete"),
     "empty.png": (lambda path: path.write_bytes(b""), "0 bytes"),
     "text.png": (lambda path: path.write_text("no image at all"), "is not an image"),
-    "program.eps": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "is not an image"),
+    "program.eps": (
+        lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        "is not an image",
+    ),
     "magic_only.jpg": (lambda path: path.write_bytes(b"\xff\xd8\xff"), "damaged or incomplete"),
     "sound.webp": (lambda path: path.write_bytes(b"RIFF\x10\0\0\0WAVEfmt "), "damaged or incomplete"),
     "folder.png": (lambda path: path.mkdir(), "is a folder"),
@@ -198,7 +214,9 @@ def test_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_no_bytes_raise_anything_but_image_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_no_bytes_raise_anything_but_image_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     suffix = data.draw(st.sampled_from([".png", ".jpg", ".bmp", ".tif", ".gif", ".webp", ".pgm"]))
     whole = bytearray(save(folder / f"a{suffix}", np.kron(RAMP, np.ones((4, 4), np.uint8))).read_bytes())
@@ -232,7 +250,9 @@ def test_size_limit_is_held_before_decoding(tmp_path: Path, monkeypatch: pytest.
         image_shape(path)
 
 
-def test_pillows_own_limit_is_neither_used_nor_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_own_limit_is_neither_used_nor_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     path = save(tmp_path / "a.png", RAMP)
     assert open_image(path).shape == (6, 8, 3)
@@ -244,7 +264,9 @@ def test_pillows_own_limit_is_neither_used_nor_changed(tmp_path: Path, monkeypat
 
 def test_one_pixel(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[[9, 8, 7]]], np.uint8))
-    np.testing.assert_array_equal(open_image(path, size=(4, 5)), np.broadcast_to(np.array([9, 8, 7], np.uint8), (4, 5, 3)))
+    np.testing.assert_array_equal(
+        open_image(path, size=(4, 5)), np.broadcast_to(np.array([9, 8, 7], np.uint8), (4, 5, 3))
+    )
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4,), (4.0, 4), (True, 4), 4])
@@ -258,7 +280,9 @@ def test_opening_at_a_size_is_opening_and_resizing(tmp_path: Path, mode: str) ->
     noise = np.random.default_rng(1).integers(0, 255, (50, 70, 3), np.uint8)
     for name in ("a.png", "a.jpg"):
         path = save(tmp_path / name, noise, mode)
-        np.testing.assert_array_equal(open_image(path, size=(20, 18)), resize_image(open_image(path), (20, 18)))
+        np.testing.assert_array_equal(
+            open_image(path, size=(20, 18)), resize_image(open_image(path), (20, 18))
+        )
 
 
 def test_large_jpegs_are_decoded_small(tmp_path: Path) -> None:
@@ -275,21 +299,26 @@ def test_large_jpegs_are_decoded_small(tmp_path: Path) -> None:
 def test_turned_jpegs_are_not_decoded_too_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, decoded: tuple[int, int]
 ) -> None:
-    """Upright 400 x 800 (width x height) for 50 x 100 (height x width): a half is the least that keeps twice the width."""
+    """Upright 400 x 800 (width x height) for 50 x 100 (height x width): a half is the least that keeps twice
+    the width."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.zeros((800, 400) if orientation == 1 else (400, 800), np.uint8)
     path = save(tmp_path / "a.jpg", stored, exif=exif)
     seen: list[tuple[int, int]] = []
     resized = images._resized
-    monkeypatch.setattr(images, "_resized", lambda picture, size: (seen.append(picture.size), resized(picture, size))[1])
+    monkeypatch.setattr(
+        images, "_resized", lambda picture, size: (seen.append(picture.size), resized(picture, size))[1]
+    )
     assert open_image(path, size=(50, 100)).shape == (50, 100, 3)
     assert seen == [decoded]
 
 
 def test_resize_is_antialiased_and_bilinear() -> None:
     stripes = rgb(np.tile(np.array([0, 200], np.uint8), (8, 32)))
-    np.testing.assert_allclose(resize_image(stripes, (4, 8))[:, 1:-1], 100, atol=1)  # without the filter: 0 or 200
+    np.testing.assert_allclose(
+        resize_image(stripes, (4, 8))[:, 1:-1], 100, atol=1
+    )  # without the filter: 0 or 200
     np.testing.assert_array_equal(resize_image(np.full((5, 7, 3), 33, np.uint8), (9, 2)), 33)
     np.testing.assert_array_equal(resize_image(stripes, (8, 64)), stripes)
     up = resize_image(rgb(np.array([[0, 100]], np.uint8)), (1, 4))[0, :, 0]
@@ -299,12 +328,22 @@ def test_resize_is_antialiased_and_bilinear() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(1, 30), st.integers(0, 5))
-def test_resize_mask_is_pillows_nearest(height: int, width: int, new_height: int, new_width: int, seed: int) -> None:
-    """Where an output centre falls exactly between two pixels Pillow's floats may take either; ours is the later one."""
+def test_resize_mask_is_pillows_nearest(
+    height: int, width: int, new_height: int, new_width: int, seed: int
+) -> None:
+    """Where an output centre falls exactly between two pixels Pillow's floats may take either; ours is the
+    later one."""
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
     out = resize_mask(mask, (new_height, new_width))
     assert out.dtype == np.bool_
-    truth = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((new_width, new_height), Image.Resampling.NEAREST)) > 0
+    truth = (
+        np.asarray(
+            Image.fromarray(mask.astype(np.uint8) * 255).resize(
+                (new_width, new_height), Image.Resampling.NEAREST
+            )
+        )
+        > 0
+    )
     rows = [i for i in range(new_height) if (2 * i + 1) * height % (2 * new_height)]
     columns = [j for j in range(new_width) if (2 * j + 1) * width % (2 * new_width)]
     np.testing.assert_array_equal(out[np.ix_(rows, columns)], truth[np.ix_(rows, columns)])
@@ -331,7 +370,12 @@ def test_resize_mask_wants_bool() -> None:
         (np.array([[0, 1, 0, 1]], np.uint16), [0, 1, 0, 1]),
         (np.array([[False, True, True, False]]), [0, 1, 1, 0]),
         (np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 128], [127, 127, 127]]], np.uint8), [0, 1, 1, 0]),
-        (np.array([[[0, 0, 0, 255], [255, 255, 255, 255], [255, 255, 255, 10], [255, 0, 0, 200]]], np.uint8), [0, 1, 0, 1]),
+        (
+            np.array(
+                [[[0, 0, 0, 255], [255, 255, 255, 255], [255, 255, 255, 10], [255, 0, 0, 200]]], np.uint8
+            ),
+            [0, 1, 0, 1],
+        ),
     ],
 )
 def test_mask_rule_half(tmp_path: Path, values: np.ndarray, marked: list[int]) -> None:
@@ -382,7 +426,9 @@ def test_list_images(tmp_path: Path) -> None:
 
 def test_threads_read_what_one_reads(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    paths = [save(tmp_path / f"{n}.jpg", rng.integers(0, 255, (40 + n, 50, 3), np.uint8)) for n in range(12)] * 4
+    paths = [
+        save(tmp_path / f"{n}.jpg", rng.integers(0, 255, (40 + n, 50, 3), np.uint8)) for n in range(12)
+    ] * 4
     alone = [open_image(path, size=(16, 16)) for path in paths]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda path: open_image(path, size=(16, 16)), paths))

@@ -14,16 +14,24 @@ from kizu.maps import image_score, upsample
 @pytest.mark.parametrize("size", [(64, 64), (50, 90), (9, 7), (3, 4)])
 def test_equals_the_two_steps_in_turn(size: tuple[int, int], sigma: float, align_corners: bool) -> None:
     scores = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) * 10
-    wide = torch.nn.functional.interpolate(scores[:, None].double(), size=size, mode="bilinear", align_corners=align_corners)[:, 0].numpy()
-    expected = np.stack([gaussian_filter(one, sigma, mode="reflect", truncate=4.0) if sigma else one for one in wide])
-    assert np.allclose(upsample(scores, size, sigma=sigma, align_corners=align_corners).numpy(), expected, atol=2e-5)
+    wide = torch.nn.functional.interpolate(
+        scores[:, None].double(), size=size, mode="bilinear", align_corners=align_corners
+    )[:, 0].numpy()
+    expected = np.stack(
+        [gaussian_filter(one, sigma, mode="reflect", truncate=4.0) if sigma else one for one in wide]
+    )
+    assert np.allclose(
+        upsample(scores, size, sigma=sigma, align_corners=align_corners).numpy(), expected, atol=2e-5
+    )
 
 
 def test_a_batch_is_its_images() -> None:
     scores = torch.rand(4, 5, 6)
     together = upsample(scores, (40, 48))
     assert together.dtype == torch.float32
-    assert all(torch.allclose(together[i], upsample(scores[i : i + 1], (40, 48))[0], atol=1e-6) for i in range(4))
+    assert all(
+        torch.allclose(together[i], upsample(scores[i : i + 1], (40, 48))[0], atol=1e-6) for i in range(4)
+    )
 
 
 def test_image_scores() -> None:

@@ -1,4 +1,5 @@
-"""The tree of leaves: true nearest rows whatever the directions, whatever is left to the products; its bounds are bounds."""
+"""The tree of leaves: true nearest rows whatever the directions, whatever is left to the products; its bounds
+are bounds."""
 
 from __future__ import annotations
 
@@ -10,12 +11,16 @@ import pytest
 import torch
 from banks import MADE, SIZE, same
 
-from kizu import devices
-from kizu.devices import side_by_side
+from kizu import engine
+from kizu.accel import compiled as compiled_module
+from kizu.accel import tree as tree_module
+from kizu.accel import vectors, walk
+from kizu.accel.tree import DIRECTIONS, STEPS, Tree
+from kizu.accel.vectors import BOX, ROWS, STEP, WIDTH
+from kizu.engine import side_by_side
 from kizu.errors import NotFinite
-from kizu.neighbours import NearestNeighbours, _compiled, _index, _tree, _vectors, _walk
-from kizu.neighbours._tree import DIRECTIONS, STEPS, Tree
-from kizu.neighbours._vectors import BOX, ROWS, STEP, WIDTH
+from kizu.neighbours import NearestNeighbours
+from kizu.neighbours import index as index_module
 
 FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float32]
 
@@ -23,20 +28,22 @@ FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float
 @pytest.fixture(autouse=True)
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees for small banks too."""
-    monkeypatch.setattr(_index, "MANY", 1)
+    monkeypatch.setattr(index_module, "MANY", 1)
 
 
 @pytest.mark.parametrize("leaves", [1, 3, 1000])
 @pytest.mark.parametrize("name", FLOAT32)
 def test_true_nearest(name: str, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where most queries look into too many leaves and are left to the products."""
-    monkeypatch.setattr(_tree, "LEAVES", leaves)
+    monkeypatch.setattr(tree_module, "LEAVES", leaves)
     queries, bank = MADE[name]
     index = NearestNeighbours(bank)
     if name in ("huge", "tiny"):  # their squares leave float32: products with a scale
         assert index._tree is None
         return
-    index._tree = Tree(bank, index._frame.mean, index._directions(min(DIRECTIONS, bank.shape[1])))  # one that it might not keep
+    index._tree = Tree(
+        bank, index._frame.mean, index._directions(min(DIRECTIONS, bank.shape[1]))
+    )  # one that it might not keep
     same(index.query(queries), queries, bank, 1)
 
 
@@ -52,12 +59,16 @@ def test_the_tree_answers_by_itself() -> None:
 
 def test_only_what_the_tree_leaves_open_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     near, bank = MADE["steep"]
-    queries = torch.cat([near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]])
-    monkeypatch.setattr(_tree, "LEAVES", 8)
+    queries = torch.cat(
+        [near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]]
+    )
+    monkeypatch.setattr(tree_module, "LEAVES", 8)
     index, asked = NearestNeighbours(bank), []
     multiply = NearestNeighbours._multiply
 
-    def counted(self: NearestNeighbours, given: torch.Tensor, *rest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(
+        self: NearestNeighbours, given: torch.Tensor, *rest: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(len(given))
         return multiply(self, given, *rest)
 
@@ -81,7 +92,8 @@ def test_any_directions_and_sizes(size: int, rows: int) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 300.0])
 def test_bounds_are_never_above_the_distance(shift: float) -> None:
-    """Each part of a bound, recomputed from the tree's tables, against float64 distances with the stated allowance."""
+    """Each part of a bound, recomputed from the tree's tables, against float64 distances with the stated
+    allowance."""
     make = torch.Generator().manual_seed(5)
     scale = torch.arange(1, SIZE + 1) ** -0.7
     bank, queries = (shift + torch.randn(count, SIZE, generator=make) * scale for count in (640, 40))
@@ -92,17 +104,28 @@ def test_bounds_are_never_above_the_distance(shift: float) -> None:
     at = (queries - torch.from_numpy(tree._mean)).double()
     made = at @ basis
     left = [(at.square().sum(1) - made[:, :stop].square().sum(1)).sqrt() for stop in (STEP, 2 * STEP)]
-    one, two = torch.cat([made[:, :STEP], left[0][:, None]], 1), torch.cat([made[:, STEP : 2 * STEP], left[1][:, None]], 1)
+    one, two = (
+        torch.cat([made[:, :STEP], left[0][:, None]], 1),
+        torch.cat([made[:, STEP : 2 * STEP], left[1][:, None]], 1),
+    )
     true = torch.cdist(queries.double(), bank[numbers].double())
     a = torch.from_numpy(np.moveaxis(first, 1, 2).reshape(-1, STEP + 1)).double()
     b = torch.from_numpy(np.moveaxis(second, 1, 2).reshape(-1, STEP + 1)).double()
     bound = torch.cdist(torch.cat([one[:, :STEP], two], 1), torch.cat([a[:, :STEP], b], 1))
     assert bool((torch.cdist(one, a) <= true * 1.000001 + 1e-5).all())
     assert bool((bound <= true * 1.000001 + 1e-5).all())
-    without = torch.cdist(torch.cat([one[:, :STEP], two[:, :STEP]], 1), torch.cat([a[:, :STEP], b[:, :STEP]], 1))
-    assert float((without / true).mean()) + 0.0001 < float((bound / true).mean())  # what the directions leave counts
+    without = torch.cdist(
+        torch.cat([one[:, :STEP], two[:, :STEP]], 1), torch.cat([a[:, :STEP], b[:, :STEP]], 1)
+    )
+    assert float((without / true).mean()) + 0.0001 < float(
+        (bound / true).mean()
+    )  # what the directions leave counts
     assert float((bound / true).mean()) > 0.9
-    box = torch.from_numpy(np.maximum(np.maximum(low[None] - one[:, :BOX, None].numpy(), one[:, :BOX, None].numpy() - high[None]), 0.0))
+    box = torch.from_numpy(
+        np.maximum(
+            np.maximum(low[None] - one[:, :BOX, None].numpy(), one[:, :BOX, None].numpy() - high[None]), 0.0
+        )
+    )
     nearest = true.view(len(queries), -1, ROWS).amin(2)
     assert bool((box.square().sum(1).sqrt() <= nearest * 1.000001 + 1e-5).all())
 
@@ -114,11 +137,13 @@ def test_rounding_of_coordinates_stays_within_its_allowance() -> None:
     tree = Tree(bank, bank.mean(0), basis)
     exact = (queries.double() - torch.from_numpy(tree._mean)) @ basis
     terms, size, _ = tree._allowances
-    made = np.zeros((_compiled.TURN, WIDTH), np.float32)
-    _compiled._rotate(queries[:20].numpy(), 3, 20, tree._basis.ctypes.data, tree._basis[-1], made)
+    made = np.zeros((compiled_module.TURN, WIDTH), np.float32)
+    compiled_module._rotate(queries[:20].numpy(), 3, 20, tree._basis.ctypes.data, tree._basis[-1], made)
     assert not made[:17, DIRECTIONS:].any()
     error = (torch.from_numpy(made[:17, :DIRECTIONS]).double() - exact[3:20]).norm(dim=1)
-    allowed = terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)[3:20]
+    allowed = (
+        terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)[3:20]
+    )
     assert bool((error <= allowed).all())
     assert float(error.max()) > 1e-6  # there is something to allow for
 
@@ -129,7 +154,11 @@ def test_codes_are_no_farther_from_their_rows_than_they_say(size: int, shift: fl
     make = torch.Generator().manual_seed(8)
     bank = shift + torch.randn(200, size, generator=make) * torch.arange(1, size + 1) ** -0.5
     bank[70:80] = bank[70]  # a leaf may hold equal rows
-    tree = Tree(bank, bank.mean(0), torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q)
+    tree = Tree(
+        bank,
+        bank.mean(0),
+        torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q,
+    )
     values, centres, scales, errors = tree._codes
     numbers = tree._tables[4][: len(bank)]
     made = (
@@ -163,14 +192,19 @@ def test_broken_queries_are_named(value: float) -> None:
         NearestNeighbours(bank).query(broken)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("cannot cache function: no locator available")])
-def test_machine_code_that_cannot_be_kept_works_all_the_same(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), RuntimeError("cannot cache function: no locator available")],
+)
+def test_machine_code_that_cannot_be_kept_works_all_the_same(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tries: list[bool] = []
-    made = _compiled.search()
+    made = compiled_module.search()
 
     def cfunc(signature: object, cache: bool = False, **options: object) -> object:
         def compiled(function: object) -> object:
-            assert function is _compiled._search
+            assert function is compiled_module._search
             tries.append(cache)
             if cache:
                 raise error
@@ -178,26 +212,30 @@ def test_machine_code_that_cannot_be_kept_works_all_the_same(error: Exception, m
 
         return compiled
 
-    monkeypatch.setattr(_compiled, "cfunc", cfunc)
-    assert _compiled.search.__wrapped__() is made
+    monkeypatch.setattr(compiled_module, "cfunc", cfunc)
+    assert compiled_module.search.__wrapped__() is made
     assert tries == [True, False]
 
 
 def test_kept_machine_code_is_stale_when_its_instructions_change() -> None:
     """numba looks at the file of the function alone."""
-    text = b"".join(Path(module.__file__).read_bytes() for module in (_vectors, _walk))
-    assert hashlib.sha256(text).hexdigest()[:16] == _compiled.INSTRUCTIONS, "write the new digest of both files into _compiled.py"
+    text = b"".join(Path(module.__file__).read_bytes() for module in (vectors, walk))
+    assert hashlib.sha256(text).hexdigest()[:16] == compiled_module.INSTRUCTIONS, (
+        "write the new digest of both files into compiled_module.py"
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("openmp", [True, False])
-def test_any_number_of_threads_shares_the_queries(threads: int, openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_threads_shares_the_queries(
+    threads: int, openmp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also of queries that are no whole number of turns."""
     queries, bank = MADE["steep"]
     index = NearestNeighbours(bank)
     assert index._tree is not None
     if not openmp:
-        monkeypatch.setattr(devices, "_openmp", lambda: None)
+        monkeypatch.setattr(engine, "_openmp", lambda: None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -12,13 +12,14 @@ import torch
 from banks import MADE, SIZE, brute, same
 
 from kizu.errors import MissingExtra, NotFinite, ShapeError, UsageError
-from kizu.neighbours import NearestNeighbours, _index, nearest
+from kizu.neighbours import NearestNeighbours, nearest
+from kizu.neighbours import index as index_module
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
     """Both kinds of product, whatever this processor prefers."""
-    monkeypatch.setattr(_index, "product_type", lambda device: request.param)
+    monkeypatch.setattr(index_module, "product_type", lambda device: request.param)
     return request.param
 
 
@@ -34,18 +35,23 @@ def test_true_nearest_from_every_level(name: str, product: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["steep", "slow", "grid", "twins"])
 def test_bank_in_parts(name: str, product: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_index, "BANK_ROWS", 192)
-    monkeypatch.setattr(_index, "QUERIES", 25)
+    monkeypatch.setattr(index_module, "BANK_ROWS", 192)
+    monkeypatch.setattr(index_module, "QUERIES", 25)
     queries, bank = MADE[name]
     for k in (1, 2, 3):
         same(NearestNeighbours(bank).query(queries, k), queries, bank, k)
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_only_far_queries_go_on_to_the_next_level(k: int, product: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Near ones are answered where they are; the answer is the true one for all, in their order, also for a bank in parts."""
+def test_only_far_queries_go_on_to_the_next_level(
+    k: int, product: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near ones are answered where they are; the answer is the true one for all, in their order, also for a
+    bank in parts."""
     near, bank = MADE["steep"]
-    queries = torch.cat([near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]])
+    queries = torch.cat(
+        [near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]]
+    )
     asked: list[int] = []
     search = NearestNeighbours._search
 
@@ -54,8 +60,8 @@ def test_only_far_queries_go_on_to_the_next_level(k: int, product: torch.dtype, 
         return search(self, level, given, *rest)
 
     monkeypatch.setattr(NearestNeighbours, "_search", counted)
-    for rows in (_index.BANK_ROWS, 256):
-        monkeypatch.setattr(_index, "BANK_ROWS", rows)
+    for rows in (index_module.BANK_ROWS, 256):
+        monkeypatch.setattr(index_module, "BANK_ROWS", rows)
         index = NearestNeighbours(bank)
         index._choice, asked[:] = 1, []
         same(index.query(queries, k), queries, bank, k)
@@ -94,7 +100,7 @@ def test_narrow_levels_leave_few_rows_and_their_bounds_hold(product: torch.dtype
         level = index._level(number)
         rows = index._frame.shift(queries)
         side, lost, error = level.queries(rows, rows.norm(dim=1))
-        bounds, _ = _index._bounds(level, side, 0, len(level.columns))
+        bounds, _ = index_module._bounds(level, side, 0, len(level.columns))
         limits = level.limits(distance[:, 0].float(), lost, error)
         kept = (bounds.reshape(-1, len(queries)) <= limits).T
         assert kept.gather(1, row).all(), "no bound may lose the nearest row"
@@ -142,7 +148,9 @@ def test_state_is_the_bank_and_brings_the_same_answers() -> None:
     state = index.state()
     assert list(state) == ["bank"]
     again = NearestNeighbours.from_state({"bank": state["bank"].clone()})
-    assert all(torch.equal(a, b) for a, b in zip(index.query(queries, 3), again.query(queries, 3), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(index.query(queries, 3), again.query(queries, 3), strict=True)
+    )
 
 
 def test_faiss_gives_euclidean_distances() -> None:
@@ -187,9 +195,9 @@ def test_misuse_is_refused(backend: Any) -> None:
             nearest(torch.full((4, 3), bad), bank, backend=backend)
         with pytest.raises(NotFinite, match="bank holds"):
             nearest(queries, torch.full((9, 3), bad), backend=backend)
-    many = torch.zeros(_index.QUERIES + 9, 3)
-    many[_index.QUERIES + 5, 1] = torch.nan
-    with pytest.raises(NotFinite, match=f"first in row {_index.QUERIES + 5}:"):
+    many = torch.zeros(index_module.QUERIES + 9, 3)
+    many[index_module.QUERIES + 5, 1] = torch.nan
+    with pytest.raises(NotFinite, match=f"first in row {index_module.QUERIES + 5}:"):
         nearest(many, bank, backend=backend)
     with pytest.raises(UsageError, match="'torch' or 'faiss'"):
         nearest(queries, bank, backend="hnsw")  # type: ignore[arg-type]
@@ -200,7 +208,7 @@ def test_inference_mode_or_not_is_the_callers_business(built_inside: bool) -> No
     """An index and its kept buffers serve both modes in turn, whichever came first."""
     generator = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(700, 24, generator=generator), torch.randn(40, 24, generator=generator)
-    _index._KEPT.__dict__.clear()
+    index_module._KEPT.__dict__.clear()
     with torch.inference_mode(built_inside):
         index = NearestNeighbours(bank)
         first = index.query(queries, 2)

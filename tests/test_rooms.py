@@ -6,15 +6,15 @@ import sys
 import pytest
 
 import kizu
-from kizu import rooms
+from kizu import registry
 from kizu.errors import UnknownKnob, UnknownName
 
 
 def test_every_member_of_every_room_loads() -> None:
-    for room in rooms.ROOMS:
-        for name in rooms.names(room):
-            assert callable(rooms.load(room, name)), (room, name)
-            assert rooms.summary(room, name)
+    for room in registry.ROOMS:
+        for name in registry.names(room):
+            assert callable(registry.load(room, name)), (room, name)
+            assert registry.summary(room, name)
 
 
 def test_a_member_is_an_attribute_of_its_room() -> None:
@@ -26,15 +26,15 @@ def test_a_member_is_an_attribute_of_its_room() -> None:
 
 
 def test_every_room_is_an_attribute_of_the_package() -> None:
-    for room in rooms.ROOMS:
+    for room in registry.ROOMS:
         assert getattr(kizu, room).__name__ == f"kizu.{room}"
 
 
 def test_unknown_names_teach() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'patchcore'"):
-        rooms.load("detectors", "pathcore")
+        registry.load("detectors", "pathcore")
     with pytest.raises(UnknownName, match="There is no room"):
-        rooms.names("kitchen")
+        registry.names("kitchen")
     with pytest.raises(AttributeError, match="there are: "):
         kizu.detectors.nothing  # noqa: B018
     with pytest.raises(UnknownKnob, match="Did you mean 'coreset'"):
@@ -45,7 +45,12 @@ def test_unknown_names_teach() -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, kizu; print([m for m in ('torch', 'numpy', 'polars', 'PIL', 'timm') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_help_needs_no_torch() -> None:

@@ -1,4 +1,5 @@
-"""What is saved comes back; what is damaged, foreign or hostile is refused before anything is allocated or run."""
+"""What is saved comes back; what is damaged, foreign or hostile is refused before anything is allocated or
+run."""
 
 import errno
 import json
@@ -13,7 +14,11 @@ import torch
 from kizu import store
 from kizu.errors import ModelFileError, OutputExists
 
-TENSORS = {"bank": torch.arange(12.0).reshape(4, 3), "half": torch.ones(2, dtype=torch.float16), "index": torch.tensor([3, 1])}
+TENSORS = {
+    "bank": torch.arange(12.0).reshape(4, 3),
+    "half": torch.ones(2, dtype=torch.float16),
+    "index": torch.tensor([3, 1]),
+}
 
 
 @pytest.mark.parametrize("name", ["model", "model.kizu", "model.zip"])
@@ -22,7 +27,10 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     tensors, card = store.load(path)
     assert card["words"] == "傷"
     assert set(tensors) == set(TENSORS)
-    assert all(torch.equal(tensors[key], TENSORS[key]) and tensors[key].dtype == TENSORS[key].dtype for key in TENSORS)
+    assert all(
+        torch.equal(tensors[key], TENSORS[key]) and tensors[key].dtype == TENSORS[key].dtype
+        for key in TENSORS
+    )
     assert [entry.name for entry in path.parent.iterdir()] == [name], "no temporary is left"
 
 

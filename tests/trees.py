@@ -23,7 +23,13 @@ def picture(path: Path, seed: int = 0, *, size: tuple[int, int] = SIZE, mode: st
     return path
 
 
-def mask(path: Path, *, size: tuple[int, int] = SIZE, value: int = 255, box: tuple[int, int, int, int] = (2, 3, 6, 9)) -> Path:
+def mask(
+    path: Path,
+    *,
+    size: tuple[int, int] = SIZE,
+    value: int = 255,
+    box: tuple[int, int, int, int] = (2, 3, 6, 9),
+) -> Path:
     """Write one mask: `value` in rows box[0]:box[2], columns box[1]:box[3], 0 elsewhere."""
     values = np.zeros(size, np.uint8)
     values[box[0] : box[2], box[1] : box[3]] = value
@@ -58,18 +64,33 @@ def mvtec(root: Path) -> None:
 
 
 def visa(root: Path) -> None:
-    """Two products as downloaded, with the list 1cls in split_csv/: 3 train, 1 good, 2 anomalous each; rows shuffled, masks 0..3."""
+    """Two products as downloaded, with the list 1cls in split_csv/: 3 train, 1 good, 2 anomalous each; rows
+    shuffled, masks 0..3."""
     rows: list[Sequence[object]] = []
     for number, name in enumerate(("candle", "pcb1")):
         data = root / name / "Data"
         for index in range(4):
             picture(data / "Images" / "Normal" / f"{index:04}.JPG", 100 * number + index)
-            rows.append((name, "train" if index else "test", "normal", f"{name}/Data/Images/Normal/{index:04}.JPG", ""))
+            rows.append(
+                (
+                    name,
+                    "train" if index else "test",
+                    "normal",
+                    f"{name}/Data/Images/Normal/{index:04}.JPG",
+                    "",
+                )
+            )
         for index in range(2):
             picture(data / "Images" / "Anomaly" / f"{index:03}.JPG", 100 * number + 50 + index)
             mask(data / "Masks" / "Anomaly" / f"{index:03}.png", value=index + 1)
             rows.append(
-                (name, "test", "anomaly", f"{name}/Data/Images/Anomaly/{index:03}.JPG", f"{name}/Data/Masks/Anomaly/{index:03}.png")
+                (
+                    name,
+                    "test",
+                    "anomaly",
+                    f"{name}/Data/Images/Anomaly/{index:03}.JPG",
+                    f"{name}/Data/Masks/Anomaly/{index:03}.png",
+                )
             )
     write_csv(root / "split_csv" / "1cls.csv", [("object", "split", "label", "image", "mask"), *rows[::-1]])
 
@@ -85,7 +106,8 @@ def visa_prepared(root: Path) -> None:
 
 
 def magnetic_tile(root: Path) -> None:
-    """Two tiles of MT_Free (frames 10-12 and 500), one of MT_Crack (frame 501), one MT_Uneven whose mask is known to be empty."""
+    """Two tiles of MT_Free (frames 10-12 and 500), one of MT_Crack (frame 501), one MT_Uneven whose mask is
+    known to be empty."""
     frames = {
         "Free": ("exp1_num_10", "exp2_num_11", "exp3_num_12", "exp1_num_500"),
         "Crack": ("exp2_num_501",),
@@ -114,7 +136,8 @@ def folder(root: Path) -> None:
 
 
 def oct2017(root: Path) -> None:
-    """Grey JPEGs, patients 1..: train 3 NORMAL of 2 patients and 1 CNV; test 1 of each class; val 1 NORMAL and 1 DME."""
+    """Grey JPEGs, patients 1..: train 3 NORMAL of 2 patients and 1 CNV; test 1 of each class; val 1 NORMAL
+    and 1 DME."""
     names = {
         "train": ("NORMAL-1-1", "NORMAL-1-2", "NORMAL-2-1", "CNV-7-1"),
         "test": ("NORMAL-3-1", "CNV-8-1", "DME-9-1", "DRUSEN-10-1"),
@@ -122,10 +145,19 @@ def oct2017(root: Path) -> None:
     }
     for split, images in names.items():
         for number, name in enumerate(images):
-            picture(root / split / name.partition("-")[0] / f"{name}.jpeg", 10 * len(split) + number, mode="L")
+            picture(
+                root / split / name.partition("-")[0] / f"{name}.jpeg", 10 * len(split) + number, mode="L"
+            )
 
 
-def fundus(path: Path, seed: int = 0, *, size: tuple[int, int] = (40, 60), centre: tuple[int, int] = (20, 30), radius: int = 15) -> Path:
+def fundus(
+    path: Path,
+    seed: int = 0,
+    *,
+    size: tuple[int, int] = (40, 60),
+    centre: tuple[int, int] = (20, 30),
+    radius: int = 15,
+) -> Path:
     """A bright disc on black."""
     y, x = np.mgrid[: size[0], : size[1]]
     disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
@@ -138,34 +170,59 @@ def fundus(path: Path, seed: int = 0, *, size: tuple[int, int] = (40, 60), centr
 def aptos(root: Path) -> None:
     """As downloaded: 6 images of grade 0, 1 each of grades 1 to 4, mixed."""
     grades = (0, 2, 0, 0, 4, 0, 1, 0, 3, 0)
-    write_csv(root / "train.csv", [("id_code", "diagnosis"), *((f"id{n}", grade) for n, grade in enumerate(grades))])
+    write_csv(
+        root / "train.csv", [("id_code", "diagnosis"), *((f"id{n}", grade) for n, grade in enumerate(grades))]
+    )
     for number in range(len(grades)):
         fundus(root / "train_images" / f"id{number}.png", number)
 
 
 def aptos_prepared(root: Path) -> None:
     """As the script of ReContrast leaves it: 3 train, 1 normal and 2 abnormal to test on."""
-    for name in ("train/NORMAL/a", "train/NORMAL/b", "train/NORMAL/c", "test/NORMAL/d", "test/ABNORMAL/e", "test/ABNORMAL/f"):
+    for name in (
+        "train/NORMAL/a",
+        "train/NORMAL/b",
+        "train/NORMAL/c",
+        "test/NORMAL/d",
+        "test/ABNORMAL/e",
+        "test/ABNORMAL/f",
+    ):
         fundus(root / f"{name}.png", ord(name[-1]), size=(32, 32), centre=(16, 16))
 
 
 def isic2018(root: Path) -> None:
     """As downloaded: training 4 NV (two of one lesion), 1 MEL; validation 2 NV, 1 BCC, 1 VASC."""
     kinds = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-    for part, found in (("Training", ("NV", "NV", "MEL", "NV", "NV")), ("Validation", ("NV", "BCC", "NV", "VASC"))):
+    for part, found in (
+        ("Training", ("NV", "NV", "MEL", "NV", "NV")),
+        ("Validation", ("NV", "BCC", "NV", "VASC")),
+    ):
         name = f"ISIC2018_Task3_{part}"
-        rows = [(f"ISIC_{part[0]}{n}", *(float(kind == one) for one in kinds)) for n, kind in enumerate(found)]
+        rows = [
+            (f"ISIC_{part[0]}{n}", *(float(kind == one) for one in kinds)) for n, kind in enumerate(found)
+        ]
         write_csv(root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv", [("image", *kinds), *rows])
         for n in range(len(found)):
             picture(root / f"{name}_Input" / f"ISIC_{part[0]}{n}.jpg", n)
     lesions = [(f"ISIC_T{n}", f"HAM_{max(n, 1)}", "histopathology") for n in range(5)]
-    write_csv(root / "ISIC2018_Task3_Training_LesionGroupings.csv", [("image", "lesion_id", "diagnosis_confirm_type"), *lesions])
+    write_csv(
+        root / "ISIC2018_Task3_Training_LesionGroupings.csv",
+        [("image", "lesion_id", "diagnosis_confirm_type"), *lesions],
+    )
 
 
 def mvtec_loco(root: Path) -> None:
-    """One category: 3 train, 1 validation, 2 good; 1 structural (two defects that overlap), 2 logical with one defect each."""
+    """One category: 3 train, 1 validation, 2 good; 1 structural (two defects that overlap), 2 logical with
+    one defect each."""
     folder = root / "pushpins"
-    for name in ("train/good/000", "train/good/001", "train/good/002", "validation/good/000", "test/good/000", "test/good/001"):
+    for name in (
+        "train/good/000",
+        "train/good/001",
+        "train/good/002",
+        "validation/good/000",
+        "test/good/000",
+        "test/good/001",
+    ):
         picture(folder / f"{name}.png", len(name))
     picture(folder / "test" / "structural_anomalies" / "000.png", 30)
     mask(folder / "ground_truth" / "structural_anomalies" / "000" / "000.png", value=255)
@@ -173,9 +230,16 @@ def mvtec_loco(root: Path) -> None:
     for number in range(2):
         picture(folder / "test" / "logical_anomalies" / f"{number:03}.png", 40 + number)
         mask(folder / "ground_truth" / "logical_anomalies" / f"{number:03}" / "000.png", value=250 + number)
-    entries = [("scratch", 255, 1.0, True), ("dent", 254, 0.5, True), ("missing", 250, 10, False), ("extra", 251, 1000, False)]
+    entries = [
+        ("scratch", 255, 1.0, True),
+        ("dent", 254, 0.5, True),
+        ("missing", 250, 10, False),
+        ("extra", 251, 1000, False),
+    ]
     keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
-    (folder / "defects_config.json").write_text(json.dumps([dict(zip(keys, entry, strict=True)) for entry in entries]))
+    (folder / "defects_config.json").write_text(
+        json.dumps([dict(zip(keys, entry, strict=True)) for entry in entries])
+    )
 
 
 def nothing(root: Path) -> None:

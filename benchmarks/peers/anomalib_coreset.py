@@ -1,9 +1,9 @@
 """Peer of coreset.py and nearest.py: anomalib's KCenterGreedy and PatchCore distances, asked over JSON lines.
 
-{"load": folder} reads every .npy of the folder by its name; {"select": ratio, "steps": S or null} runs KCenterGreedy on `embedding`,
-only S steps of it when given, and answers {"seconds", "projection_seconds", "steps", "of", "dimensions"};
-{"nearest": [queries, bank, first, last]} answers {"seconds", "largest"} of PatchCore's distances with the minimum over the bank.
-"""
+{"load": folder} reads every .npy of the folder by its name; {"select": ratio, "steps": S or null} runs
+KCenterGreedy on `embedding`, only S steps of it when given, and answers {"seconds", "projection_seconds",
+"steps", "of", "dimensions"}; {"nearest": [queries, bank, first, last]} answers {"seconds", "largest"} of
+PatchCore's distances with the minimum over the bank. """
 
 import importlib.metadata
 import json

@@ -1,13 +1,15 @@
-"""Peer of whole_job.py: anomalib's PatchCore and PaDiM through its Folder datamodule and its Engine, one job a process.
+"""Peer of whole_job.py: anomalib's PatchCore and PaDiM through its Folder datamodule and its Engine, one job
+a process.
 
-One JSON line: {"method": "patchcore" | "padim", "tree": folder with train, test_good, defect and mask, "size": side in pixels,
-"weights": safetensors of the backbone, "steps": steps of the coreset to run (0: all), "workers": loader processes, "out": folder}.
-The answer has seconds of import, build, fit, save and test, the metrics, the size of the checkpoint and the peak of memory.
+One JSON line: {"method": "patchcore" | "padim", "tree": folder with train, test_good, defect and mask,
+"size": side in pixels, "weights": safetensors of the backbone, "steps": steps of the coreset to run (0: all),
+"workers": loader processes, "out": folder}. The answer has seconds of import, build, fit, save and test, the
+metrics, the size of the checkpoint and the peak of memory.
 
-The checkpoint that its fit writes by default is written and timed after it ("save"). With "steps" the coreset's selection is timed for
-so many steps and `fit_seconds` holds the time that all of them would take; the bank is then filled up with random patches.
-The post-processor gets a fixed range, as a validation set would give it, so that AUROC and AP do not squash scores by a sigmoid.
-"""
+The checkpoint that its fit writes by default is written and timed after it ("save"). With "steps" the
+coreset's selection is timed for so many steps and `fit_seconds` holds the time that all of them would take;
+the bank is then filled up with random patches. The post-processor gets a fixed range, as a validation set
+would give it, so that AUROC and AP do not squash scores by a sigmoid. """
 
 import time
 

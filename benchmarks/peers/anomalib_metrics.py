@@ -1,8 +1,7 @@
 """Peer of pixel_metrics.py: anomalib's AUROC, AUPR, F1Max and AUPRO, asked over JSON lines.
 
-{"load": folder} reads maps.npy and masks.npy; {"run": name} times one figure and answers {"seconds", "value", "extra_mib", "version"}.
-The maps must lie in [0, 1]: AUROC and AUPR put a sigmoid on scores that do not.
-"""
+{"load": folder} reads maps.npy and masks.npy; {"run": name} times one figure and answers {"seconds", "value",
+"extra_mib", "version"}. The maps must lie in [0, 1]: AUROC and AUPR put a sigmoid on scores that do not. """
 
 import importlib.metadata
 import json
@@ -20,7 +19,8 @@ CLASSES = {"auroc": _AUROC, "ap": _AUPR, "f1_max": _F1Max, "aupro": _AUPRO}
 
 
 def peak_mib():
-    """Largest resident memory since the last reset; not getrusage's, which a child inherits from its parent."""
+    """Largest resident memory since the last reset; not getrusage's, which a child inherits from its parent.
+    """
     with open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 

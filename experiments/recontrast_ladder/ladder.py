@@ -1,13 +1,16 @@
-"""Does the order of ReContrast's table 6 hold with other eyes? Every rung of the ladder, trained on real and planted products.
+"""Does the order of ReContrast's table 6 hold with other eyes? Every rung of the ladder, trained on real and
+planted products.
 
-    python experiments/recontrast_ladder/ladder.py [--data-root FOLDER] [--iterations 48] [--seeds 0 1 2] [--report]
+    python experiments/recontrast_ladder/ladder.py [--data-root FOLDER] [--iterations 48] [--seeds 0 1 2]
+    [--report]
 
-Rungs A, B, B+hm, C, D, C+cp, E-gl, E and full on MVTec AD screw, magnetic tile (80 % of the groups of good tiles to learn from; both
-where --data-root, or KIZU_DATA, holds them) and a planted product. The split is fixed, the seeds are those of the training. A run is a
-folder in --out that `kizu.protocols._diagnosis.diagnose` writes; started again, the ladder goes on where it stopped, and
-several processes may share an --out if they are given different seeds. Tables and curves go to --docs in the end; --report writes them
-from what there is. A budget is small beside the paper's 2,000 iterations of 16: the encoder's rate is scaled by --encoder-rate.
-"""
+Rungs A, B, B+hm, C, D, C+cp, E-gl, E and full on MVTec AD screw, magnetic tile (80 % of the groups of good
+tiles to learn from; both where --data-root, or KIZU_DATA, holds them) and a planted product. The split is
+fixed, the seeds are those of the training. A run is a folder in --out that
+`kizu.evaluation.diagnosis.diagnose` writes; started again, the ladder goes on where it stopped, and several
+processes may share an --out if they are given different seeds. Tables and curves go to --docs in the end;
+--report writes them from what there is. A budget is small beside the paper's 2,000 iterations of 16: the
+encoder's rate is scaled by --encoder-rate."""
 
 from __future__ import annotations
 
@@ -27,9 +30,16 @@ LANDSCAPES = ("A", "B", "full")
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The options; paths made absolute."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--data-root", type=Path, default=os.environ.get("KIZU_DATA"), help="folder of mvtec-screw and magnetic-tile")
+    add(
+        "--data-root",
+        type=Path,
+        default=os.environ.get("KIZU_DATA"),
+        help="folder of mvtec-screw and magnetic-tile",
+    )
     add("--out", type=Path, default=ROOT / "runs" / "recontrast_ladder")
     add("--docs", type=Path, default=ROOT / "docs" / "results" / "recontrast_ladder")
     add("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
@@ -39,7 +49,12 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--iterations", type=int, default=48)
     add("--batch-size", type=int, default=8)
     add("--image-size", type=int, default=128)
-    add("--encoder-rate", type=float, default=2e-4, help="the paper's 1e-5 for 2,000 iterations is 4e-4 for 48")
+    add(
+        "--encoder-rate",
+        type=float,
+        default=2e-4,
+        help="the paper's 1e-5 for 2,000 iterations is 4e-4 for 48",
+    )
     add("--every", type=int, default=16, help="iterations between two tests")
     add("--landscape", type=int, default=9, help="points a side")
     add("--report", action="store_true")
@@ -55,9 +70,17 @@ def samples(name: str, options: argparse.Namespace) -> Any:
 
     if name == "planted":
         place = options.out / "planted"
-        filters = {"products": ["circuit"], "train": 60, "test_good": 30, "test_defective": 60, "size": options.image_size}
+        filters = {
+            "products": ["circuit"],
+            "train": 60,
+            "test_good": 30,
+            "test_defective": 60,
+            "size": options.image_size,
+        }
         return kizu.dataset("planted", place, **filters)
-    kind, folder = {"screw": ("mvtec", "mvtec-screw"), "magnetic_tile": ("magnetic_tile", "magnetic-tile")}[name]
+    kind, folder = {"screw": ("mvtec", "mvtec-screw"), "magnetic_tile": ("magnetic_tile", "magnetic-tile")}[
+        name
+    ]
     root = None if options.data_root is None else options.data_root / folder
     if root is None or not root.is_dir():
         say(f"{name} is left out: {folder} is not in {options.data_root or '--data-root (not given)'}")
@@ -68,17 +91,23 @@ def samples(name: str, options: argparse.Namespace) -> Any:
 def detector(rung: str, seed: int, options: argparse.Namespace) -> Any:
     """A rung at this budget."""
     import kizu
-    from kizu.protocols._diagnosis import rung as knobs_of
+    from kizu.evaluation.diagnosis import rung as knobs_of
 
     name, knobs = knobs_of(rung)
-    size = {"iterations": options.iterations, "batch_size": options.batch_size, "image_size": options.image_size, "seed": seed}
+    size = {
+        "iterations": options.iterations,
+        "batch_size": options.batch_size,
+        "image_size": options.image_size,
+        "seed": seed,
+    }
     more = {"encoder_learning_rate": options.encoder_rate} if name == "recontrast" else {}
     return kizu.detector(name, options.representation, **size, **more, **knobs)
 
 
 def climb(options: argparse.Namespace) -> None:
-    """Every run that is not done, seed by seed, so that a ladder that is stopped early is a whole one of fewer seeds."""
-    from kizu.protocols._diagnosis import diagnose, rungs
+    """Every run that is not done, seed by seed, so that a ladder that is stopped early is a whole one of
+    fewer seeds."""
+    from kizu.evaluation.diagnosis import diagnose, rungs
     from kizu.protocols.one_class import one_class
 
     tables = {name: found for name in options.datasets if (found := samples(name, options)) is not None}
@@ -88,10 +117,19 @@ def climb(options: argparse.Namespace) -> None:
             for rung in options.rungs or rungs():
                 side = options.landscape if name == "planted" and seed == 0 and rung in LANDSCAPES else 0
                 folder, started = options.out / name / f"{rung}_{seed}", time.perf_counter()
-                made = diagnose(rung, detector(rung, seed, options), split, folder, every=options.every, landscape=side, progress=quiet)
+                made = diagnose(
+                    rung,
+                    detector(rung, seed, options),
+                    split,
+                    folder,
+                    every=options.every,
+                    landscape=side,
+                    progress=quiet,
+                )
                 last, best = made["last"], made["best_oracle"]
                 say(
-                    f"{name} {rung} seed {seed}: image AUROC {last['image_auroc']:.4f} last, {best['image_auroc']:.4f} best, "
+                    f"{name} {rung} seed {seed}: image AUROC {last['image_auroc']:.4f} last, "
+                    f"{best['image_auroc']:.4f} best, "
                     f"{time.perf_counter() - started:.0f} s"
                 )
 

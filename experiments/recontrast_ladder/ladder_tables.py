@@ -45,7 +45,11 @@ def write(options: argparse.Namespace) -> str:
     drawn = curves(runs, docs)
     with replacing(docs / "README.md") as temporary:
         temporary.write_text(page(table, runs, drawn), "utf-8")
-    first = [folder for rung in ORDER if (folder := options.out / "planted" / f"{rung}_0").joinpath("diagnosis.json").exists()]
+    first = [
+        folder
+        for rung in ORDER
+        if (folder := options.out / "planted" / f"{rung}_0").joinpath("diagnosis.json").exists()
+    ]
     if first:
         diagnosis(first, docs / "planted.html")
     return f"Tables: {docs / 'README.md'}"
@@ -57,18 +61,35 @@ def gather(out: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     for path in sorted(out.glob("*/*/diagnosis.json")):
         rung, _, seed = path.parent.name.rpartition("_")
         found[path.parent.parent.name, rung, int(seed)] = json.loads(path.read_text("utf-8"))
-    return dict(sorted(found.items(), key=lambda item: (list(NAMES).index(item[0][0]), ORDER.index(item[0][1]), item[0][2])))
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: (list(NAMES).index(item[0][0]), ORDER.index(item[0][1]), item[0][2]),
+        )
+    )
 
 
 def frame(runs: dict[tuple[str, str, int], dict[str, Any]]) -> pl.DataFrame:
     """One row a run, in per cent."""
     rows = []
     for (dataset, rung, seed), run in runs.items():
-        row: dict[str, Any] = {"dataset": dataset, "rung": rung, "seed": seed, "iterations": run["last"]["step"]}
+        row: dict[str, Any] = {
+            "dataset": dataset,
+            "rung": rung,
+            "seed": seed,
+            "iterations": run["last"]["step"],
+        }
         for which in ("last", "best_oracle"):
             row |= {f"{name}_{which}": _percent(run[which].get(name)) for name in FIGURES}
         diverse = [line["diversity"] for line in run["steps"]]
-        rows.append({**row, "diversity_first": diverse[0], "diversity_last": diverse[-1], "best_step_oracle": run["best_oracle"]["step"]})
+        rows.append(
+            {
+                **row,
+                "diversity_first": diverse[0],
+                "diversity_last": diverse[-1],
+                "best_step_oracle": run["best_oracle"]["step"],
+            }
+        )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -84,10 +105,14 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
     parts = [
         "# The ladder of ReContrast, with the embedded eyes",
         "",
-        f"Every rung of table 6 on `{eyes}`: {knobs['iterations']} iterations of {knobs['batch_size']} pictures of {side}",
-        "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). The encoder's rate here is",
-        f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the sample standard deviation.",
-        "*last* is the figure of the last iteration; *best* is picked on the test labels, an oracle, as the paper's is. results.csv holds",
+        f"Every rung of table 6 on `{eyes}`: {knobs['iterations']} iterations of {knobs['batch_size']} "
+        f"pictures of {side}",
+        "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
+        "The encoder's rate here is",
+        f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the "
+        "sample standard deviation.",
+        "*last* is the figure of the last iteration; *best* is picked on the test labels, an oracle, as the "
+        "paper's is. results.csv holds",
         "the runs. Written by `python experiments/recontrast_ladder/ladder.py`.",
         "",
     ]
@@ -96,12 +121,20 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
     parts += ["## Does the order of the paper hold?", "", *_verdict(table), ""]
     parts += ["## Curves", "", *[f"![{name}]({name})" for name in drawn], ""]
     if any(key[0] == "planted" for key in runs):
-        parts += ["`planted.html` here is the page that `kizu diagnose` writes: curves of the first seed, landscapes of A, B and full.", ""]
+        parts += [
+            "`planted.html` here is the page that `kizu diagnose` writes: curves of the first seed, "
+            "landscapes of A, B and full.",
+            "",
+        ]
     return "\n".join(parts)
 
 
 def _rate(runs: dict[tuple[str, str, int], dict[str, Any]]) -> str:
-    rates = {run["knobs"]["encoder_learning_rate"] for run in runs.values() if "encoder_learning_rate" in run["knobs"]}
+    rates = {
+        run["knobs"]["encoder_learning_rate"]
+        for run in runs.values()
+        if "encoder_learning_rate" in run["knobs"]
+    }
     return " or ".join(f"{rate:g}" for rate in sorted(rates)) or "-"
 
 
@@ -109,14 +142,19 @@ def _table(rows: pl.DataFrame, dataset: str) -> list[str]:
     seeds = rows["seed"].n_unique()
     made = [f"## {NAMES[dataset]}, {seeds} seed{'s' if seeds > 1 else ''}", ""]
     made += [
-        "| rung | image AUROC last | best (oracle) | AUPRO last | best (oracle) | diversity, first -> last | paper (MVTec AD), last/best |"
+        "| rung | image AUROC last | best (oracle) | AUPRO last | best (oracle) | diversity, first -> last | "
+        "paper (MVTec AD), last/best |"
     ]
     made += ["|---|---|---|---|---|---|---|"]
     for rung in ORDER:
         own = rows.filter(pl.col("rung") == rung)
         if own.is_empty():
             continue
-        cells = [_spread(own[f"{name}_{which}"].to_list()) for name in ("image_auroc", "aupro_0.3") for which in ("last", "best_oracle")]
+        cells = [
+            _spread(own[f"{name}_{which}"].to_list())
+            for name in ("image_auroc", "aupro_0.3")
+            for which in ("last", "best_oracle")
+        ]
         first, last = (statistics.fmean(own[f"diversity_{end}"]) for end in ("first", "last"))
         made.append(f"| {rung} | {' | '.join(cells)} | {first:.4f} -> {last:.4f} | {_paper(rung)} |")
     return made
@@ -132,22 +170,37 @@ def _spread(values: list[float | None]) -> str:
 def _paper(rung: str) -> str:
     table = published("6").filter((pl.col("dataset") == "mvtec") & (pl.col("metric") == "image_auroc"))
     name = "Ours" if rung == "full" else f"Config.{rung}"
-    return "/".join(f"{table.filter(pl.col('row') == f'{name} ({which})')['value'][0]:.2f}" for which in ("last", "best"))
+    return "/".join(
+        f"{table.filter(pl.col('row') == f'{name} ({which})')['value'][0]:.2f}" for which in ("last", "best")
+    )
 
 
 def _verdict(table: pl.DataFrame) -> list[str]:
     """Each claim of the paper against our last-iteration image AUROC, over data sets and seeds."""
-    made = ["| the paper says | " + " | ".join(NAMES[name] for name in table["dataset"].unique(maintain_order=True)) + " |"]
+    made = [
+        "| the paper says | "
+        + " | ".join(NAMES[name] for name in table["dataset"].unique(maintain_order=True))
+        + " |"
+    ]
     made += ["|---" * (1 + table["dataset"].n_unique()) + "|"]
     for lower, higher, words in CLAIMS:
-        cells = [_claim(table.filter(pl.col("dataset") == name), lower, higher) for name in table["dataset"].unique(maintain_order=True)]
+        cells = [
+            _claim(table.filter(pl.col("dataset") == name), lower, higher)
+            for name in table["dataset"].unique(maintain_order=True)
+        ]
         made.append(f"| {lower} < {higher}: {words} | {' | '.join(cells)} |")
-    made += ["", "A cell: mean difference of the last image AUROC in points, and in how many seeds it has the paper's sign."]
+    made += [
+        "",
+        "A cell: mean difference of the last image AUROC in points, and in how many seeds it has the paper's "
+        "sign.",
+    ]
     return made
 
 
 def _claim(rows: pl.DataFrame, lower: str, higher: str) -> str:
-    low, high = (rows.filter(pl.col("rung") == rung).select("seed", "image_auroc_last") for rung in (lower, higher))
+    low, high = (
+        rows.filter(pl.col("rung") == rung).select("seed", "image_auroc_last") for rung in (lower, higher)
+    )
     both = high.join(low, on="seed", suffix="_low")
     gaps = (both["image_auroc_last"] - both["image_auroc_last_low"]).to_list()
     return f"{statistics.fmean(gaps):+.1f}, {sum(gap > 0 for gap in gaps)} of {len(gaps)}" if gaps else "-"
@@ -162,9 +215,14 @@ def curves(runs: dict[tuple[str, str, int], dict[str, Any]], docs: Path) -> list
 
     names = [name for name in NAMES if any(key[0] == name for key in runs)]
     made = []
-    charts = (("diversity.png", "steps", "diversity", "diversity of level 2"), ("training.png", "tests", "image_auroc", "image AUROC"))
+    charts = (
+        ("diversity.png", "steps", "diversity", "diversity of level 2"),
+        ("training.png", "tests", "image_auroc", "image AUROC"),
+    )
     for file, part, key, label in charts:
-        figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.2), squeeze=False, layout="constrained")
+        figure, axes = pyplot.subplots(
+            1, len(names), figsize=(4.2 * len(names), 3.2), squeeze=False, layout="constrained"
+        )
         for axis, name in zip(axes[0], names, strict=True):
             for (dataset, rung, seed), run in runs.items():
                 if dataset == name and rung in COLOURS:

@@ -1,15 +1,18 @@
-"""Does SPD help? Tables 2 and 5 of the paper in small: the same budget with and without SPD, tested under PaDiM and PatchCore.
+"""Does SPD help? Tables 2 and 5 of the paper in small: the same budget with and without SPD, tested under
+PaDiM and PatchCore.
 
-    python experiments/spd_study/study.py [--data procedural] [--steps 150] [--workers 2] [--data-root FOLDER] [--ablation]
+    python experiments/spd_study/study.py [--data procedural] [--steps 150] [--workers 2] [--data-root FOLDER]
+    [--ablation]
 
-For simsiam, moco, simclr and supervised, SPD off and on, each seed: a pretraining on the same pictures for the same steps, then the cells
-of planted.toml, ksdd.toml and magnetic_tile.toml with what came of it (the last two where --data-root, or KIZU_DATA, holds the pictures).
---ablation trains the rows of Table 5 instead: SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the literal SmoothBlend formula.
+For simsiam, moco, simclr and supervised, SPD off and on, each seed: a pretraining on the same pictures for
+the same steps, then the cells of planted.toml, ksdd.toml and magnetic_tile.toml with what came of it (the
+last two where --data-root, or KIZU_DATA, holds the pictures). --ablation trains the rows of Table 5 instead:
+SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the literal SmoothBlend formula.
 
-Everything is kept in --out, a folder a run; started again it goes on where it stopped, a training at its last checkpoint. A folder
-holds one budget: another one asks for another folder. The tables, plots and curves go to --docs in the end;
---report writes them from what there is and trains nothing, --estimate times a few steps and says how long the whole will take.
-"""
+Everything is kept in --out, a folder a run; started again it goes on where it stopped, a training at its last
+checkpoint. A folder holds one budget: another one asks for another folder. The tables, plots and curves go to
+--docs in the end; --report writes them from what there is and trains nothing, --estimate times a few steps
+and says how long the whole will take."""
 
 from __future__ import annotations
 
@@ -26,15 +29,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from study_jobs import HERE, OBJECTIVES, UNTRAINED, Job, jobs, own_knobs, plans, planted_filters, run, say, tested_seconds, train
+from study_jobs import (
+    HERE,
+    OBJECTIVES,
+    UNTRAINED,
+    Job,
+    jobs,
+    own_knobs,
+    plans,
+    planted_filters,
+    run,
+    say,
+    tested_seconds,
+    train,
+)
 
 ROOT = HERE.parents[1]
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that a folder's runs have in common."""
-    names = ("backbone", "stages", "size", "source_size", "batch_size", "steps", "image_size", "queue", "momentum", "set")
-    return {**{name: getattr(options, name) for name in names}, "data": options.data, "planted": planted_filters(options)}
+    names = (
+        "backbone",
+        "stages",
+        "size",
+        "source_size",
+        "batch_size",
+        "steps",
+        "image_size",
+        "queue",
+        "momentum",
+        "set",
+    )
+    return {
+        **{name: getattr(options, name) for name in names},
+        "data": options.data,
+        "planted": planted_filters(options),
+    }
 
 
 def claim(options: argparse.Namespace) -> None:
@@ -47,9 +78,15 @@ def claim(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         store.write_json(path, wanted)
     held = json.loads(path.read_text("utf-8"))
-    odd = [f"{name} {held.get(name)!r} instead of {value!r}" for name, value in wanted.items() if held.get(name) != value]
+    odd = [
+        f"{name} {held.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if held.get(name) != value
+    ]
     if odd:
-        raise UsageError(f"{options.out} holds a study of another budget: {'; '.join(odd)}. Give another --out.")
+        raise UsageError(
+            f"{options.out} holds a study of another budget: {'; '.join(odd)}. Give another --out."
+        )
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -62,14 +99,19 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def estimate(options: argparse.Namespace) -> None:
-    """Time a few steps with and without SPD and one test, on this machine as it is now; say what the whole would take."""
-    from kizu.protocols._experiment import run_experiment
+    """Time a few steps with and without SPD and one test, on this machine as it is now; say what the whole
+    would take."""
+    from kizu.evaluation.experiment import run_experiment
 
     with tempfile.TemporaryDirectory() as place:
         seconds = {}
         for spd in (False, True):
             job = Job("simsiam", spd, 0, knobs=own_knobs("simsiam", options))
-            train(job, Path(place) / job.name / "representation", argparse.Namespace(**{**vars(options), "steps": 8}))
+            train(
+                job,
+                Path(place) / job.name / "representation",
+                argparse.Namespace(**{**vars(options), "steps": 8}),
+            )
             rows = (Path(place) / job.name / "representation" / "log.jsonl").read_text("utf-8").splitlines()
             rates = [json.loads(line)["images_per_s"] for line in rows[2:]]
             seconds[spd] = options.steps * options.batch_size * len(rates) / sum(rates)
@@ -80,8 +122,10 @@ def estimate(options: argparse.Namespace) -> None:
     todo = [job for job in jobs(options) if not (options.out / job.name / "done.json").exists()]
     total = sum((0.0 if job.objective == UNTRAINED else seconds[job.spd]) + test for job in todo)
     say(
-        f"{len(todo)} runs to do; a training takes about {seconds[False]:.0f} s without SPD, {seconds[True]:.0f} s with it (SimSiam), "
-        f"its tests {test:.0f} s: {total / 3600:.1f} h one after the other, about {total / 3600 / options.workers:.1f} h "
+        f"{len(todo)} runs to do; a training takes about {seconds[False]:.0f} s without SPD, "
+        f"{seconds[True]:.0f} s with it (SimSiam), "
+        f"its tests {test:.0f} s: {total / 3600:.1f} h one after the other, about "
+        f"{total / 3600 / options.workers:.1f} h "
         f"with {options.workers} workers if each has a core to itself"
     )
 
@@ -173,15 +217,27 @@ def report(options: argparse.Namespace) -> None:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The options; paths made absolute."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--data", nargs="+", default=["procedural"], help="folders of pictures, or 'procedural', for every pretraining")
+    add(
+        "--data",
+        nargs="+",
+        default=["procedural"],
+        help="folders of pictures, or 'procedural', for every pretraining",
+    )
     add("--data-root", type=Path, default=os.environ.get("KIZU_DATA"), help="folder of the real test sets")
     add("--out", type=Path, default=ROOT / "runs" / "spd_study", help="what is kept: trainings, cells")
     add("--docs", type=Path, default=ROOT / "docs" / "results" / "spd_study", help="tables and figures")
     add("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--tests", nargs="+", choices=sorted(path.stem for path in HERE.glob("*.toml")), help="these test sets only")
+    add(
+        "--tests",
+        nargs="+",
+        choices=sorted(path.stem for path in HERE.glob("*.toml")),
+        help="these test sets only",
+    )
     add("--backbone", default="resnet18")
     add("--stages", type=int, default=3, help="stages that are trained; the detectors read 1 to 3")
     add("--size", type=int, default=64, help="side of the views")
@@ -189,8 +245,17 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=64)
     add("--steps", type=int, default=150)
     add("--queue", type=int, default=1024, help="keys of MoCo's queue")
-    add("--momentum", type=float, default=0.99, help="of MoCo's key encoder; 0.999 hardly moves in a short run")
-    add("--set", action="append", help="a knob of one objective, as simsiam.learning_rate=0.1; may be repeated")
+    add(
+        "--momentum",
+        type=float,
+        default=0.99,
+        help="of MoCo's key encoder; 0.999 hardly moves in a short run",
+    )
+    add(
+        "--set",
+        action="append",
+        help="a knob of one objective, as simsiam.learning_rate=0.1; may be repeated",
+    )
     add("--image-size", type=int, default=224, help="side of the test pictures; KolektorSDD keeps its shape")
     add("--products", nargs="+", help="of the planted pictures")
     add("--planted-train", type=int, help="good pictures of a product to learn from")
@@ -202,7 +267,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.out, options.docs = options.out.resolve(), options.docs.resolve()
     options.data_root = Path(options.data_root).resolve() if options.data_root else None
-    options.data = [str(Path(source).resolve()) if Path(source).is_dir() else source for source in options.data]
+    options.data = [
+        str(Path(source).resolve()) if Path(source).is_dir() else source for source in options.data
+    ]
     return options
 
 

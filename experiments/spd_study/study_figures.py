@@ -17,7 +17,8 @@ GREY = "#8a919d"
 
 
 def scatter(means: pl.DataFrame, docs: Path) -> str:
-    """A panel a data set: image AU-PR against pixel AU-PR, open without SPD, filled with it, an arrow from one to the other."""
+    """A panel a data set: image AU-PR against pixel AU-PR, open without SPD, filled with it, an arrow from
+    one to the other."""
     main = means.filter(pl.col("variant") == "")
     datasets = list(dict.fromkeys(main["dataset"]))
     figure, axes = panels(len(datasets), 4.1)
@@ -30,9 +31,25 @@ def scatter(means: pl.DataFrame, docs: Path) -> str:
                 if point:
                     x, y, dx, dy = point
                     face = colour if side else "white"
-                    axis.errorbar(x, y, xerr=dx, yerr=dy, fmt=MARKS[detector], ms=7, mec=colour, mfc=face, ecolor=colour, elinewidth=0.7)
+                    axis.errorbar(
+                        x,
+                        y,
+                        xerr=dx,
+                        yerr=dy,
+                        fmt=MARKS[detector],
+                        ms=7,
+                        mec=colour,
+                        mfc=face,
+                        ecolor=colour,
+                        elinewidth=0.7,
+                    )
             if points[False] and points[True]:
-                axis.annotate("", points[True][:2], points[False][:2], arrowprops={"arrowstyle": "->", "color": colour, "lw": 1})
+                axis.annotate(
+                    "",
+                    points[True][:2],
+                    points[False][:2],
+                    arrowprops={"arrowstyle": "->", "color": colour, "lw": 1},
+                )
         tidy(axis, dataset, "image AU-PR, %", "pixel AU-PR, %")
     key(figure, main, {"white": "without SPD", GREY: "with SPD"})
     return save(figure, docs, "scatter.png")
@@ -41,7 +58,12 @@ def scatter(means: pl.DataFrame, docs: Path) -> str:
 def pairs(means: pl.DataFrame, docs: Path) -> str:
     """A panel a metric, a point a run: x without SPD, y with it; above the diagonal SPD helps."""
     main = means.filter((pl.col("variant") == "") & (pl.col("objective") != "untrained"))
-    names = {"image_ap": "image AU-PR", "image_auroc": "image AU-ROC", "pixel_ap": "pixel AU-PR", "pixel_auroc": "pixel AU-ROC"}
+    names = {
+        "image_ap": "image AU-PR",
+        "image_auroc": "image AU-ROC",
+        "pixel_ap": "pixel AU-PR",
+        "pixel_auroc": "pixel AU-ROC",
+    }
     keys = ["objective", "dataset", "detector", "seed"]
     on, off = (main.filter(pl.col("spd") == side).select(*keys, *names) for side in (True, False))
     both = on.join(off, on=keys, suffix="_off", maintain_order="left")
@@ -51,7 +73,14 @@ def pairs(means: pl.DataFrame, docs: Path) -> str:
     for axis, (metric, title) in zip(axes, names.items(), strict=True):
         rows = both.drop_nulls([metric, f"{metric}_off"])
         for r in rows.iter_rows(named=True):
-            axis.plot(r[f"{metric}_off"], r[metric], MARKS[r["detector"]], ms=5, mfc="none", mec=COLOURS[r["objective"]])
+            axis.plot(
+                r[f"{metric}_off"],
+                r[metric],
+                MARKS[r["detector"]],
+                ms=5,
+                mfc="none",
+                mec=COLOURS[r["objective"]],
+            )
         low = min([*rows[metric], *rows[f"{metric}_off"]], default=0) - 1
         high = max([*rows[metric], *rows[f"{metric}_off"]], default=100) + 1
         axis.plot([low, high], [low, high], color=GREY, lw=0.8)
@@ -61,7 +90,8 @@ def pairs(means: pl.DataFrame, docs: Path) -> str:
 
 
 def curves(out: Path, docs: Path) -> list[str]:
-    """The logs of the runs with SPD: cosines to x+ and x-, the loss, and the auxiliary classifier's share of right answers."""
+    """The logs of the runs with SPD: cosines to x+ and x-, the loss, and the auxiliary classifier's share of
+    right answers."""
     found: dict[str, list[pl.DataFrame]] = {}
     for done in sorted(out.glob("*/done.json")):
         job = json.loads(done.read_text("utf-8"))
@@ -71,12 +101,24 @@ def curves(out: Path, docs: Path) -> list[str]:
     if not found:
         return []
     figure, axes = panels(len(found), 3.4)
-    colours = {"cos_positive": "#20689e", "cos_negative": "#c65416", "spd_accuracy": "#2f8f6b", "loss_spd": "#16181d"}
-    for axis, (objective, logs) in zip(axes, sorted(found.items(), key=lambda item: list(COLOURS).index(item[0])), strict=True):
+    colours = {
+        "cos_positive": "#20689e",
+        "cos_negative": "#c65416",
+        "spd_accuracy": "#2f8f6b",
+        "loss_spd": "#16181d",
+    }
+    for axis, (objective, logs) in zip(
+        axes, sorted(found.items(), key=lambda item: list(COLOURS).index(item[0])), strict=True
+    ):
         for name in [name for name in colours if name in logs[0].columns]:
             for log in logs:
                 axis.plot(log["step"], log[name], color=colours[name], lw=0.7, alpha=0.35)
-            mean = pl.concat([log.select("step", name) for log in logs]).group_by("step").agg(pl.col(name).mean()).sort("step")
+            mean = (
+                pl.concat([log.select("step", name) for log in logs])
+                .group_by("step")
+                .agg(pl.col(name).mean())
+                .sort("step")
+            )
             axis.plot(mean["step"], mean[name], color=colours[name], lw=1.7, label=name)
         tidy(axis, f"{NAMES[objective]} + SPD", "step", "")
         axis.legend(frameon=False, fontsize=8)
@@ -114,11 +156,18 @@ def key(figure: Any, main: pl.DataFrame, faces: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     held = dict.fromkeys(main["objective"])
-    shown = [Line2D([], [], marker="o", ls="none", color=COLOURS[name], label=label) for name, label in NAMES.items() if name in held]
+    shown = [
+        Line2D([], [], marker="o", ls="none", color=COLOURS[name], label=label)
+        for name, label in NAMES.items()
+        if name in held
+    ]
     if "untrained" in held:
         shown.append(Line2D([], [], marker="o", ls="none", mec=GREY, mfc="white", label="untrained"))
     shown += [Line2D([], [], marker=mark, ls="none", color=GREY, label=name) for name, mark in MARKS.items()]
-    shown += [Line2D([], [], marker="o", ls="none", mec=GREY, mfc=face, color=GREY, label=label) for face, label in faces.items()]
+    shown += [
+        Line2D([], [], marker="o", ls="none", mec=GREY, mfc=face, color=GREY, label=label)
+        for face, label in faces.items()
+    ]
     columns = min(len(shown), 3 * len(figure.axes))
     figure.legend(handles=shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 

@@ -38,25 +38,38 @@ class Job:
     @property
     def name(self) -> str:
         """simsiam_0, simsiam_spd_0, simsiam_spd_cutpaste_0, untrained_0"""
-        return "_".join([self.objective, *(["spd"] if self.spd else []), *([self.variant] if self.variant else []), str(self.seed)])
+        return "_".join(
+            [
+                self.objective,
+                *(["spd"] if self.spd else []),
+                *([self.variant] if self.variant else []),
+                str(self.seed),
+            ]
+        )
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """Seed by seed, so that a study that is stopped early is a whole one of fewer seeds. The untrained network is the floor."""
+    """Seed by seed, so that a study that is stopped early is a whole one of fewer seeds. The untrained
+    network is the floor."""
     made = [Job(UNTRAINED, False, options.seeds[0])]
     for seed in options.seeds:
         for objective in ("simsiam",) if options.ablation else options.objectives:
             knobs = own_knobs(objective, options)
             made += [Job(objective, spd, seed, knobs=knobs) for spd in (False, True)]
             if options.ablation:
-                made += [Job(objective, True, seed, name, {**knobs, **more}) for name, more in VARIANTS.items()]
+                made += [
+                    Job(objective, True, seed, name, {**knobs, **more}) for name, more in VARIANTS.items()
+                ]
     return made
 
 
 def own_knobs(objective: str, options: argparse.Namespace) -> dict[str, Any]:
     """What an objective needs at this size, then --set."""
     small: dict[str, dict[str, Any]] = {
-        "moco": {"queue": max(options.queue // options.batch_size, 1) * options.batch_size, "momentum": options.momentum},
+        "moco": {
+            "queue": max(options.queue // options.batch_size, 1) * options.batch_size,
+            "momentum": options.momentum,
+        },
         "simclr": {"optimiser_name": "sgd"},
     }
     knobs = dict(small.get(objective, {}))
@@ -73,7 +86,7 @@ def own_knobs(objective: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
     """(name, experiment, data root) of every test set that is at hand, at the size that was asked for."""
-    from kizu.protocols._experiment import read_experiment
+    from kizu.evaluation.experiment import read_experiment
 
     found = []
     for path in sorted(HERE.glob("*.toml"), key=lambda path: path.stem != "planted"):
@@ -88,7 +101,9 @@ def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
         for detector in plan.parts["detector"]:
             side = detector["knobs"]["image_size"]
             detector["knobs"]["image_size"] = (
-                [scaled(s, options.image_size) for s in side] if isinstance(side, list) else options.image_size
+                [scaled(s, options.image_size) for s in side]
+                if isinstance(side, list)
+                else options.image_size
             )
         if path.stem == "planted":
             plan.parts["dataset"][0]["filters"].update(planted_filters(options))
@@ -103,15 +118,21 @@ def scaled(side: int, image_size: int) -> int:
 
 def planted_filters(options: argparse.Namespace) -> dict[str, Any]:
     """The planted pictures' own options."""
-    given = {"products": options.products, "train": options.planted_train, "test_good": options.planted_test, "size": options.image_size}
+    given = {
+        "products": options.products,
+        "train": options.planted_train,
+        "test_good": options.planted_test,
+        "size": options.image_size,
+    }
     given["test_defective"] = 2 * options.planted_test if options.planted_test else None
     return {name: value for name, value in given.items() if value is not None}
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
-    """Train if it is not trained, test what is not tested; done.json is written last, with the seconds that it took."""
+    """Train if it is not trained, test what is not tested; done.json is written last, with the seconds that
+    it took."""
     from kizu import store
-    from kizu.protocols._experiment import run_experiment
+    from kizu.evaluation.experiment import run_experiment
 
     folder = options.out / job.name
     if (folder / "done.json").exists():
@@ -126,9 +147,16 @@ def run(job: Job, options: argparse.Namespace) -> None:
             for protocol in plan.parts["protocol"]:
                 protocol["seeds"] = [job.seed if protocol["name"] == "few_shot" else 0]
             run_experiment(plan, folder / name, root, lambda text, name=job.name: say(f"{name}: {text}"))
-    facts = {**dataclasses.asdict(job), "pretrain_seconds": trained_seconds(folder), "test_seconds": tested_seconds(folder)}
+    facts = {
+        **dataclasses.asdict(job),
+        "pretrain_seconds": trained_seconds(folder),
+        "test_seconds": tested_seconds(folder),
+    }
     store.write_json(folder / "done.json", facts)
-    say(f"{job.name}: done, {facts['pretrain_seconds']:.0f} s of training and {facts['test_seconds']:.0f} s of testing")
+    say(
+        f"{job.name}: done, {facts['pretrain_seconds']:.0f} s of training and {facts['test_seconds']:.0f} s "
+        "of testing"
+    )
 
 
 def train(job: Job, folder: Path, options: argparse.Namespace) -> None:
@@ -157,12 +185,19 @@ def trained_seconds(folder: Path) -> float:
     rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     batch = json.loads((folder / "representation" / "recipe.json").read_text("utf-8"))["knobs"]["batch_size"]
     starts = [0, *(row["step"] for row in rows[:-1])]
-    return sum((row["step"] - start) * batch / max(row["images_per_s"], 0.1) for row, start in zip(rows, starts, strict=True))
+    return sum(
+        (row["step"] - start) * batch / max(row["images_per_s"], 0.1)
+        for row, start in zip(rows, starts, strict=True)
+    )
 
 
 def tested_seconds(folder: Path) -> float:
     """Over all cells."""
-    rows = [json.loads(line) for path in folder.glob("*/cells.jsonl") for line in path.read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for path in folder.glob("*/cells.jsonl")
+        for line in path.read_text("utf-8").splitlines()
+    ]
     return sum(row.get(f"{part}_seconds") or 0.0 for row in rows for part in ("fit", "predict", "measure"))
 
 

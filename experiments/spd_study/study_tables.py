@@ -1,4 +1,5 @@
-"""What the study's cells say: results.csv, README.md and the figures, from whatever runs are finished. No torch."""
+"""What the study's cells say: results.csv, README.md and the figures, from whatever runs are finished. No
+torch."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ import polars as pl
 from kizu.papers.spd import spd as published
 from kizu.store import replacing
 
-METRICS = {"image_ap": "image AU-PR", "image_auroc": "image AU-ROC", "pixel_ap": "pixel AU-PR", "pixel_auroc": "pixel AU-ROC"}
+METRICS = {
+    "image_ap": "image AU-PR",
+    "image_auroc": "image AU-ROC",
+    "pixel_ap": "pixel AU-PR",
+    "pixel_auroc": "pixel AU-ROC",
+}
 """AU-PR as average precision."""
 NAMES = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervised": "Sup. pre-train"}
 ROWS = {
@@ -35,7 +41,14 @@ def write(out: Path, docs: Path) -> str:
     means = over_categories(frame)
     drawn = [scatter(means, docs), pairs(means, docs), *curves(out, docs)]
     with replacing(docs / "README.md") as temporary:
-        temporary.write_text(page(means, json.loads((out / "settings.json").read_text("utf-8")), [name for name in drawn if name]), "utf-8")
+        temporary.write_text(
+            page(
+                means,
+                json.loads((out / "settings.json").read_text("utf-8")),
+                [name for name in drawn if name],
+            ),
+            "utf-8",
+        )
     return f"Tables: {docs / 'README.md'}"
 
 
@@ -68,7 +81,11 @@ def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str
     main = means.filter((pl.col("variant") == "") & (pl.col("objective") != "untrained"))
     parts = ["# Does SPD help? Tables 2 and 5 in small", told(main, settings), *verdict(main)]
     for (dataset, detector), group in main.group_by(["dataset", "detector"], maintain_order=True):
-        floor = means.filter((pl.col("objective") == "untrained") & (pl.col("dataset") == dataset) & (pl.col("detector") == detector))
+        floor = means.filter(
+            (pl.col("objective") == "untrained")
+            & (pl.col("dataset") == dataset)
+            & (pl.col("detector") == detector)
+        )
         parts += [f"## {dataset}, {detector}", pair_table(group, floor)]
     if means["variant"].n_unique() > 1:
         parts += ["## Table 5 in small: SimSiam", ablation(means)]
@@ -79,7 +96,8 @@ def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str
 
 
 THEIRS = (
-    "ResNet-50 trained on the 1.28 million pictures of ImageNet, tested on VisA and MVTec AD with PaDiM: other pictures, another budget, "
+    "ResNet-50 trained on the 1.28 million pictures of ImageNet, tested on VisA and MVTec AD with PaDiM: "
+    "other pictures, another budget, "
     "other test sets. Only the sign and the order of the differences can be held against ours."
 )
 
@@ -89,13 +107,19 @@ def told(main: pl.DataFrame, settings: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, sorted(main["seed"].unique())))
     data = ", ".join(Path(source).name for source in settings["data"])
     more = f" Knobs set: {', '.join(settings['set'])}." if settings["set"] else ""
-    again = f"--data {data.replace(', ', ' ')} --steps {settings['steps']} --image-size {settings['image_size']}"
+    again = (
+        f"--data {data.replace(', ', ' ')} --steps {settings['steps']} --image-size {settings['image_size']}"
+    )
     again += "".join(f" --set {text}" for text in settings["set"] or [])
     return (
-        f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of {settings['batch_size']} pictures of {data}, "
-        f"views of {settings['size']} pixels; with and without SPD: the same initial weights, pictures and order. Seeds {seeds}; "
-        f"mean ± standard deviation over seeds, in per cent; test pictures of {settings['image_size']} pixels.{more}\n"
-        "Difference: with minus without, paired by seed, mean ± standard error; bold where 0 is outside its 95 % interval "
+        f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of "
+        f"{settings['batch_size']} pictures of {data}, "
+        f"views of {settings['size']} pixels; with and without SPD: the same initial weights, pictures and "
+        f"order. Seeds {seeds}; "
+        f"mean ± standard deviation over seeds, in per cent; test pictures of {settings['image_size']} "
+        f"pixels.{more}\n"
+        "Difference: with minus without, paired by seed, mean ± standard error; bold where 0 is outside its "
+        "95 % interval "
         "(Student's t; many such intervals are looked at here, so some would be outside by chance alone).\n\n"
         f"Again: `python experiments/spd_study/study.py {again}`; all runs: [results.csv](results.csv)."
     )
@@ -115,7 +139,15 @@ def verdict(main: pl.DataFrame) -> list[str]:
         cells = part.group_by("objective", "dataset", "detector").agg(pl.col(*METRICS).mean())
         wins = sum(int((cells[name].drop_nulls() > 0).sum()) for name in METRICS)
         of = sum(cells[name].drop_nulls().len() for name in METRICS)
-        lines.append(row([NAMES.get(objective, objective), *(difference(seeds[name]) for name in METRICS), f"{wins} of {of}"]))
+        lines.append(
+            row(
+                [
+                    NAMES.get(objective, objective),
+                    *(difference(seeds[name]) for name in METRICS),
+                    f"{wins} of {of}",
+                ]
+            )
+        )
     said = "Difference that SPD makes, mean over data sets and detectors. Better in: means above 0 among data set x detector x metric."
     return ["## All together", said, "\n".join(lines)]
 
@@ -136,7 +168,9 @@ def pair_table(group: pl.DataFrame, floor: pl.DataFrame) -> str:
     for objective in dict.fromkeys(group["objective"]):
         part = group.filter(pl.col("objective") == objective)
         for label, side in ((NAMES[objective], False), ("+SPD", True)):
-            lines.append(row([label, *(spread(part.filter(pl.col("spd") == side)[name]) for name in METRICS)]))
+            lines.append(
+                row([label, *(spread(part.filter(pl.col("spd") == side)[name]) for name in METRICS)])
+            )
         own = paired(part)
         lines.append(row(["difference", *(difference(own[name]) for name in METRICS)]))
     return "\n".join(lines)

@@ -17,55 +17,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kizu.datasets._samples import Samples
-    from kizu.detectors._base import Detector
-    from kizu.representations._base import Representation
+    from kizu.detectors.base import Detector
+    from kizu.representations.base import Representation
+    from kizu.samples import Samples
 
 __version__ = "0.1.0"
 __all__ = ["dataset", "detector", "load", "representation"]
 
 _ROOMS = (
-    "apps", "calibration", "checks", "datasets", "detectors", "devices", "errors", "images", "losses", "maps", "metrics",
-    "neighbours", "nn", "papers", "pretraining", "protocols", "reports", "representations", "rooms", "store", "training", "types", "views",
+    "apps", "calibration", "checks", "datasets", "detectors", "accel", "engine", "evaluation", "loader", "masks", "synthetic", "errors", "images", "losses", "maps", "metrics",
+    "neighbours", "nn", "papers", "pretraining", "protocols", "reports", "representations", "registry", "samples", "store", "training", "types", "views",
 )  # fmt: skip
 
 
 def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
-    """Read a dataset from disk: `name` is a file of kizu/datasets ("folder", "mvtec", "visa", ...), filters are its keywords.
+    """Read a dataset from disk: `name` is a file of kizu/datasets ("folder", "mvtec", "visa", ...), filters
+    are its keywords.
 
     Raises UnknownName, UnknownKnob naming the nearest, LayoutError, MaskError, EmptyData.
     """
-    from kizu import rooms
+    from kizu import registry
 
-    function = rooms.load("datasets", name)
-    rooms.check_keywords(f"dataset {name}", function, filters)
+    function = registry.load("datasets", name)
+    registry.check_keywords(f"dataset {name}", function, filters)
     return function(path, **filters)
 
 
 def representation(name_or_path: str | Path | None = None) -> Representation:
-    """Open a representation: "timm/wide_resnet50_2.tv_in1k@2,3", "random/resnet18", a saved one's path, None for the default.
+    """Open a representation: "timm/wide_resnet50_2.tv_in1k@2,3", "random/resnet18", a saved one's path, None
+    for the default.
 
     Raises UnknownName, UsageError, WeightsUnavailable (no network and not cached), ModelFileError.
     """
-    from kizu.representations._open import representation as open_representation
+    from kizu.representations.sources import representation as open_representation
 
     return open_representation(name_or_path)
 
 
 def detector(name: str, representation: Representation | str | Path | None = None, **knobs: Any) -> Detector:
-    """Build an unfitted detector: `name` is a file of kizu/detectors, knobs are the keywords of its constructor.
+    """Build an unfitted detector: `name` is a file of kizu/detectors, knobs are the keywords of its
+    constructor.
 
     Raises UnknownName and UnknownKnob, naming the nearest, and what `representation` raises.
     """
-    from kizu import rooms
-    from kizu.detectors._base import build
+    from kizu import registry
+    from kizu.detectors.base import build
 
-    return build(rooms.load("detectors", name), representation, knobs)
+    return build(registry.load("detectors", name), representation, knobs)
 
 
 def load(path: str | Path) -> Detector:
-    """Open a fitted detector. Runs none of the file's content as code and never touches the network. Raises ModelFileError."""
-    from kizu.detectors._files import load as load_detector
+    """Open a fitted detector. Runs none of the file's content as code and never touches the network. Raises
+    ModelFileError."""
+    from kizu.detectors.files import load as load_detector
 
     return load_detector(path)
 

@@ -1,11 +1,11 @@
 """Scores of normal parts -> a decision with a promised false-alarm rate; no defect is needed.
 
-Split conformal prediction (Vovk, Gammerman and Shafer 2005; Laxhammar and Falkman 2010; Bates, Candes, Lei, Romano and
-Sesia 2023): if a new good part and the n calibration parts are exchangeable, its rank among them is uniform, so that
-p = (1 + #{calibration scores >= score}) / (n + 1) satisfies P(p <= a) <= a for every a, whatever the detector and whatever the
-distribution. Calling a part anomalous when p <= a therefore raises a false alarm with probability at most a, over the draw
-of calibration set and part. Higher scores are more anomalous throughout. With n images the smallest possible p is 1/(n+1).
-"""
+Split conformal prediction (Vovk, Gammerman and Shafer 2005; Laxhammar and Falkman 2010; Bates, Candes, Lei,
+Romano and Sesia 2023): if a new good part and the n calibration parts are exchangeable, its rank among them
+is uniform, so that p = (1 + #{calibration scores >= score}) / (n + 1) satisfies P(p <= a) <= a for every a,
+whatever the detector and whatever the distribution. Calling a part anomalous when p <= a therefore raises a
+false alarm with probability at most a, over the draw of calibration set and part. Higher scores are more
+anomalous throughout. With n images the smallest possible p is 1/(n+1)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def smallest_rate(images: int) -> float:
 def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
     """The threshold t for which `score > t` raises a false alarm with probability at most `false_alarm_rate`.
 
-    normal_scores (n,): scores of normal images held out from fitting, higher is more anomalous. t is their k-th smallest,
-    k = n + 1 - floor((n + 1) rate); `score > t` is the same decision as `p_values(score) <= rate`, ties included.
-    Raises TooFewImages when the rate is below 1/(n+1), saying how many images it takes; NotFinite; UsageError for a rate outside (0, 1).
-    """
+    normal_scores (n,): scores of normal images held out from fitting, higher is more anomalous. t is their
+    k-th smallest, k = n + 1 - floor((n + 1) rate); `score > t` is the same decision as `p_values(score) <=
+    rate`, ties included. Raises TooFewImages when the rate is below 1/(n+1), saying how many images it takes;
+    NotFinite; UsageError for a rate outside (0, 1)."""
     scores = np.sort(_scores(normal_scores, "normal_scores"))
     _check_rate(false_alarm_rate)
     n = len(scores)
@@ -46,13 +46,15 @@ def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
         need = images_needed(false_alarm_rate)
         raise TooFewImages(
             f"A false-alarm rate of {false_alarm_rate:g} takes {need} calibration images, got {n}: "
-            f"with {n} the smallest promise is 1/{n + 1} = {1 / (n + 1):.4g}. Add good images or ask for a larger rate."
+            f"with {n} the smallest promise is 1/{n + 1} = {1 / (n + 1):.4g}. Add good images or ask for a "
+            "larger rate."
         )
     return float(scores[n - allowed]) if allowed <= n else -math.inf
 
 
 def p_values(scores: Any, normal_scores: Any) -> np.ndarray:
-    """Conformal p-values (m,) float64 in [1/(n+1), 1] of scores (m,) against normal_scores (n,), both higher = more anomalous.
+    """Conformal p-values (m,) float64 in [1/(n+1), 1] of scores (m,) against normal_scores (n,), both higher
+    = more anomalous.
 
     p = (1 + #{normal >= score}) / (n + 1); small means anomalous. Raises NotFinite, TooFewImages when n = 0.
     """
@@ -63,15 +65,22 @@ def p_values(scores: Any, normal_scores: Any) -> np.ndarray:
 
 
 def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = None) -> list[np.ndarray]:
-    """Split `count` images into `parts` disjoint held-out sets of row numbers for cross-conformal calibration.
+    """Split `count` images into `parts` disjoint held-out sets of row numbers for cross-conformal
+    calibration.
 
-    With `groups` (one label an image: the same part photographed several times) a group is never divided, for images of
-    one part in training and calibration are not exchangeable with a new part. Raises TooFewImages when there are fewer than two units.
-    """
-    labels = np.arange(count) if groups is None else np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+    With `groups` (one label an image: the same part photographed several times) a group is never divided, for
+    images of one part in training and calibration are not exchangeable with a new part. Raises TooFewImages
+    when there are fewer than two units."""
+    labels = (
+        np.arange(count)
+        if groups is None
+        else np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+    )
     units = int(labels.max()) + 1 if count else 0
     if units < 2:
-        raise TooFewImages(f"Cross-conformal calibration needs at least 2 images (of different groups), got {units}.")
+        raise TooFewImages(
+            f"Cross-conformal calibration needs at least 2 images (of different groups), got {units}."
+        )
     parts = min(parts, units)
     order = np.random.default_rng(seed).permutation(units)
     part_of_unit = np.empty(units, dtype=np.int64)
@@ -86,7 +95,8 @@ def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
         raise TooFewImages("Calibration needs at least one normal image that the detector was not fitted on.")
     if not np.isfinite(array).all():
         raise NotFinite(
-            f"{name} holds NaN or infinity at {np.flatnonzero(~np.isfinite(array))[:5].tolist()}: the detector's scores are broken."
+            f"{name} holds NaN or infinity at {np.flatnonzero(~np.isfinite(array))[:5].tolist()}: the "
+            "detector's scores are broken."
         )
     return array
 

@@ -3,9 +3,8 @@
     @check_shapes(images="B 3 H W", masks="B H W")
     def f(images, masks): ...
 
-A number must match exactly, a letter takes the first size it meets and must meet the same size everywhere after,
-`...` stands for any number of leading dimensions. Arguments that are None are not looked at.
-"""
+A number must match exactly, a letter takes the first size it meets and must meet the same size everywhere
+after, `...` stands for any number of leading dimensions. Arguments that are None are not looked at."""
 
 from __future__ import annotations
 
@@ -20,7 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def bind_shape(name: str, shape: tuple[int, ...], pattern: str, bound: dict[str, tuple[int, str]]) -> None:
-    """Match one shape against one pattern; `bound` maps a letter to (size, argument that fixed it) and is extended.
+    """Match one shape against one pattern; `bound` maps a letter to (size, argument that fixed it) and is
+    extended.
 
     Raises ShapeError with the pattern, the shape received and, for a letter, the argument that disagrees.
     """
@@ -33,12 +33,16 @@ def bind_shape(name: str, shape: tuple[int, ...], pattern: str, bound: dict[str,
     for part, size in zip(parts, sizes, strict=True):
         if part.isdigit():
             if int(part) != size:
-                raise ShapeError(f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {size} where {part} is due.")
+                raise ShapeError(
+                    f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {size} "
+                    f"where {part} is due."
+                )
             continue
         known, owner = bound.setdefault(part, (size, name))
         if known != size:
             raise ShapeError(
-                f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {part} is {size} here but {known} in {owner}."
+                f"{name} must have shape ({pattern.replace(' ', ', ')}), got {tuple(shape)}: {part} is "
+                f"{size} here but {known} in {owner}."
             )
 
 
@@ -75,5 +79,7 @@ def _shape_of(name: str, value: Any) -> tuple[int, ...]:
         try:
             return tuple(numpy.shape(value))
         except ValueError as error:
-            raise ShapeError(f"{name} is a list whose parts have different lengths; an array was expected.") from error
+            raise ShapeError(
+                f"{name} is a list whose parts have different lengths; an array was expected."
+            ) from error
     raise ShapeError(f"{name} must be an array, a tensor or a list of numbers, got {type(value).__name__}.")

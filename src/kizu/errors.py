@@ -58,7 +58,10 @@ class OutputExists(UsageError):
     """The output is there already and nobody said to replace it."""
 
     def __init__(self, path: Path | str) -> None:
-        super().__init__(f"{path} exists already. Give another name, or say --overwrite (Python: overwrite=True) to replace it.")
+        super().__init__(
+            f"{path} exists already. Give another name, or say --overwrite (Python: overwrite=True) to "
+            "replace it."
+        )
         self.path = Path(path)
 
 
@@ -110,7 +113,10 @@ class MissingExtra(KizuError, ImportError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"This needs the package {package}, which is not installed. Install it with: pip install 'kizu[{extra}]'.")
+        super().__init__(
+            f"This needs the package {package}, which is not installed. Install it with: pip install "
+            f"'kizu[{extra}]'."
+        )
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -7,12 +7,13 @@ An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
     transparency                -> laid on white            alpha channel, or a transparent palette entry
     EXIF orientation            -> applied                  masks as well
     several frames              -> the first
-Floating-point pixels are refused: they have no agreed range. A file that cannot be read, wholly, raises ImageError.
+Floating-point pixels are refused: they have no agreed range. A file that cannot be read, wholly, raises
+ImageError.
 
-Formats are told by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP. Nothing else is tried,
-so that a stranger's file never reaches a format that runs other programs (EPS). The size in the header is held against
-`max_pixels` before a pixel is decoded; Pillow's own limit, a global of the process, is neither used nor changed.
-"""
+Formats are told by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP. Nothing
+else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The size in
+the header is held against `max_pixels` before a pixel is decoded; Pillow's own limit, a global of the
+process, is neither used nor changed."""
 
 from __future__ import annotations
 
@@ -44,10 +45,28 @@ from kizu.errors import ImageError, KizuError, LayoutError, MaskError, UsageErro
 MaskRule = Literal["half", "nonzero"]
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS says otherwise."""
+"""Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS
+says otherwise."""
 
 SUFFIXES = frozenset(
-    (".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+    (
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".j2k",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
 )
 """Suffixes, in lower case, by which a file counts as an image when a folder is listed."""
 
@@ -72,19 +91,24 @@ _TURNS = {
 }
 
 
-def open_image(path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None) -> NDArray[np.uint8]:
-    """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as `resize_image` does.
+def open_image(
+    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+) -> NDArray[np.uint8]:
+    """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as
+    `resize_image` does.
 
-    With `size`, a JPEG of four times the size or more is decoded at a half, a quarter or an eighth of its resolution, never below
-    twice `size`, in half to a quarter of the time; on photographs that moves values by about 0.5 of 255 on average, 11 at most.
-    The result depends on the file and on `size` alone. max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS,
-    else 100,000,000). Raises ImageError when the file is missing, damaged, too large or of a kind that is not read.
-    """
+    With `size`, a JPEG of four times the size or more is decoded at a half, a quarter or an eighth of its
+    resolution, never below twice `size`, in half to a quarter of the time; on photographs that moves values
+    by about 0.5 of 255 on average, 11 at most. The result depends on the file and on `size` alone.
+    max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS, else 100,000,000). Raises
+    ImageError when the file is missing, damaged, too large or of a kind that is not read."""
     values = open_values(path, size=size, max_pixels=max_pixels)
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
-def open_values(path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None) -> NDArray[np.uint8]:
+def open_values(
+    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+) -> NDArray[np.uint8]:
     """`open_image`, but of a picture that is grey (H, W), the value of all three channels."""
     if size is not None:
         check_size(size)
@@ -97,14 +121,20 @@ def open_values(path: Path | str, *, size: tuple[int, int] | None = None, max_pi
 
 
 def open_mask(
-    path: Path | str, *, shape: tuple[int, int] | None = None, rule: MaskRule = "half", max_pixels: int | None = None
+    path: Path | str,
+    *,
+    shape: tuple[int, int] | None = None,
+    rule: MaskRule = "half",
+    max_pixels: int | None = None,
 ) -> NDArray[np.bool_]:
-    """Read one mask as (H, W) bool, True = defect. `shape` is the (H, W) of its image, if it is to be checked.
+    """Read one mask as (H, W) bool, True = defect. `shape` is the (H, W) of its image, if it is to be
+    checked.
 
-    rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: > 32767), which reads 0/255
-    and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours count by their largest channel, pixels that are more
-    than half transparent not at all. Where no pixel lies above half though some are not 0 (an index image, say), MaskError is raised.
-    rule "nonzero": a pixel is a defect where it is not 0; of a palette image the index counts, as in VisA's raw masks.
+    rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: >
+    32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
+    count by their largest channel, pixels that are more than half transparent not at all. Where no pixel lies
+    above half though some are not 0 (an index image, say), MaskError is raised. rule "nonzero": a pixel is a
+    defect where it is not 0; of a palette image the index counts, as in VisA's raw masks.
 
     Raises ImageError as `open_image` does, and MaskError for a mask of another size than its image.
     """
@@ -113,20 +143,25 @@ def open_mask(
     with _opened(path, max_pixels) as picture:
         values, full = _mask_values(_upright(picture), rule, path)
     if shape is not None and values.shape != tuple(shape):
-        raise MaskError(f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). They must agree.")
+        raise MaskError(
+            f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). "
+            "They must agree."
+        )
     top = int(values.max())
     if rule == "nonzero" or top == 1:
         return values > 0
     if 0 < top <= full // 2:
         raise MaskError(
-            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. If its values are class numbers, "
+            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. If its "
+            "values are class numbers, "
             "read it with rule='nonzero'; otherwise store 0 for normal and 255 for defect."
         )
     return values > full // 2
 
 
 def image_shape(path: Path | str, *, max_pixels: int | None = None) -> tuple[int, int]:
-    """(H, W) of an image as `open_image` would return it, from the header alone. Raises ImageError as it does, but for damaged pixels."""
+    """(H, W) of an image as `open_image` would return it, from the header alone. Raises ImageError as it
+    does, but for damaged pixels."""
     with _opened(path, max_pixels) as picture:
         width, height = picture.size
         turned = _orientation(picture) >= 5 and not isinstance(picture, TiffImagePlugin.TiffImageFile)
@@ -134,7 +169,8 @@ def image_shape(path: Path | str, *, max_pixels: int | None = None) -> tuple[int
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8: bilinear, with the filter widened when shrinking (anti-aliased). `size` is (h, w)."""
+    """(H, W, 3) uint8 -> (h, w, 3) uint8: bilinear, with the filter widened when shrinking (anti-aliased).
+    `size` is (h, w)."""
     check_size(size)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UsageError(f"resize_image takes (H, W, 3) uint8, got {image.shape} {image.dtype}.")
@@ -142,11 +178,14 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool -> (h, w) bool by the nearest pixel: output (i, j) is the pixel under its centre, floor((i + 0.5) H / h)."""
+    """(H, W) bool -> (h, w) bool by the nearest pixel: output (i, j) is the pixel under its centre, floor((i
+    + 0.5) H / h)."""
     check_size(size)
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise UsageError(f"resize_mask takes (H, W) bool, got {mask.shape} {mask.dtype}.")
-    rows, columns = (((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, mask.shape, strict=True))
+    rows, columns = (
+        ((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, mask.shape, strict=True)
+    )
     return np.ascontiguousarray(mask[rows[:, None], columns])
 
 
@@ -160,15 +199,23 @@ def list_images(folder: Path | str) -> list[Path]:
     """The images directly in a folder, sorted by name. Raises LayoutError when there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise LayoutError(f"{folder} is {'a file' if folder.exists() else 'not there'}; a folder of images was expected.")
+        raise LayoutError(
+            f"{folder} is {'a file' if folder.exists() else 'not there'}; a folder of images was expected."
+        )
     return sorted(entry for entry in folder.iterdir() if is_image(entry) and not entry.is_dir())
 
 
 def check_size(size: tuple[int, int]) -> None:
     """Raise UsageError unless `size` is (height, width), two whole numbers from 1 on."""
-    good = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
+    good = (
+        isinstance(size, tuple | list)
+        and len(size) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size)
+    )
     if not good:
-        raise UsageError(f"An image size is (height, width) in pixels, two whole numbers from 1 on, got {size!r}.")
+        raise UsageError(
+            f"An image size is (height, width) in pixels, two whole numbers from 1 on, got {size!r}."
+        )
 
 
 def _pixel_limit(max_pixels: int | None) -> int:
@@ -182,18 +229,24 @@ def _pixel_limit(max_pixels: int | None) -> int:
 
 @contextlib.contextmanager
 def _opened(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header is read and whose size is allowed. Whatever fails inside the `with` is an ImageError that names the file."""
+    """An image whose header is read and whose size is allowed. Whatever fails inside the `with` is an
+    ImageError that names the file."""
     limit = _pixel_limit(max_pixels)
     try:
         with _readable(path) as file:
             plugin = _plugin(file.read(16), path)
             file.seek(0)
-            picture = plugin(file)  # no file name: Pillow would map the file, which garbles turned TIFFs and dies when a file shrinks
+            picture = plugin(
+                file
+                # no file name: Pillow would map the file, which garbles turned TIFFs and dies when a file
+                # shrinks
+            )
             width, height = picture.size
             if width * height > limit:
                 raise ImageError(
                     path,
-                    f"{width} x {height} pixels are more than the limit of {limit:,}. If the file can be trusted, raise the limit "
+                    f"{width} x {height} pixels are more than the limit of {limit:,}. If the file can be "
+                    "trusted, raise the limit "
                     "with max_pixels= or the environment variable KIZU_MAX_PIXELS.",
                 )
             yield picture
@@ -202,7 +255,9 @@ def _opened(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
     except Exception as error:  # decoders meet a damaged file with errors of every kind
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            path, f"cannot be decoded ({detail}). The file is damaged or incomplete: copy it again or leave it out."
+            path,
+            f"cannot be decoded ({detail}). The file is damaged or incomplete: copy it again or leave it "
+            "out.",
         ) from error
 
 
@@ -211,7 +266,12 @@ def _readable(path: Path | str) -> Iterator[IO[bytes]]:
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (a path may be a str here; no Path is built for speed)
         if not stat.S_ISREG(mode):
-            raise ImageError(path, "is a folder; an image file was expected." if stat.S_ISDIR(mode) else "is not a regular file.")
+            raise ImageError(
+                path,
+                "is a folder; an image file was expected."
+                if stat.S_ISDIR(mode)
+                else "is not a regular file.",
+            )
         file = open(path, "rb")  # noqa: PTH123, SIM115
     except FileNotFoundError as error:
         raise ImageError(path, "there is no such file.") from error
@@ -229,7 +289,11 @@ def _plugin(head: bytes, path: Path | str) -> type[ImageFile.ImageFile]:
     for starts, plugin in _MAGIC:
         if head.startswith(starts):
             return plugin
-    raise ImageError(path, "is not an image, whatever its suffix says. BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read.")
+    raise ImageError(
+        path,
+        "is not an image, whatever its suffix says. BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are "
+        "read.",
+    )
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -252,7 +316,9 @@ def _eight_bit(picture: Image.Image, path: Path | str) -> Image.Image:
     if picture.mode.startswith("I"):
         return Image.fromarray(((_sixteen_bit(picture, path).astype(np.int32) + 128) // 257).astype(np.uint8))
     if picture.mode == "F":
-        raise ImageError(path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits.")
+        raise ImageError(
+            path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits."
+        )
     if picture.has_transparency_data:
         layered = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
@@ -265,7 +331,10 @@ def _sixteen_bit(picture: Image.Image, path: Path | str) -> NDArray[Any]:
     values = np.asarray(picture)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise ImageError(path, f"holds 32-bit values from {low} to {high}; 0..65535 can be read. Save it with 8 or 16 bits.")
+        raise ImageError(
+            path,
+            f"holds 32-bit values from {low} to {high}; 0..65535 can be read. Save it with 8 or 16 bits.",
+        )
     return values
 
 
@@ -276,7 +345,10 @@ def _mask_values(picture: Image.Image, rule: MaskRule, path: Path | str) -> tupl
     if picture.mode.startswith("I"):
         return _sixteen_bit(picture, path), 65535
     if picture.mode == "F":
-        raise MaskError(f"{path}: the mask holds floating-point pixels, which have no agreed range. Save it with 8 bits: 0 and 255.")
+        raise MaskError(
+            f"{path}: the mask holds floating-point pixels, which have no agreed range. Save it with 8 bits: "
+            "0 and 255."
+        )
     if picture.mode == "P" and rule == "nonzero":
         return np.asarray(picture), 255
     if picture.mode == "L" and not picture.has_transparency_data:
@@ -287,7 +359,11 @@ def _mask_values(picture: Image.Image, rule: MaskRule, path: Path | str) -> tupl
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     height, width = size
-    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BILINEAR)
+    return (
+        picture
+        if picture.size == (width, height)
+        else picture.resize((width, height), Image.Resampling.BILINEAR)
+    )
 
 
 def _hw(shape: tuple[int, ...]) -> str:

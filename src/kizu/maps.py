@@ -1,10 +1,10 @@
-"""Patch scores (B, h, w) -> map (B, H, W) -> image score (B,). Higher is more anomalous, raw float32 throughout.
+"""Patch scores (B, h, w) -> map (B, H, W) -> image score (B,). Higher is more anomalous, raw float32
+throughout.
 
-The common rule of the field (PatchCore, PaDiM; methods' cards give the exceptions): bilinear upsampling with align_corners=False,
-then a Gaussian of sigma 4 pixels truncated at 4 sigma with reflecting borders, as scipy.ndimage.gaussian_filter does.
-Both are linear and separable, so they are applied as one matrix a side: map = A_h patches A_w^T, exactly the two steps in turn
-(rounding apart) at a fraction of their cost.
-"""
+The common rule of the field (PatchCore, PaDiM; methods' cards give the exceptions): bilinear upsampling with
+align_corners=False, then a Gaussian of sigma 4 pixels truncated at 4 sigma with reflecting borders, as
+scipy.ndimage.gaussian_filter does. Both are linear and separable, so they are applied as one matrix a side:
+map = A_h patches A_w^T, exactly the two steps in turn (rounding apart) at a fraction of their cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from kizu.errors import UsageError
 
 
 @check_shapes(patch_scores="B h w")
-def upsample(patch_scores: Tensor, size: tuple[int, int], *, sigma: float = 4.0, align_corners: bool = False) -> Tensor:
+def upsample(
+    patch_scores: Tensor, size: tuple[int, int], *, sigma: float = 4.0, align_corners: bool = False
+) -> Tensor:
     """Patch scores (B, h, w) -> map (B, H, W) float32: bilinear, then a Gaussian of `sigma` pixels (0: none)."""
     if sigma < 0:
         raise UsageError(f"sigma is a length in pixels, at least 0, got {sigma}.")
@@ -33,7 +35,8 @@ def upsample(patch_scores: Tensor, size: tuple[int, int], *, sigma: float = 4.0,
 
 @check_shapes(maps="B H W")
 def image_score(maps: Tensor, rule: str = "max", *, share: float = 0.01) -> Tensor:
-    """Map (B, H, W) -> image score (B,): "max", "mean", or "top", the mean over the highest `share` of the pixels.
+    """Map (B, H, W) -> image score (B,): "max", "mean", or "top", the mean over the highest `share` of the
+    pixels.
 
     "top" with share 0.01 is ReContrast's stable rule (top 1 %). Raises UsageError for another rule.
     """
@@ -56,7 +59,8 @@ def _operator(size: int, target: int, sigma: float, align_corners: bool) -> Tens
 
 
 def _gaussian(size: int, sigma: float) -> Tensor:
-    """(size, size) float64: Gaussian smoothing with symmetric reflection (d c b a | a b c d | d c b a), truncated at 4 sigma."""
+    """(size, size) float64: Gaussian smoothing with symmetric reflection (d c b a | a b c d | d c b a),
+    truncated at 4 sigma."""
     matrix = torch.zeros(size, size, dtype=torch.float64)
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)

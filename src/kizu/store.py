@@ -1,9 +1,10 @@
-"""Anything trained <-> disk: weights.safetensors + card.json, in a folder or in one uncompressed zip. Never pickle.
+"""Anything trained <-> disk: weights.safetensors + card.json, in a folder or in one uncompressed zip. Never
+pickle.
 
-Loading a file from a stranger runs no code: the card is JSON, the weights are safetensors, names are a fixed pair, sizes are
-checked against the file before anything is read, and the caller states the shapes that it expects.
-Writing is atomic: a temporary neighbour is filled, flushed and renamed, so that a reader sees the old or the new, never a half.
-"""
+Loading a file from a stranger runs no code: the card is JSON, the weights are safetensors, names are a fixed
+pair, sizes are checked against the file before anything is read, and the caller states the shapes that it
+expects. Writing is atomic: a temporary neighbour is filled, flushed and renamed, so that a reader sees the
+old or the new, never a half."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ MAX_HEADER = 32 * 2**20
 ZIP_SUFFIXES = (".kizu", ".zip")
 
 
-def save(path: Path | str, tensors: dict[str, Tensor], card: dict[str, Any], *, overwrite: bool = False) -> Path:
+def save(
+    path: Path | str, tensors: dict[str, Tensor], card: dict[str, Any], *, overwrite: bool = False
+) -> Path:
     """Write tensors and card to `path`: one zip when it ends in .kizu or .zip, a folder otherwise.
 
-    Raises OutputExists when `path` is there and `overwrite` is not said; on any failure (a full disk, Ctrl-C) what was
-    there before is still there and no half-written file remains.
-    """
+    Raises OutputExists when `path` is there and `overwrite` is not said; on any failure (a full disk, Ctrl-C)
+    what was there before is still there and no half-written file remains."""
     from safetensors.torch import save as to_bytes
 
     path = Path(path)
@@ -45,7 +47,10 @@ def save(path: Path | str, tensors: dict[str, Tensor], card: dict[str, Any], *, 
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     data = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     if path.suffix in ZIP_SUFFIXES:
-        with replacing(path, overwrite=overwrite) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with (
+            replacing(path, overwrite=overwrite) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        ):
             archive.writestr(zipfile.ZipInfo(CARD), text)
             archive.writestr(zipfile.ZipInfo(WEIGHTS), data)
     else:
@@ -56,7 +61,8 @@ def save(path: Path | str, tensors: dict[str, Tensor], card: dict[str, Any], *, 
 
 
 def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, card) of what `save` wrote. Raises ModelFileError when the file is missing, damaged, foreign or unsafe."""
+    """(tensors, card) of what `save` wrote. Raises ModelFileError when the file is missing, damaged, foreign
+    or unsafe."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
@@ -67,7 +73,9 @@ def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return from_bytes(read(size)), card
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path}: the weights are damaged or cut short ({error}). Save the model again.") from error
+        raise ModelFileError(
+            f"{path}: the weights are damaged or cut short ({error}). Save the model again."
+        ) from error
 
 
 def load_card(path: Path | str) -> dict[str, Any]:
@@ -77,7 +85,9 @@ def load_card(path: Path | str) -> dict[str, Any]:
         raise ModelFileError(f"{path} does not exist. Give the path that `kizu fit ... -o` or `.save` wrote.")
     size, read = _entry(path, CARD)
     if size > MAX_CARD:
-        raise ModelFileError(f"{path}: card.json claims {size:,} bytes; a card has at most {MAX_CARD:,}. Refused.")
+        raise ModelFileError(
+            f"{path}: card.json claims {size:,} bytes; a card has at most {MAX_CARD:,}. Refused."
+        )
     try:
         card = json.loads(read(size))
     except (ValueError, RecursionError) as error:
@@ -86,13 +96,15 @@ def load_card(path: Path | str) -> dict[str, Any]:
         raise ModelFileError(f"{path}: card.json is not one of kizu's (it has no kizu_format).")
     if card["kizu_format"] != FORMAT:
         raise ModelFileError(
-            f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or save the model again."
+            f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or "
+            "save the model again."
         )
     return card
 
 
 def expect(path: Path | str, tensors: dict[str, Tensor], shapes: dict[str, str]) -> dict[str, int]:
-    """Check names, shapes and numbers of loaded tensors against patterns such as {"bank": "N D"}; returns the letters bound.
+    """Check names, shapes and numbers of loaded tensors against patterns such as {"bank": "N D"}; returns the
+    letters bound.
 
     Raises ModelFileError naming the tensor that is missing, of another shape, or not finite.
     """
@@ -114,7 +126,8 @@ def expect(path: Path | str, tensors: dict[str, Tensor], shapes: dict[str, str])
 
 @contextlib.contextmanager
 def replacing(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary file beside `path` to fill; renamed to `path` on success, removed on any failure. Raises OutputExists."""
+    """A temporary file beside `path` to fill; renamed to `path` on success, removed on any failure. Raises
+    OutputExists."""
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExists(path)
@@ -199,9 +212,17 @@ def _entry(path: Path, name: str) -> tuple[int, Any]:
         archive = zipfile.ZipFile(path)
         info = archive.getinfo(name)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged, cut short, or not a model that kizu saved ({error}).") from error
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size or info.flag_bits & 0x1:
-        raise ModelFileError(f"{path}: {name} claims {info.file_size:,} bytes in a file of {path.stat().st_size:,}. Refused.")
+        raise ModelFileError(
+            f"{path} is damaged, cut short, or not a model that kizu saved ({error})."
+        ) from error
+    if (
+        info.compress_type != zipfile.ZIP_STORED
+        or info.file_size > path.stat().st_size
+        or info.flag_bits & 0x1
+    ):
+        raise ModelFileError(
+            f"{path}: {name} claims {info.file_size:,} bytes in a file of {path.stat().st_size:,}. Refused."
+        )
 
     def from_zip(count: int) -> bytes:
         try:
@@ -219,7 +240,8 @@ def _check_header(path: Path, size: int, read: Any) -> None:
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
     if length is None or length > min(MAX_HEADER, max(size - 8, 0)):
         raise ModelFileError(
-            f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged or hostile: refused."
+            f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged "
+            "or hostile: refused."
         )
 
 

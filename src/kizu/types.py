@@ -23,11 +23,11 @@ FeatureMaps: TypeAlias = "list[Tensor]"
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on their way to a detector. `images` (B, 3, H, W) float32 in [0, 1]; `paths` names each; `rows` their row numbers.
+    """Images on their way to a detector. `images` (B, 3, H, W) float32 in [0, 1]; `paths` names each; `rows`
+    their row numbers.
 
-    features: the representation's maps of these very images, [(B, C_l, h_l, w_l)] float32, when they are known already; a detector
-    then does not compute them again and of `images` only the size counts.
-    """
+    features: the representation's maps of these very images, [(B, C_l, h_l, w_l)] float32, when they are
+    known already; a detector then does not compute them again and of `images` only the size counts."""
 
     images: Tensor
     paths: tuple[str, ...] = ()
@@ -40,8 +40,13 @@ class Batch:
     def split(self, size: int) -> list[Batch]:
         """The same images, in order, in batches of at most `size`; views, not copies."""
         parts = [slice(start, start + size) for start in range(0, len(self), size)]
-        features = [None if self.features is None else [level[part] for level in self.features] for part in parts]
-        return [Batch(self.images[part], self.paths[part], self.rows[part], known) for part, known in zip(parts, features, strict=True)]
+        features = [
+            None if self.features is None else [level[part] for level in self.features] for part in parts
+        ]
+        return [
+            Batch(self.images[part], self.paths[part], self.rows[part], known)
+            for part, known in zip(parts, features, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The main job at the command line, whole; and every kind of bad input, each with its one sentence and its exit code."""
+"""The main job at the command line, whole; and every kind of bad input, each with its one sentence and its
+exit code."""
 
 from __future__ import annotations
 
@@ -17,10 +18,19 @@ from PIL import Image
 
 import kizu
 from kizu import store
-from kizu.datasets._samples import Samples
+from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
-FAST = ("--detector", "padim", "--representation", "random/resnet10t@1,2", "--set", "image_size=64", "--set", "dimensions=16")
+FAST = (
+    "--detector",
+    "padim",
+    "--representation",
+    "random/resnet10t@1,2",
+    "--set",
+    "image_size=64",
+    "--set",
+    "dimensions=16",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +45,26 @@ def model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kizu.apps import cli
 
     with pytest.raises(SystemExit) as stop:
-        cli.main(["fit", str(tree / "train" / "good"), *FAST, "--false-alarm-rate", "0.1", "-o", str(path), "--json"])
+        cli.main(
+            [
+                "fit",
+                str(tree / "train" / "good"),
+                *FAST,
+                "--false-alarm-rate",
+                "0.1",
+                "-o",
+                str(path),
+                "--json",
+            ]
+        )
     assert stop.value.code == 0
     return path
 
 
 def test_fit_says_what_it_promises(tree: Path, tmp_path: Path, run_cli: Cli) -> None:
-    code, out, err = run_cli("fit", tree / "train" / "good", *FAST, "--false-alarm-rate", 0.1, "-o", tmp_path / "m.kizu")
+    code, out, err = run_cli(
+        "fit", tree / "train" / "good", *FAST, "--false-alarm-rate", 0.1, "-o", tmp_path / "m.kizu"
+    )
     assert code == 0
     assert out == ""
     assert "at most 10.00% of good parts" in err
@@ -68,7 +91,15 @@ def test_evaluate(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None
     code, out, _ = run_cli("evaluate", model, tree, "-o", tmp_path / "run", "--json")
     assert code == 0
     figures = json.loads(out)
-    assert {"image_auroc", "image_ap", "image_f1_max_oracle", "pixel_auroc", "pixel_ap", "pixel_f1_max_oracle", "aupro_0.3"} <= set(figures)
+    assert {
+        "image_auroc",
+        "image_ap",
+        "image_f1_max_oracle",
+        "pixel_auroc",
+        "pixel_ap",
+        "pixel_f1_max_oracle",
+        "aupro_0.3",
+    } <= set(figures)
     run = tmp_path / "run"
     facts = json.loads((run / "run.json").read_text("utf-8"))
     assert facts["counts"] == {"train": 24, "test_normal": 12, "test_anomalous": 12}
@@ -85,12 +116,16 @@ def test_evaluate(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None
     assert len(list((run / "masks").iterdir())) == 12
 
 
-def test_metrics_of_a_run_are_those_of_its_scores(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
+def test_metrics_of_a_run_are_those_of_its_scores(
+    model: Path, tree: Path, tmp_path: Path, run_cli: Cli
+) -> None:
     from sklearn.metrics import roc_auc_score
 
     _, out, _ = run_cli("evaluate", model, tree, "-o", tmp_path / "run", "--json")
     samples = pl.read_parquet(tmp_path / "run" / "samples.parquet")
-    assert json.loads(out)["image_auroc"] == pytest.approx(roc_auc_score(samples["label"], samples["score"]), abs=1e-9)
+    assert json.loads(out)["image_auroc"] == pytest.approx(
+        roc_auc_score(samples["label"], samples["score"]), abs=1e-9
+    )
     flagged = samples.filter(pl.col("is_anomalous"))
     assert json.loads(out)["false_alarms"] == flagged.filter(pl.col("label") == 0).height
     assert json.loads(out)["detected"] == flagged.filter(pl.col("label") == 1).height
@@ -110,7 +145,9 @@ def broken_folder(tree: Path, folder: Path) -> dict[str, Path]:
     return bad
 
 
-def test_a_broken_file_costs_itself_and_exit_code_1(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
+def test_a_broken_file_costs_itself_and_exit_code_1(
+    model: Path, tree: Path, tmp_path: Path, run_cli: Cli
+) -> None:
     bad = broken_folder(tree, tmp_path / "in")
     code, _, err = run_cli("inspect", model, tmp_path / "in", "-o", tmp_path / "out")
     assert code == 1
@@ -125,7 +162,9 @@ def test_a_broken_file_costs_itself_and_exit_code_1(model: Path, tree: Path, tmp
 
 
 @pytest.mark.parametrize("mode", ["I;16", "P", "CMYK", "RGBA", "LA", "1", "L"])
-def test_pictures_of_every_kind_are_looked_at(mode: str, model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
+def test_pictures_of_every_kind_are_looked_at(
+    mode: str, model: Path, tree: Path, tmp_path: Path, run_cli: Cli
+) -> None:
     picture = Image.open(next((tree / "train" / "good").iterdir())).convert("RGB")
     path = tmp_path / {"I;16": "x.tif", "CMYK": "x.jpg"}.get(mode, "x.png")
     if mode == "I;16":
@@ -141,7 +180,9 @@ def test_pictures_of_every_kind_are_looked_at(mode: str, model: Path, tree: Path
 def test_one_pixel_and_far_too_many(model: Path, tmp_path: Path, run_cli: Cli) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
-    code, out, _ = run_cli("inspect", model, tmp_path / "one.png", tmp_path / "huge.png", "-o", tmp_path / "out", "--json")
+    code, out, _ = run_cli(
+        "inspect", model, tmp_path / "one.png", tmp_path / "huge.png", "-o", tmp_path / "out", "--json"
+    )
     assert code == 1
     one, huge = (json.loads(line) for line in out.splitlines())
     assert one["error"] is None
@@ -213,7 +254,9 @@ def test_a_model_cut_in_half(model: Path, tree: Path, tmp_path: Path, run_cli: C
     one_line(code, err, "damaged")
 
 
-def test_ctrl_c_in_the_middle_of_fit(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_the_middle_of_fit(
+    tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kizu.detectors.padim import PaDiM
 
     def interrupted(self: PaDiM, features: object) -> None:
@@ -238,7 +281,9 @@ def test_a_full_disk(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_an_interrupted_inspection_resumes(model: Path, tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_inspection_resumes(
+    model: Path, tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kizu.detectors.padim import PaDiM
 
     files = sorted((tree / "test").rglob("*.png"))
@@ -251,7 +296,10 @@ def test_an_interrupted_inspection_resumes(model: Path, tree: Path, tmp_path: Pa
         return real(self, images, **keywords)
 
     monkeypatch.setattr(PaDiM, "predict_batches", stops)
-    monkeypatch.setattr("kizu.apps._inspect._chunks", lambda left, size: (left[at : at + 10] for at in range(0, len(left), 10)))
+    monkeypatch.setattr(
+        "kizu.apps._inspect._chunks",
+        lambda left, size: (left[at : at + 10] for at in range(0, len(left), 10)),
+    )
     code, _, _ = run_cli("inspect", model, *files, "-o", tmp_path / "out")
     assert code == 130
     assert len((tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()) == 10
@@ -297,4 +345,6 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     from kizu.errors import ModelFileError
 
     with pytest.raises(ModelFileError):
-        cli.main(["--debug", "inspect", str(tmp_path / "none.kizu"), str(tmp_path), "-o", str(tmp_path / "o")])
+        cli.main(
+            ["--debug", "inspect", str(tmp_path / "none.kizu"), str(tmp_path), "-o", str(tmp_path / "o")]
+        )

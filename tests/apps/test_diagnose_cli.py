@@ -1,4 +1,5 @@
-"""`kizu diagnose`, whole: training with tests along the way, the page, going on after an interruption, and what it refuses."""
+"""`kizu diagnose`, whole: training with tests along the way, the page, going on after an interruption, and
+what it refuses."""
 
 from __future__ import annotations
 
@@ -12,17 +13,24 @@ import torch
 
 import kizu
 from kizu import store
-from kizu.datasets._samples import Samples
 from kizu.detectors._objective import ReconstructionObjective
 from kizu.detectors.recontrast import LADDER, ReContrast
 from kizu.errors import EmptyData, LayoutError, UnknownName, UsageError
-from kizu.protocols._diagnosis import diagnose, read_diagnosis, rung, rungs
-from kizu.protocols._predict import predict_all
+from kizu.evaluation.diagnosis import diagnose, read_diagnosis, rung, rungs
+from kizu.evaluation.predict import predict_all
 from kizu.protocols.one_class import one_class
+from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
 NET = "random/resnet10t@1,2"
-SMALL = ("iterations=4", "image_size=64", "batch_size=4", "embedding_width=8", "precision=fp32", "training_precision=fp32")
+SMALL = (
+    "iterations=4",
+    "image_size=64",
+    "batch_size=4",
+    "embedding_width=8",
+    "precision=fp32",
+    "training_precision=fp32",
+)
 KNOBS: dict[str, Any] = {
     "iterations": 4, "image_size": 64, "batch_size": 4, "embedding_width": 8, "precision": "fp32", "training_precision": "fp32",
 }  # fmt: skip
@@ -41,7 +49,21 @@ def detector(**knobs: Any) -> ReContrast:
 @pytest.mark.slow
 def test_rungs_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
     data, out = Path(tiny_planted.paths[0]).parents[3], tmp_path / "out"
-    arguments = ("diagnose", data, "--dataset", "mvtec", "--representation", NET, "--rung", "A", "--rung", "E", *sets(), "--every", 2)
+    arguments = (
+        "diagnose",
+        data,
+        "--dataset",
+        "mvtec",
+        "--representation",
+        NET,
+        "--rung",
+        "A",
+        "--rung",
+        "E",
+        *sets(),
+        "--every",
+        2,
+    )
     code, said, error = run_cli(*arguments, "--landscape", 3, "-o", out, "--json")
     assert code == 0, error
     facts = json.loads(said)
@@ -62,7 +84,9 @@ def test_rungs_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli)
 
 
 @pytest.mark.slow
-def test_watching_changes_nothing_and_figures_are_those_of_the_model(tiny_planted: Samples, tmp_path: Path) -> None:
+def test_watching_changes_nothing_and_figures_are_those_of_the_model(
+    tiny_planted: Samples, tmp_path: Path
+) -> None:
     split = one_class(tiny_planted)
     made = diagnose("full", detector(), split, tmp_path / "a", every=3)
     plain = detector().fit(split.train)
@@ -82,11 +106,15 @@ def test_watching_changes_nothing_and_figures_are_those_of_the_model(tiny_plante
     seen = predict_all(plain, split.test)
     from kizu.metrics.image_metrics import image_metrics
 
-    assert made["last"]["image_auroc"] == pytest.approx(image_metrics(seen.scores, split.test.take(seen.rows).labels)["auroc"])
+    assert made["last"]["image_auroc"] == pytest.approx(
+        image_metrics(seen.scores, split.test.take(seen.rows).labels)["auroc"]
+    )
 
 
 @pytest.mark.slow
-def test_an_interrupted_diagnosis_goes_on(tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_diagnosis_goes_on(
+    tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = one_class(tiny_planted)
     knobs = {"iterations": 60, "image_size": 32}
     whole = diagnose("full", detector(**knobs), split, tmp_path / "whole", every=20)
@@ -129,7 +157,18 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
     with pytest.raises(LayoutError, match="kizu diagnose"):
         read_diagnosis(tmp_path)
     data = Path(tiny_planted.paths[0]).parents[3]
-    code, _, said = run_cli("diagnose", data, "--dataset", "mvtec", "--rung", "D", "--set", "stop_gradient=false", "-o", tmp_path / "o")
+    code, _, said = run_cli(
+        "diagnose",
+        data,
+        "--dataset",
+        "mvtec",
+        "--rung",
+        "D",
+        "--set",
+        "stop_gradient=false",
+        "-o",
+        tmp_path / "o",
+    )
     assert code == 2
     assert "another rung" in said
     assert not (tmp_path / "o").exists()

@@ -1,4 +1,5 @@
-"""`kizu pretrain` at the command line: a run, a resumed one, and every refusal with its one sentence and its exit code."""
+"""`kizu pretrain` at the command line: a run, a resumed one, and every refusal with its one sentence and its
+exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +16,18 @@ import kizu
 from kizu import store
 
 Cli = Callable[..., tuple[int, str, str]]
-SMALL = ("--backbone", "resnet10t", "--size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "fp32")
+SMALL = (
+    "--backbone",
+    "resnet10t",
+    "--size",
+    "32",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+)
 HEADS = ("--set", "stages=1", "--set", "hidden=16", "--set", "predictor_hidden=8")
 QUICK = ("pretrain", "simsiam", *SMALL, *HEADS, "--data", "procedural")
 
@@ -65,8 +77,14 @@ def test_interrupted_and_resumed(tmp_path: Path, run_cli: Cli, monkeypatch: pyte
     out = tmp_path / "rep"
     for number, code_due in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with monkeypatch.context() as patch:
-            patch.setattr(SimSiam, "after_step", lambda self, step, steps, number=number: step in (0, 2) and os.kill(os.getpid(), number))
-            resumed = ("pretrain", "--resume", "-o", out) if out.exists() else (*QUICK, "--steps", 5, "-o", out)
+            patch.setattr(
+                SimSiam,
+                "after_step",
+                lambda self, step, steps, number=number: step in (0, 2) and os.kill(os.getpid(), number),
+            )
+            resumed = (
+                ("pretrain", "--resume", "-o", out) if out.exists() else (*QUICK, "--steps", 5, "-o", out)
+            )
             code, _, err = run_cli(*resumed)
         assert code == code_due
         assert code == 143 or "Interrupted" in err
@@ -85,7 +103,10 @@ REFUSED = [
     (("simsiam", "--data", "absent"), "absent is no folder"),
     (("simsiam", "--data", "procedural", "--set", "hiden=3"), "Did you mean 'hidden'?"),
     (("simsiam", "--data", "procedural", "--set", "hidden=many"), "The knob hidden is int, got 'many'"),
-    (("simsiam", "--data", "procedural", "--backbone", "resnet19"), "There is no timm model named 'resnet19'"),
+    (
+        ("simsiam", "--data", "procedural", "--backbone", "resnet19"),
+        "There is no timm model named 'resnet19'",
+    ),
     (("simsiam", "--data", "procedural", "--batch-size", "1"), "batch_size of at least 2"),
     (("simsiam", *SMALL, *HEADS, "--data", "procedural", "--device", "gpu"), "device is auto, cpu, cuda"),
     (("simsiam", *SMALL, *HEADS, "--data", "procedural", "--precision", "fp8"), "precision is auto"),
@@ -107,4 +128,6 @@ def test_what_cannot_be_meant(arguments: tuple[str, ...], says: str, tmp_path: P
 def test_listed(run_cli: Cli) -> None:
     code, out, _ = run_cli("list", "pretraining", "--json")
     assert code == 0
-    assert {"byol", "moco", "simclr", "simsiam", "supervised"} <= set(json.dumps(json.loads(out)).replace('"', " ").split())
+    assert {"byol", "moco", "simclr", "simsiam", "supervised"} <= set(
+        json.dumps(json.loads(out)).replace('"', " ").split()
+    )

@@ -1,4 +1,5 @@
-"""What every data set owes: called with a path first, it gives Samples, and it names licence, citation and home."""
+"""What every data set owes: called with a path first, it gives Samples, and it names licence, citation and
+home."""
 
 from __future__ import annotations
 
@@ -8,29 +9,35 @@ from pathlib import Path
 import pytest
 from trees import TREES
 
-from kizu import rooms
-from kizu.datasets._batches import batches, masks_for
-from kizu.datasets._samples import Samples
+from kizu import registry
+from kizu.loader import batches, masks_for
+from kizu.samples import Samples
 
-NAMES = rooms.names("datasets")
-KNOBS: dict[str, dict[str, object]] = {"planted": {"products": "all", "train": 2, "test_good": 1, "test_defective": 1, "size": 32}}
+NAMES = registry.names("datasets")
+KNOBS: dict[str, dict[str, object]] = {
+    "planted": {"products": "all", "train": 2, "test_good": 1, "test_defective": 1, "size": 32}
+}
 """Arguments that keep a data set tiny."""
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Samples]:
+def built(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, Samples]:
     name = request.param
-    assert name in TREES, f"tests/trees.py has no builder for the data set '{name}': write one and add it to TREES."
+    assert name in TREES, (
+        f"tests/trees.py has no builder for the data set '{name}': write one and add it to TREES."
+    )
     root = tmp_path_factory.mktemp(name) / "data"
     root.mkdir()
     TREES[name](root)
-    return name, root, rooms.load("datasets", name)(root, **KNOBS.get(name, {}))
+    return name, root, registry.load("datasets", name)(root, **KNOBS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature_and_words(name: str) -> None:
-    module = rooms.module("datasets", name)
-    first, *others = inspect.signature(rooms.load("datasets", name)).parameters.values()
+    module = registry.module("datasets", name)
+    first, *others = inspect.signature(registry.load("datasets", name)).parameters.values()
     assert first.name == "path"
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in others)
     assert all(parameter.default is not inspect.Parameter.empty for parameter in others)
@@ -38,7 +45,7 @@ def test_signature_and_words(name: str) -> None:
     assert isinstance(module.CITATION, str)
     assert isinstance(module.HOMEPAGE, str)
     assert getattr(module, "MASK_RULE", "half") in ("half", "nonzero", "folder")
-    assert rooms.summary("datasets", name)
+    assert registry.summary("datasets", name)
 
 
 def test_samples(built: tuple[str, Path, Samples]) -> None:
@@ -58,8 +65,8 @@ def test_samples(built: tuple[str, Path, Samples]) -> None:
 
 def test_same_again(built: tuple[str, Path, Samples]) -> None:
     name, root, samples = built
-    assert rooms.load("datasets", name)(root, **KNOBS.get(name, {})) == samples
-    assert rooms.load("datasets", name)(str(root), **KNOBS.get(name, {})) == samples
+    assert registry.load("datasets", name)(root, **KNOBS.get(name, {})) == samples
+    assert registry.load("datasets", name)(str(root), **KNOBS.get(name, {})) == samples
 
 
 def test_images_and_masks_can_be_read(built: tuple[str, Path, Samples]) -> None:

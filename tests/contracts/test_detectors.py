@@ -1,4 +1,5 @@
-"""What every detector owes its users, on every kind of representation; a new file in detectors/ is picked up by itself."""
+"""What every detector owes its users, on every kind of representation; a new file in detectors/ is picked up
+by itself."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ import pytest
 import torch
 
 import kizu
-from kizu import rooms
-from kizu.datasets._samples import Samples
-from kizu.detectors._base import Detector, knob_names
+from kizu import registry
+from kizu.detectors.base import Detector, knob_names
 from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, UsageError
 from kizu.metrics.image_metrics import image_metrics
-from kizu.representations._base import Representation
-from kizu.representations._open import representation, save_representation
-from kizu.representations._weights import file_state
+from kizu.representations.base import Representation
+from kizu.representations.sources import representation, save_representation
+from kizu.representations.weights import file_state
+from kizu.samples import Samples
 
 SIZE = 64
 KINDS = ("random", "timm")
@@ -25,37 +26,48 @@ KINDS = ("random", "timm")
 
 @pytest.fixture(scope="module")
 def representations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Representation]:
-    """random: drawn from a seed. timm: a network whose weights came from a file, as trained ones do, so that a model must carry them."""
+    """random: drawn from a seed. timm: a network whose weights came from a file, as trained ones do, so that
+    a model must carry them."""
     drawn = representation("random/resnet18@2,3")
     path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
     source = representation("random/resnet10t@2,3", seed=5)
     import safetensors.torch
 
-    safetensors.torch.save_file({name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path)
+    safetensors.torch.save_file(
+        {name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path
+    )
     assert file_state(path)
     return {"random": drawn, "timm": representation(f"resnet10t:{path}@2,3")}
 
 
 def detectors() -> list[Any]:
     """All of them; those that train a network are `slow`."""
-    names = rooms.names("detectors")
-    return [pytest.param(name, marks=pytest.mark.slow) if rooms.load("detectors", name).needs_images else name for name in names]
+    names = registry.names("detectors")
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if registry.load("detectors", name).needs_images else name
+        for name in names
+    ]
 
 
 @pytest.fixture(scope="module", params=detectors())
 def kind(request: pytest.FixtureRequest) -> type[Detector]:
-    return rooms.load("detectors", request.param)
+    return registry.load("detectors", request.param)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def fitted(
-    request: pytest.FixtureRequest, kind: type[Detector], representations: dict[str, Representation], tiny_planted: Samples
+    request: pytest.FixtureRequest,
+    kind: type[Detector],
+    representations: dict[str, Representation],
+    tiny_planted: Samples,
 ) -> Detector:
     net = representations[request.param]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     detector = kind.tiny(net)
     assert detector.fit(tiny_planted.train) is detector
-    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), "fit changed the representation"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), (
+        "fit changed the representation"
+    )
     return detector
 
 
@@ -109,7 +121,9 @@ def test_a_batch_is_its_images(fitted: Detector) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.kizu", "model"])
-def test_save_and_load_give_the_same_output(fitted: Detector, tiny_planted: Samples, tmp_path: Path, name: str) -> None:
+def test_save_and_load_give_the_same_output(
+    fitted: Detector, tiny_planted: Samples, tmp_path: Path, name: str
+) -> None:
     fitted.set_calibration(fitted.predict(tiny_planted.test.normal).score, 0.25, map_range=(0.0, 2.0))
     try:
         path = fitted.save(tmp_path / name)
@@ -163,7 +177,9 @@ def test_broken_weights_are_named(kind: type[Detector], representations: dict[st
         kind.tiny(broken).fit(images(4))
 
 
-def test_one_good_image_is_enough_to_begin(kind: type[Detector], representations: dict[str, Representation]) -> None:
+def test_one_good_image_is_enough_to_begin(
+    kind: type[Detector], representations: dict[str, Representation]
+) -> None:
     detector = kind.tiny(representations["random"]).fit(images(1))
     same, other = detector.predict(images(1)), detector.predict(images(1, seed=9))
     assert torch.isfinite(other.score).all()
@@ -177,7 +193,11 @@ def test_unreadable_files_cost_themselves(fitted: Detector, tiny_planted: Sample
     assert len(prediction) == 2
     assert prediction.paths == (tiny_planted.paths[0], tiny_planted.paths[1])
     assert prediction.errors[0][0] == str(bad)
-    again = fitted.clone().fit(tiny_planted.train.concat(Samples(tiny_planted.train.table.head(1).with_columns(image=bad_column(bad)))))
+    again = fitted.clone().fit(
+        tiny_planted.train.concat(
+            Samples(tiny_planted.train.table.head(1).with_columns(image=bad_column(bad)))
+        )
+    )
     assert [path for path, _ in again.skipped_] == [str(bad)]
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kizu import rooms
+from kizu import registry
 from kizu.errors import ShapeError, UsageError
 
-NAMES = rooms.names("losses")
+NAMES = registry.names("losses")
 INPUTS: dict[str, dict[str, tuple[int, ...]]] = {}
 """Shapes of the tensors of a loss that takes others than (6, 5) for each positional argument."""
 
@@ -25,19 +25,22 @@ NOT_OF_COSINES: set[str] = set()
 
 def tensors(name: str, dtype: torch.dtype = torch.float64, requires_grad: bool = False) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(4)
-    parameters = inspect.signature(rooms.load("losses", name)).parameters.values()
+    parameters = inspect.signature(registry.load("losses", name)).parameters.values()
     shapes = INPUTS.get(name) or {p.name: (6, 5) for p in parameters if p.kind is not p.KEYWORD_ONLY}
-    drawn = {key: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for key, shape in shapes.items()}
+    drawn = {
+        key: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        for key, shape in shapes.items()
+    }
     return {key: value.requires_grad_(requires_grad) for key, value in drawn.items()}
 
 
 def loss(name: str, given: dict[str, Tensor], **knobs: Any) -> Tensor:
-    return rooms.load("losses", name)(**given, **knobs)
+    return registry.load("losses", name)(**given, **knobs)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature_and_words(name: str) -> None:
-    function = rooms.load("losses", name)
+    function = registry.load("losses", name)
     assert "reduction" in inspect.signature(function).parameters
     for parameter in inspect.signature(function).parameters.values():
         assert parameter.kind is not parameter.VAR_KEYWORD
@@ -79,8 +82,14 @@ def test_gradients_reach_what_they_should(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
     given = tensors(name, requires_grad=True)
-    knobs = {"stop_gradient": False} if "stop_gradient" in inspect.signature(rooms.load("losses", name)).parameters else {}
-    assert torch.autograd.gradcheck(lambda *values: loss(name, dict(zip(given, values, strict=True)), **knobs), tuple(given.values()))
+    knobs = (
+        {"stop_gradient": False}
+        if "stop_gradient" in inspect.signature(registry.load("losses", name)).parameters
+        else {}
+    )
+    assert torch.autograd.gradcheck(
+        lambda *values: loss(name, dict(zip(given, values, strict=True)), **knobs), tuple(given.values())
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-3, 7.0, 1e4])

@@ -1,4 +1,5 @@
-"""What every pretraining objective owes its users, with SPD and without; a new file in pretraining/ is picked up by itself."""
+"""What every pretraining objective owes its users, with SPD and without; a new file in pretraining/ is picked
+up by itself."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ import torch
 from torch import Tensor
 
 import kizu
-from kizu import rooms, store
+from kizu import registry, store
 from kizu.errors import UnknownKnob, UnknownName, UsageError
 from kizu.pretraining import pretrain
 from kizu.training import Position
 
 SPD_NAMES = ("loss_spd", "cos_positive", "cos_negative", "spd_accuracy")
 """What SPD adds to the log."""
-NAMES = rooms.names("pretraining")
+NAMES = registry.names("pretraining")
 TINY: dict[str, Any] = {"backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4}
 WIDTHS: dict[str, Any] = {"hidden": 32, "predictor_hidden": 16, "dimensions": 16, "queue": 8, "classes": 3}
 """Small values for knobs that a member may have."""
@@ -47,12 +48,12 @@ SHARED = (
 
 def known(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
     """Those of the knobs that the member has."""
-    parameters = inspect.signature(rooms.load("pretraining", name)).parameters
+    parameters = inspect.signature(registry.load("pretraining", name)).parameters
     return {key: value for key, value in knobs.items() if key in parameters}
 
 
 def tiny(name: str, **knobs: Any) -> Any:
-    return rooms.load("pretraining", name)(**{**TINY, **known(name, WIDTHS), **knobs})
+    return registry.load("pretraining", name)(**{**TINY, **known(name, WIDTHS), **knobs})
 
 
 @functools.cache
@@ -68,7 +69,9 @@ def copy_of(name: str, **knobs: Any) -> Any:
 def batch(made: Any, step: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     coarse = torch.randint(256, (4, 3, 5, 5), generator=generator).float()
-    pictures = torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
+    pictures = (
+        torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
+    )
     return made.prepare((pictures, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
 
 
@@ -78,13 +81,15 @@ each = pytest.mark.parametrize("name", NAMES)
 
 @each
 def test_signature_and_words(name: str) -> None:
-    cls = rooms.load("pretraining", name)
+    cls = registry.load("pretraining", name)
     parameters = inspect.signature(cls).parameters
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values()), "no **knobs, no positions"
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values()), (
+        "no **knobs, no positions"
+    )
     assert tuple(parameters)[: len(SHARED)] == SHARED
     assert parameters["spd"].default is False
     assert parameters["eta"].default == 0.1
-    assert rooms.summary("pretraining", name)
+    assert registry.summary("pretraining", name)
     assert "Card." in inspect.getdoc(inspect.getmodule(cls))
 
 
@@ -95,17 +100,27 @@ def test_loss_log_and_gradients(name: str, spd: bool) -> None:
     prepared = batch(made)
     assert ("positive" in prepared) == ("negative" in prepared) == spd
     terms = made(prepared)
-    assert {key for key in terms if key in (*SPD_NAMES, "loss_method")} <= ({*SPD_NAMES, "loss_method"} if spd else set())
+    assert {key for key in terms if key in (*SPD_NAMES, "loss_method")} <= (
+        {*SPD_NAMES, "loss_method"} if spd else set()
+    )
     for key, value in terms.items():
         assert value.shape == (), key
         assert torch.isfinite(value), key
-    assert [key for key, value in terms.items() if value.requires_grad and key not in ("loss", "loss_spd")] == []
+    assert [
+        key for key, value in terms.items() if value.requires_grad and key not in ("loss", "loss_spd")
+    ] == []
     terms["loss"].backward()
     still = [key for key, value in made.named_parameters() if value.requires_grad and value.grad is None]
     assert not still, f"no gradient for {still}"
     assert all(torch.isfinite(value.grad).all() for value in made.parameters() if value.grad is not None)
-    heads = {key.partition(".")[0] for key, value in made.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    assert {child for child, net in made.named_children() if any(p.requires_grad for p in net.parameters())} == heads
+    heads = {
+        key.partition(".")[0]
+        for key, value in made.named_parameters()
+        if value.grad is not None and value.grad.abs().sum() > 0
+    }
+    assert {
+        child for child, net in made.named_children() if any(p.requires_grad for p in net.parameters())
+    } == heads
     first = next(made.encoder.parameters())
     assert first.grad is not None
     assert first.grad.abs().sum() > 0
@@ -120,10 +135,14 @@ def test_what_spd_adds(name: str) -> None:
     made, plain = copy_of(name, spd=True), copy_of(name, spd=False)
     made.spd = dataclasses.replace(made.spd, eta=0.7)
     with torch.no_grad():
-        terms, ordinary = ({key: float(value) for key, value in one(batch(one)).items()} for one in (made, plain))
+        terms, ordinary = (
+            {key: float(value) for key, value in one(batch(one)).items()} for one in (made, plain)
+        )
     assert set(terms) > {"loss_spd", "loss_method"}
     assert terms["loss"] == pytest.approx(terms["loss_method"] + 0.7 * terms["loss_spd"], abs=1e-6)
-    assert ordinary["loss"] == pytest.approx(terms["loss_method"], abs=1e-6), "the method's own loss stays as it is"
+    assert ordinary["loss"] == pytest.approx(terms["loss_method"], abs=1e-6), (
+        "the method's own loss stays as it is"
+    )
     assert "loss_spd" not in ordinary
 
 
@@ -131,16 +150,23 @@ def test_what_spd_adds(name: str) -> None:
 @each
 def test_spd_reaches_the_encoder_from_its_views(name: str, loss: str) -> None:
     made = copy_of(name, spd=True, spd_loss=loss)
-    prepared = {key: value.clone().requires_grad_() if value.is_floating_point() else value for key, value in batch(made).items()}
+    prepared = {
+        key: value.clone().requires_grad_() if value.is_floating_point() else value
+        for key, value in batch(made).items()
+    }
     terms = made(prepared)
     given = [prepared[key] for key in ("positive", "negative", "view1")]
     positive, negative, anchor = torch.autograd.grad(terms["loss_spd"], given, allow_unused=True)
     assert positive.abs().sum() > 0
     assert negative.abs().sum() > 0
-    assert (anchor is not None and bool(anchor.abs().sum() > 0)) == (loss == "cosine"), "a classifier of x+ and x- has no anchor"
+    assert (anchor is not None and bool(anchor.abs().sum() > 0)) == (loss == "cosine"), (
+        "a classifier of x+ and x- has no anchor"
+    )
     assert ("spd_accuracy" in terms) == (loss == "cross_entropy")
     if loss == "cosine":
-        assert terms["loss_spd"].item() == pytest.approx(float(terms["cos_negative"] - terms["cos_positive"]), abs=1e-6)
+        assert terms["loss_spd"].item() == pytest.approx(
+            float(terms["cos_negative"] - terms["cos_positive"]), abs=1e-6
+        )
 
 
 @each
@@ -203,8 +229,21 @@ def test_state_dict_round_trip(name: str) -> None:
 @pytest.mark.slow
 def test_it_writes_a_representation(name: str, spd: bool, tmp_path: Path) -> None:
     knobs = {**TINY, **known(name, WIDTHS), "stages": 3}
-    out = pretrain(name, "procedural:3", tmp_path / "rep", steps=2, spd=spd, half=spd, device="cpu", precision="fp32", show=False, **knobs)
-    assert sorted(file.name for file in out.iterdir()) == sorted([store.CARD, "log.jsonl", "recipe.json", store.WEIGHTS])
+    out = pretrain(
+        name,
+        "procedural:3",
+        tmp_path / "rep",
+        steps=2,
+        spd=spd,
+        half=spd,
+        device="cpu",
+        precision="fp32",
+        show=False,
+        **knobs,
+    )
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        [store.CARD, "log.jsonl", "recipe.json", store.WEIGHTS]
+    )
     card = store.load_card(out)["representation"]
     assert [row["step"] for row in card["curve"]] == [2]
     assert card["recipe"]["knobs"]["spd"] is spd
@@ -226,7 +265,12 @@ def test_misuse(name: str, tmp_path: Path) -> None:
         tiny(name, size=16)
     with pytest.raises(UsageError, match="batch_size of at least 2, got 1"):
         tiny(name, batch_size=1)
-    for knob, says in (("perturbation", "cutpaste"), ("spd_loss", "cosine"), ("spd_anchor", "view"), ("spd_forward", "joint")):
+    for knob, says in (
+        ("perturbation", "cutpaste"),
+        ("spd_loss", "cosine"),
+        ("spd_anchor", "view"),
+        ("spd_forward", "joint"),
+    ):
         with pytest.raises(UnknownName, match=f"Did you mean '{says}'"):
             tiny(name, spd=True, **{knob: f"{says}x"})
     for share in (0.0, 1.5):

@@ -1,4 +1,5 @@
-"""What every protocol owes: a pure function of (samples, seed) that never hands a flawed or tested image to training."""
+"""What every protocol owes: a pure function of (samples, seed) that never hands a flawed or tested image to
+training."""
 
 from __future__ import annotations
 
@@ -6,21 +7,23 @@ from collections.abc import Callable
 
 import pytest
 
-from kizu import rooms
-from kizu.datasets._samples import Samples
-from kizu.protocols._split import Split
+from kizu import registry
+from kizu.protocols.base import Split
+from kizu.samples import Samples
 
 
-@pytest.fixture(params=rooms.names("protocols"))
+@pytest.fixture(params=registry.names("protocols"))
 def protocol(request: pytest.FixtureRequest) -> Callable[..., Split]:
-    return rooms.load("protocols", request.param)
+    return registry.load("protocols", request.param)
 
 
 @pytest.mark.parametrize("official", [True, False])
 def test_contract(protocol: Callable[..., Split], official: bool, tiny_planted: Samples) -> None:
     import polars as pl
 
-    samples = tiny_planted if official else Samples(tiny_planted.table.with_columns(split=pl.lit(None, pl.String)))
+    samples = (
+        tiny_planted if official else Samples(tiny_planted.table.with_columns(split=pl.lit(None, pl.String)))
+    )
     split = protocol(samples, seed=1)
     assert isinstance(split, Split)
     assert split.protocol == protocol.__name__

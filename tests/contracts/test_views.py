@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kizu import rooms
+from kizu import registry
 from kizu.errors import ShapeError, UsageError
 
-NAMES = rooms.names("views")
+NAMES = registry.names("views")
 SIZES = [(32, 32), (24, 48)]
 
 
@@ -25,23 +25,27 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def view(name: str, images: Tensor, seed: int = 0, **knobs: Any) -> Any:
-    function = rooms.load("views", name)
+    function = registry.load("views", name)
     others = list(inspect.signature(function).parameters)[1:]
     given = {"textures": 1 - pictures(4, tuple(images.shape[2:]))} if "textures" in others else {}
     return function(images, **given, generator=seeded(seed), **knobs)
 
 
 def planting() -> list[str]:
-    return [name for name in NAMES if "return_mask" in inspect.signature(rooms.load("views", name)).parameters]
+    return [
+        name for name in NAMES if "return_mask" in inspect.signature(registry.load("views", name)).parameters
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature_and_words(name: str) -> None:
-    first, *others = inspect.signature(rooms.load("views", name)).parameters.values()
+    first, *others = inspect.signature(registry.load("views", name)).parameters.values()
     assert first.name == "images"
-    assert [p for p in others if p.name == "generator" and p.kind is p.KEYWORD_ONLY and p.default is p.empty], "randomness is an argument"
+    assert [
+        p for p in others if p.name == "generator" and p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    ], "randomness is an argument"
     assert all(p.kind is p.KEYWORD_ONLY for p in others if p.default is not p.empty)
-    assert rooms.summary("views", name)
+    assert registry.summary("views", name)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -104,8 +108,10 @@ def test_each_picture_by_its_own_draws(name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_pictures_in_turn(name: str, size: tuple[int, int]) -> None:
-    images, function = pictures(6, size), rooms.load("views", name)
-    given = {"textures": 1 - pictures(4, size)} if "textures" in inspect.signature(function).parameters else {}
+    images, function = pictures(6, size), registry.load("views", name)
+    given = (
+        {"textures": 1 - pictures(4, size)} if "textures" in inspect.signature(function).parameters else {}
+    )
     generator = seeded(5)
     singles = torch.cat([function(images[i : i + 1], **given, generator=generator) for i in range(6)])
     assert torch.allclose(view(name, images, 5), singles, atol=2e-6)
@@ -131,7 +137,7 @@ def test_misuse_is_refused(name: str) -> None:
         view(name, torch.rand(2, 3, 4, 32))
     with pytest.raises(UsageError, match="divide bytes by 255"):
         view(name, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    function = rooms.load("views", name)
+    function = registry.load("views", name)
     extra = {"textures": pictures()} if "textures" in inspect.signature(function).parameters else {}
     with pytest.raises(UsageError, match="generator"):
         function(pictures(), **extra, generator=0)

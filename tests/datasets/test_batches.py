@@ -13,11 +13,12 @@ import pytest
 import torch
 from trees import mask, picture
 
-from kizu.datasets import _batches
-from kizu.datasets._batches import batches, mask_rule, masks_for
-from kizu.datasets._samples import Samples
+from kizu import loader as batches
+from kizu import loader as loader_module
 from kizu.errors import ImageError, MaskError, UsageError
 from kizu.images import open_image, open_mask, open_values, resize_mask
+from kizu.loader import batches, mask_rule, masks_for
+from kizu.samples import Samples
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_early_ends(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
 
     loader = batches(ten, image_size=(4, 4), batch_size=1)
     next(loader)
-    monkeypatch.setattr(_batches.torch, "from_numpy", interrupt)
+    monkeypatch.setattr(loader_module.torch, "from_numpy", interrupt)
     monkeypatch.setattr(loader, "_gather", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(loader)
@@ -119,7 +120,9 @@ def test_early_ends(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_more_is_decoded_than_asked(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(_batches, "open_values", lambda path, size: (seen.append(path), open_values(path, size=size))[1])
+    monkeypatch.setattr(
+        loader_module, "open_values", lambda path, size: (seen.append(path), open_values(path, size=size))[1]
+    )
     loader = batches(ten, image_size=(4, 4), batch_size=2, prefetch=1)
     time.sleep(0.1)
     assert not seen
@@ -167,7 +170,12 @@ def test_arguments_that_cannot_be_meant(ten: list[Path], wrong: dict[str, object
 @pytest.fixture
 def marked(tmp_path: Path) -> Samples:
     names = [str(picture(tmp_path / f"{n}.png", n)) for n in range(4)]
-    masks = [None, str(mask(tmp_path / "m1.png", box=(0, 0, 5, 5))), str(mask(tmp_path / "m2.png", box=(6, 8, 12, 16))), None]
+    masks = [
+        None,
+        str(mask(tmp_path / "m1.png", box=(0, 0, 5, 5))),
+        str(mask(tmp_path / "m2.png", box=(6, 8, 12, 16))),
+        None,
+    ]
     return Samples(pl.DataFrame({"image": names, "mask": masks, "label": [0, 1, 1, 1]}))
 
 
@@ -186,7 +194,9 @@ def test_masks_for(marked: Samples) -> None:
 
 
 def test_masks_of_normal_images_are_not_opened(marked: Samples) -> None:
-    table = marked.table.with_columns(mask=pl.lit("/nowhere/m.png"), label=pl.lit(0, pl.Int8), defect=pl.lit("good"))
+    table = marked.table.with_columns(
+        mask=pl.lit("/nowhere/m.png"), label=pl.lit(0, pl.Int8), defect=pl.lit("good")
+    )
     assert not masks_for(Samples(table), (4, 4)).any()
 
 

@@ -10,7 +10,7 @@ import pytest
 from trees import folder, ksdd, mask, mvtec_category, picture, visa
 from trees import magnetic_tile as tiles
 
-from kizu.datasets._check import check
+from kizu.datasets.checking import check
 from kizu.errors import UnknownName
 
 
@@ -98,7 +98,9 @@ def test_images_that_the_list_of_visa_forgets(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get("KIZU_DATA"), reason="KIZU_DATA is not set")
-@pytest.mark.parametrize(("name", "folder_name"), [("mvtec", "mvtec-screw"), ("ksdd", "ksdd"), ("magnetic_tile", "magnetic-tile")])
+@pytest.mark.parametrize(
+    ("name", "folder_name"), [("mvtec", "mvtec-screw"), ("ksdd", "ksdd"), ("magnetic_tile", "magnetic-tile")]
+)
 def test_real_sets_are_whole(name: str, folder_name: str) -> None:
     report = check(name, Path(os.environ["KIZU_DATA"]) / folder_name)
     assert report.ok, report.lines

@@ -23,7 +23,13 @@ def test_images_only(tmp_path: Path) -> None:
     (tmp_path / "parts" / "empty").mkdir()
     samples = folder(tmp_path / "parts")
     assert samples.paths == [str(tmp_path / "parts" / "a.jpg"), str(tmp_path / "parts" / "b.png")]
-    assert rows(samples, "label", "split", "category", "defect", "dataset")[0] == (0, "train", "parts", "good", "folder")
+    assert rows(samples, "label", "split", "category", "defect", "dataset")[0] == (
+        0,
+        "train",
+        "parts",
+        "good",
+        "folder",
+    )
     assert folder(tmp_path / "parts", category="gear").table["category"].to_list() == ["gear", "gear"]
 
 
@@ -61,7 +67,9 @@ def test_train_and_test(tmp_path: Path) -> None:
     mvtec_category(tmp_path)
     samples = folder(tmp_path)
     assert (len(samples.train), len(samples.test.normal), len(samples.test.anomalous)) == (4, 2, 3)
-    assert samples.where(defect="dent").table["mask"].to_list() == [str(tmp_path / "ground_truth" / "dent" / "000_mask.png")]
+    assert samples.where(defect="dent").table["mask"].to_list() == [
+        str(tmp_path / "ground_truth" / "dent" / "000_mask.png")
+    ]
     assert folder(tmp_path, use_masks=False).table["mask"].null_count() == 9
 
 
@@ -77,7 +85,10 @@ def test_masks_by_class(tmp_path: Path) -> None:
     two_classes(tmp_path)
     mask(tmp_path / "masks" / "scratch" / "s1.bmp")
     mask(tmp_path / "masks" / "scratch" / "s0_label.png")
-    assert [Path(name).name for name in folder(tmp_path).anomalous.table["mask"]] == ["s0_label.png", "s1.bmp"]
+    assert [Path(name).name for name in folder(tmp_path).anomalous.table["mask"]] == [
+        "s0_label.png",
+        "s1.bmp",
+    ]
     with pytest.raises(LayoutError, match="no such folder of masks"):
         folder(tmp_path, mask_folder="nowhere")
 

@@ -33,14 +33,20 @@ def test_split_by_item_and_labels_from_masks(tmp_path: Path) -> None:
 def test_labels_and_split_from_csv(tmp_path: Path) -> None:
     tree(tmp_path)
     names = [str(Path(path).relative_to(tmp_path)) for path in ksdd(tmp_path).paths]
-    table = [(name, int(name.endswith("2.jpg")), "unused_defect" if name.endswith("2.jpg") else "train") for name in names]
+    table = [
+        (name, int(name.endswith("2.jpg")), "unused_defect" if name.endswith("2.jpg") else "train")
+        for name in names
+    ]
     write_csv(tmp_path / "images.csv", [("image", "defect", "split"), *table])
     samples = ksdd(tmp_path)
     assert (len(samples.train), len(samples.test), len(samples.anomalous)) == (8, 0, 4)
     assert samples.anomalous.table["split"].null_count() == 4
-    write_csv(tmp_path / "images.csv", [("image", "defect", "split"), *table[1:], ("kos99/Part0.jpg", 0, "train")])
+    write_csv(
+        tmp_path / "images.csv", [("image", "defect", "split"), *table[1:], ("kos99/Part0.jpg", 0, "train")]
+    )
     with pytest.raises(
-        LayoutError, match=r"1 images not in the file \(kos01/Part0\.jpg\), 1 in the file and not on disk \(kos99/Part0\.jpg\)"
+        LayoutError,
+        match=r"1 images not in the file \(kos01/Part0\.jpg\), 1 in the file and not on disk \(kos99/Part0\.jpg\)",
     ):
         ksdd(tmp_path)
     write_csv(tmp_path / "images.csv", [("image", "defect", "split"), (names[0], "yes", "train")])
@@ -70,7 +76,12 @@ def test_real_commutators(tmp_path: Path) -> None:
     """Counts as the copy's README gives them; the rules by item and by mask give what its images.csv says."""
     root = Path(os.environ["KIZU_DATA"]) / "ksdd"
     samples = ksdd(root)
-    assert (len(samples.train), len(samples.test.normal), len(samples.test.anomalous), len(samples.anomalous)) == (173, 160, 24, 50)
+    assert (
+        len(samples.train),
+        len(samples.test.normal),
+        len(samples.test.anomalous),
+        len(samples.anomalous),
+    ) == (173, 160, 24, 50)
     for folder in root.glob("kos*"):
         (tmp_path / folder.name).symlink_to(folder)
     columns = ["label", "split", "group", "defect"]

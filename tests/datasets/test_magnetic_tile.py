@@ -9,9 +9,9 @@ import pytest
 from trees import magnetic_tile as tree
 from trees import mask, picture, write_csv
 
-from kizu.datasets._batches import masks_for
 from kizu.datasets.magnetic_tile import COUNTS, EMPTY_MASKS, expected_counts, magnetic_tile
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName
+from kizu.loader import masks_for
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -29,7 +29,10 @@ def test_rows(tmp_path: Path) -> None:
 def test_groups_by_number(tmp_path: Path) -> None:
     """Frames 10, 11, 12 | 500 (free), 501 (crack) | 45042: a gap of 200 does not part, 201 does."""
     tree(tmp_path)
-    groups = {Path(image).stem.split("_")[-1]: group for image, group in magnetic_tile(tmp_path).table.select("image", "group").iter_rows()}
+    groups = {
+        Path(image).stem.split("_")[-1]: group
+        for image, group in magnetic_tile(tmp_path).table.select("image", "group").iter_rows()
+    }
     assert groups["10"] == groups["11"] == groups["12"]
     assert groups["500"] == groups["501"]
     assert len({groups["12"], groups["500"], groups["45042"]}) == 3
@@ -37,7 +40,10 @@ def test_groups_by_number(tmp_path: Path) -> None:
         picture(tmp_path / "MT_Free" / "Imgs" / f"exp1_num_{number}.jpg")
         mask(tmp_path / "MT_Free" / "Imgs" / f"exp1_num_{number}.png", value=0)
     samples = magnetic_tile(tmp_path)
-    groups = {Path(image).stem.split("_")[-1]: group for image, group in samples.table.select("image", "group").iter_rows()}
+    groups = {
+        Path(image).stem.split("_")[-1]: group
+        for image, group in samples.table.select("image", "group").iter_rows()
+    }
     assert groups["12"] == groups["212"] != groups["500"]
     assert groups["501"] != groups["702"]
 
@@ -45,10 +51,17 @@ def test_groups_by_number(tmp_path: Path) -> None:
 def test_groups_from_csv(tmp_path: Path) -> None:
     tree(tmp_path)
     names = [str(Path(path).relative_to(tmp_path)) for path in magnetic_tile(tmp_path).paths]
-    write_csv(tmp_path / "groups.csv", [("image", "group"), *((name, f"g{n // 2}") for n, name in enumerate(names))])
+    write_csv(
+        tmp_path / "groups.csv", [("image", "group"), *((name, f"g{n // 2}") for n, name in enumerate(names))]
+    )
     assert magnetic_tile(tmp_path).table["group"].to_list() == ["g0", "g0", "g1", "g1", "g2", "g2"]
-    write_csv(tmp_path / "groups.csv", [("image", "group"), *((name, "g") for name in names[1:]), ("MT_Free/Imgs/exp1_num_9.jpg", "g")])
-    with pytest.raises(LayoutError, match=r"1 images not in the file .*1 in the file and not on disk \(exp1_num_9\.jpg\)"):
+    write_csv(
+        tmp_path / "groups.csv",
+        [("image", "group"), *((name, "g") for name in names[1:]), ("MT_Free/Imgs/exp1_num_9.jpg", "g")],
+    )
+    with pytest.raises(
+        LayoutError, match=r"1 images not in the file .*1 in the file and not on disk \(exp1_num_9\.jpg\)"
+    ):
         magnetic_tile(tmp_path)
     write_csv(tmp_path / "groups.csv", [("image", "tile")])
     with pytest.raises(LayoutError, match="image and group are needed"):

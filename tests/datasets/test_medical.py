@@ -10,8 +10,7 @@ import pytest
 import trees
 from PIL import Image
 
-from kizu.datasets import _check
-from kizu.datasets._samples import Samples
+from kizu.datasets import checking
 from kizu.datasets.aptos import aptos, fundus_crop
 from kizu.datasets.aptos import expected_counts as aptos_counts
 from kizu.datasets.aptos import prepare as prepare_aptos
@@ -22,11 +21,17 @@ from kizu.datasets.oct2017 import expected_counts as oct_counts
 from kizu.datasets.oct2017 import oct2017
 from kizu.errors import DataError, EmptyData, LayoutError, OutputExists, UsageError
 from kizu.images import image_shape
+from kizu.samples import Samples
 
 
 def sizes(samples: Samples) -> tuple[int, int, int, int]:
     """Train, test normal, test anomalous, without a split."""
-    return len(samples.train), len(samples.test.normal), len(samples.test.anomalous), samples.table["split"].null_count()
+    return (
+        len(samples.train),
+        len(samples.test.normal),
+        len(samples.test.anomalous),
+        samples.table["split"].null_count(),
+    )
 
 
 @pytest.mark.parametrize("inside", ["", "OCT2017", "ZhangLabData/CellData/OCT"])
@@ -37,7 +42,7 @@ def test_oct(tmp_path: Path, inside: str) -> None:
     assert samples.train.table["group"].to_list() == ["1", "1", "2"]
     assert sorted(samples.anomalous.table["defect"].unique()) == ["CNV", "DME", "DRUSEN"]
     assert oct2017(tmp_path, split="test") == samples.test
-    report = _check.check("oct2017", tmp_path)
+    report = checking.check("oct2017", tmp_path)
     assert not report.ok
     assert "problem: oct2017, train, normal: 3 images where 26315 are published" in report.lines
 
@@ -101,7 +106,9 @@ def test_aptos_refusals(tmp_path: Path) -> None:
         aptos(tmp_path)
     (tmp_path / "train_images" / "id3.png").unlink()
     trees.fundus(tmp_path / "train_images" / "new.png")
-    with pytest.raises(LayoutError, match=r"1 images of the list are not there \(id3\), 1 are not in the list \(new\)"):
+    with pytest.raises(
+        LayoutError, match=r"1 images of the list are not there \(id3\), 1 are not in the list \(new\)"
+    ):
         aptos(tmp_path, train_normals=2)
     trees.write_csv(tmp_path / "train.csv", [("id_code", "diagnosis"), ("id0", 5)])
     with pytest.raises(LayoutError, match="got 5"):
@@ -110,7 +117,8 @@ def test_aptos_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("centre", [(20, 30), (8, 10), (33, 50)])
 def test_fundus_crop(centre: tuple[int, int]) -> None:
-    """The disc comes to one pixel from the middle (the published rounding) and keeps its shape, wherever it lay."""
+    """The disc comes to one pixel from the middle (the published rounding) and keeps its shape, wherever it
+    lay."""
     size, radius = (40, 60), 6
     y, x = np.mgrid[: size[0], : size[1]]
     disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
@@ -142,7 +150,10 @@ def test_isic(tmp_path: Path, inside: str) -> None:
     cut = isic2018(tmp_path / "cut")
     assert sizes(cut) == (4, 2, 2, 0)
     assert {image_shape(path) for path in cut.paths} == {(56, 56)}
-    assert "problem: isic2018, test, normal: 2 images where 123 are published" in _check.check("isic2018", tmp_path / "cut").lines
+    assert (
+        "problem: isic2018, test, normal: 2 images where 123 are published"
+        in checking.check("isic2018", tmp_path / "cut").lines
+    )
 
 
 def test_isic_refusals(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_categories_splits_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "called"), [("screw", "screw"), ("mvtec-screw", "screw"), ("my_metal_nut", "metal_nut"), ("gear", "gear")]
+    ("name", "called"),
+    [("screw", "screw"), ("mvtec-screw", "screw"), ("my_metal_nut", "metal_nut"), ("gear", "gear")],
 )
 def test_one_category(tmp_path: Path, name: str, called: str) -> None:
     mvtec_category(tmp_path / name)
@@ -60,7 +61,11 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_published_totals() -> None:
-    assert [sum(column) for column in zip(*COUNTS.values(), strict=True)] == [3629, 467, 1258]  # IJCV 2021, table 1
+    assert [sum(column) for column in zip(*COUNTS.values(), strict=True)] == [
+        3629,
+        467,
+        1258,
+    ]  # IJCV 2021, table 1
     assert sum(expected_counts().values()) == 5354
     assert len(COUNTS) == 15
 

@@ -10,11 +10,11 @@ import pytest
 from trees import mask, picture
 from trees import mvtec_loco as tree
 
-from kizu.datasets import _check
-from kizu.datasets._batches import masks_for
-from kizu.datasets._masks import read_mask
+from kizu.datasets import checking
 from kizu.datasets.mvtec_loco import COUNTS, defects, expected_counts, mvtec_loco
 from kizu.errors import LayoutError, MaskError, UnknownName
+from kizu.loader import masks_for
+from kizu.masks import read_mask
 
 
 def test_splits_and_kinds(tmp_path: Path) -> None:
@@ -44,9 +44,14 @@ def test_masks_of_an_image_are_united(tmp_path: Path) -> None:
 def test_defects_and_their_saturation(tmp_path: Path) -> None:
     tree(tmp_path)
     samples = mvtec_loco(tmp_path)
-    found = [[(d.name, int(d.mask.sum()), d.saturation) for d in defects(m)] for m in samples.anomalous.table["mask"]]
+    found = [
+        [(d.name, int(d.mask.sum()), d.saturation) for d in defects(m)]
+        for m in samples.anomalous.table["mask"]
+    ]
     assert found == [[("scratch", 24, 24), ("dent", 36, 18)], [("missing", 24, 10)], [("extra", 24, 24)]]
-    one = defects(mask(tmp_path / "pushpins/ground_truth/structural_anomalies/000/000.png", value=254, box=(2, 3, 3, 4)))[0]
+    one = defects(
+        mask(tmp_path / "pushpins/ground_truth/structural_anomalies/000/000.png", value=254, box=(2, 3, 3, 4))
+    )[0]
     assert (one.mask.sum(), one.saturation) == (1, 1), "half of one pixel is one pixel"
 
 
@@ -65,7 +70,7 @@ def test_defects_that_cannot_be_read(tmp_path: Path) -> None:
     config.unlink()
     with pytest.raises(LayoutError, match="it comes with the data set"):
         defects(path)
-    lines = _check.check("mvtec_loco", tmp_path).lines
+    lines = checking.check("mvtec_loco", tmp_path).lines
     assert any(line.startswith("problem: sPRO cannot be measured: ") for line in lines)
 
 
@@ -75,7 +80,9 @@ def test_refusals(tmp_path: Path) -> None:
     tree(tmp_path)
     picture(tmp_path / "pushpins" / "test" / "structural_anomalies" / "007.png")
     mask(tmp_path / "pushpins" / "ground_truth" / "structural_anomalies" / "008" / "000.png")
-    with pytest.raises(MaskError, match=r"without a mask \(007\.png\), 1 mask folders without an image \(008\)"):
+    with pytest.raises(
+        MaskError, match=r"without a mask \(007\.png\), 1 mask folders without an image \(008\)"
+    ):
         mvtec_loco(tmp_path)
     picture(tmp_path / "pushpins" / "test" / "scratch" / "000.png")
     with pytest.raises(LayoutError, match="holds scratch beside good"):
@@ -83,9 +90,15 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_counts(tmp_path: Path) -> None:
-    assert [sum(column) for column in zip(*COUNTS.values(), strict=True)] == [1772, 304, 575, 432, 561]  # IJCV 2022, table 1
+    assert [sum(column) for column in zip(*COUNTS.values(), strict=True)] == [
+        1772,
+        304,
+        575,
+        432,
+        561,
+    ]  # IJCV 2022, table 1
     assert sum(expected_counts().values()) == 3644
     tree(tmp_path)
-    lines = _check.check("mvtec_loco", tmp_path).lines
+    lines = checking.check("mvtec_loco", tmp_path).lines
     assert "problem: pushpins, structural: 1 images where 81 are published" in lines
     assert "problem: pushpins, train, normal: 3 images where 372 are published" in lines

@@ -1,4 +1,5 @@
-"""planted: the same seed draws the same bytes, twins differ nowhere but in the mask, and no trivial statistic tells them apart."""
+"""planted: the same seed draws the same bytes, twins differ nowhere but in the mask, and no trivial statistic
+tells them apart."""
 
 import hashlib
 import json
@@ -11,11 +12,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from kizu.datasets import _planted_defects
-from kizu.datasets._planted_products import PRODUCTS
-from kizu.datasets._planted_render import Scene
 from kizu.datasets.planted import planted, planted_image, product_defects
 from kizu.errors import LayoutError, UnknownName, UsageError
+from kizu.synthetic import planted_defects
+from kizu.synthetic.planted_products import PRODUCTS
+from kizu.synthetic.planted_render import Scene
 
 CASES = [(product, defect) for product, found in product_defects().items() for defect in found]
 
@@ -31,7 +32,11 @@ def auroc(normal, defective):
 
 
 def digest(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(Path(folder).rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize(("product", "defect"), CASES)
@@ -46,14 +51,16 @@ def test_twins_differ_in_the_mask_and_nowhere_else(product, defect):
     change = np.abs(flawed.astype(int) - clean).max(axis=2)
     assert not change[~mask].any()
     assert 0.0006 * mask.size <= mask.sum() <= 0.45 * mask.size
-    assert change[mask].mean() >= _planted_defects.LEAST_CONTRAST - 2
+    assert change[mask].mean() >= planted_defects.LEAST_CONTRAST - 2
     assert (change[mask] > 0).mean() > 0.8
     parts, number = ndimage.label(mask, np.ones((3, 3)))
     assert np.bincount(parts.ravel())[1:].min() >= 3
     assert number <= 40
 
 
-@pytest.mark.parametrize(("product", "defect"), [case for case in CASES if case[1] in _planted_defects.STRUCTURE])
+@pytest.mark.parametrize(
+    ("product", "defect"), [case for case in CASES if case[1] in planted_defects.STRUCTURE]
+)
 def test_a_planted_flaw_draws_nothing_from_the_randomness_of_the_product(product, defect):
     """Else all that is drawn after the flaw would change too, and the mask would cover half the part."""
     clean, flawed = Scene(64, rng(3)), Scene(64, rng(3), defect, rng(4), 0.8)
@@ -96,18 +103,19 @@ def test_the_table_of_products_is_complete():
     assert kinds.count("object") >= 6
     everything = {defect for found in product_defects().values() for defect in found}
     assert len(everything) >= 8
-    assert everything == set(_planted_defects.SURFACE) | set(_planted_defects.STRUCTURE)
+    assert everything == set(planted_defects.SURFACE) | set(planted_defects.STRUCTURE)
     assert all(len(found) >= 4 for found in product_defects().values())
 
 
 def test_the_mask_rule_on_a_known_change():
-    """A square of +20 levels is found to within a pixel of its edge; a speck and a change below the threshold are not."""
+    """A square of +20 levels is found to within a pixel of its edge; a speck and a change below the threshold
+    are not."""
     clean = np.full((3, 128, 128), 100, np.float32)
     flawed = clean.copy()
     flawed[1, 40:70, 30:60] += 20
     flawed[:, 100, 100] += 60
     flawed[:, 5:30, 80:120] += 3.5
-    mask = _planted_defects.changed(clean, flawed)
+    mask = planted_defects.changed(clean, flawed)
     truth = np.zeros((128, 128), bool)
     truth[40:70, 30:60] = True
     assert (mask >= ndimage.binary_erosion(truth)).all()
@@ -166,7 +174,9 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
         planted(tmp_path, products="cap", size=32)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    assert len(planted(tmp_path / "empty", products="cap", train=1, test_good=0, test_defective=0, size=32)) == 1
+    assert (
+        len(planted(tmp_path / "empty", products="cap", train=1, test_good=0, test_defective=0, size=32)) == 1
+    )
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
@@ -206,7 +216,8 @@ def test_wrong_arguments_write_nothing(tmp_path, wrong, message):
 
 @pytest.mark.slow
 def test_brightness_does_not_give_the_defect_away_but_the_place_does():
-    """Over all products: image mean near chance within a product; the mean over the mask against its own twin is not."""
+    """Over all products: image mean near chance within a product; the mean over the mask against its own twin
+    is not."""
     means, places = [], []
     for k, product in enumerate(sorted(PRODUCTS)):
         found = product_defects()[product]

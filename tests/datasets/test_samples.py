@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from trees import write_csv
 
-from kizu.datasets._samples import SCHEMA, Samples
 from kizu.errors import DataError, EmptyData, LayoutError, OutputExists, UnknownName, UsageError
+from kizu.samples import SCHEMA, Samples
 
 
 def table(**columns: list[object]) -> pl.DataFrame:
@@ -33,10 +33,17 @@ def six() -> Samples:
 
 
 def test_columns_are_complete_and_typed(six: Samples) -> None:
-    assert dict(six.table.schema) == {name: kind() if isinstance(kind, type) else kind for name, kind in SCHEMA.items()}
+    assert dict(six.table.schema) == {
+        name: kind() if isinstance(kind, type) else kind for name, kind in SCHEMA.items()
+    }
     alone = Samples(pl.DataFrame({"image": ["/x.png"], "label": [0]})).table.row(0, named=True)
     assert alone["label"] == 0
-    assert (alone["category"], alone["defect"], alone["dataset"], alone["split"]) == ("default", "good", "folder", None)
+    assert (alone["category"], alone["defect"], alone["dataset"], alone["split"]) == (
+        "default",
+        "good",
+        "folder",
+        None,
+    )
 
 
 def test_parts(six: Samples) -> None:
@@ -133,12 +140,20 @@ def test_csv_paths_move_with_the_folder(tmp_path: Path) -> None:
     Samples(pl.DataFrame({"image": [str(tmp_path / "old" / "x" / "é 1.png")]})).to_csv(tmp_path / "s.csv")
     (tmp_path / "new").mkdir()
     (tmp_path / "s.csv").rename(tmp_path / "new" / "s.csv")
-    assert Samples.from_csv(tmp_path / "new" / "s.csv").paths == [str(tmp_path / "new" / "old" / "x" / "é 1.png")]
+    assert Samples.from_csv(tmp_path / "new" / "s.csv").paths == [
+        str(tmp_path / "new" / "old" / "x" / "é 1.png")
+    ]
 
 
 def test_csv_by_hand(tmp_path: Path) -> None:
     path = write_csv(
-        tmp_path / "s.csv", [("image", " label", "mask"), ("a/../b.png", "0 ", ""), ("/abs/c.png", "", "m/c.png"), ("d.png", 1, "")]
+        tmp_path / "s.csv",
+        [
+            ("image", " label", "mask"),
+            ("a/../b.png", "0 ", ""),
+            ("/abs/c.png", "", "m/c.png"),
+            ("d.png", 1, ""),
+        ],
     )
     samples = Samples.from_csv(path)
     assert samples.paths == [str(tmp_path / "b.png"), "/abs/c.png", str(tmp_path / "d.png")]

@@ -9,11 +9,11 @@ import pytest
 from trees import picture, visa_prepared, write_csv
 from trees import visa as tree
 
-from kizu.datasets._batches import masks_for
-from kizu.datasets._check import compare_counts
 from kizu.datasets._layout import Row, to_samples
+from kizu.datasets.checking import compare_counts
 from kizu.datasets.visa import COUNTS, SPLITS, expected_counts, read_split, visa
 from kizu.errors import LayoutError, MaskError, UnknownName
+from kizu.loader import masks_for
 
 
 def test_downloaded(tmp_path: Path) -> None:
@@ -82,14 +82,20 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"names 2 files .*pcb1/Data/Images/Normal/0002\.JPG"):
         visa(tmp_path)
     assert len(visa(tmp_path, category="candle")) == 6
-    write_csv(tmp_path / "split_csv" / "1cls.csv", [("object", "split", "label", "image"), ("candle", "train", "normal", "x.JPG")])
+    write_csv(
+        tmp_path / "split_csv" / "1cls.csv",
+        [("object", "split", "label", "image"), ("candle", "train", "normal", "x.JPG")],
+    )
     with pytest.raises(LayoutError, match="has the columns"):
         visa(tmp_path)
     head = ("object", "split", "label", "image", "mask")
     write_csv(tmp_path / "split_csv" / "1cls.csv", [head, ("candle", "train", "good", "x.JPG", "")])
     with pytest.raises(LayoutError, match="got good"):
         visa(tmp_path)
-    write_csv(tmp_path / "split_csv" / "1cls.csv", [head, ("candle", "test", "anomaly", "candle/Data/Images/Anomaly/000.JPG", "")])
+    write_csv(
+        tmp_path / "split_csv" / "1cls.csv",
+        [head, ("candle", "test", "anomaly", "candle/Data/Images/Anomaly/000.JPG", "")],
+    )
     with pytest.raises(LayoutError, match="1 anomalous images without a mask"):
         visa(tmp_path)
 
@@ -97,9 +103,15 @@ def test_refusals(tmp_path: Path) -> None:
 def test_published_totals() -> None:
     """VisA's paper and README: 9,621 normal and 1,200 anomalous images, split 8,659/962, 60/40 and 20/80."""
     totals = {name: [sum(counts[name][k] for counts in COUNTS.values()) for k in range(4)] for name in SPLITS}
-    assert totals == {"1cls": [8659, 0, 962, 1200], "2cls_highshot": [5773, 720, 3848, 480], "2cls_fewshot": [1924, 240, 7697, 960]}
+    assert totals == {
+        "1cls": [8659, 0, 962, 1200],
+        "2cls_highshot": [5773, 720, 3848, 480],
+        "2cls_fewshot": [1924, 240, 7697, 960],
+    }
     for lists in COUNTS.values():
-        assert {(four[0] + four[2], four[1] + four[3]) for four in lists.values()} == {(lists["1cls"][0] + lists["1cls"][2], 100)}
+        assert {(four[0] + four[2], four[1] + four[3]) for four in lists.values()} == {
+            (lists["1cls"][0] + lists["1cls"][2], 100)
+        }
 
 
 @pytest.mark.data
@@ -109,7 +121,10 @@ def test_real_lists(name: str) -> None:
     table = read_split(Path(os.environ["KIZU_DATA"]) / "visa-splits" / f"{name}.csv")
     assert table.height == 10_821
     columns = table.select("image", "category", "label", "split").iter_rows()
-    rows = [Row(Path("/") / image, category, "anomaly" if label else "good", label, split) for image, category, label, split in columns]
+    rows = [
+        Row(Path("/") / image, category, "anomaly" if label else "good", label, split)
+        for image, category, label, split in columns
+    ]
     samples = to_samples(rows, "visa")
     assert compare_counts(samples, expected_counts(name)) == []  # type: ignore[arg-type]
     assert table["category"].n_unique() == 12

@@ -1,4 +1,5 @@
-"""The streaming Ledoit-Wolf estimate against scikit-learn's; the score and its shares against their definition."""
+"""The streaming Ledoit-Wolf estimate against scikit-learn's; the score and its shares against their
+definition."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from sklearn.covariance import ledoit_wolf
 
 import kizu
 from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
-from kizu.representations._open import representation
+from kizu.representations.sources import representation
 
 
 @pytest.mark.parametrize(
-    ("count", "D", "scale", "shift"), [(2, 8, 1.0, 0.0), (5, 40, 1.0, 0.0), (200, 10, 3.0, 100.0), (60, 30, 1e-3, -5.0)]
+    ("count", "D", "scale", "shift"),
+    [(2, 8, 1.0, 0.0), (5, 40, 1.0, 0.0), (200, 10, 3.0, 100.0), (60, 30, 1e-3, -5.0)],
 )
 def test_streaming_equals_two_passes(count: int, D: int, scale: float, shift: float) -> None:
-    rows = torch.randn(count, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ torch.diag(
-        torch.linspace(0.1, 2, D).double()
-    )
+    rows = torch.randn(
+        count, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ) @ torch.diag(torch.linspace(0.1, 2, D).double())
     rows = rows * scale + shift
     moments = ShrunkCovariance()
     for part in rows.split(7):
@@ -49,7 +51,10 @@ def test_whitening_is_mahalanobis() -> None:
 
 def test_scores_and_their_shares() -> None:
     net = representation("random/resnet10t@3")
-    known, query = torch.rand(12, 3, 64, 64), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    known, query = (
+        torch.rand(12, 3, 64, 64),
+        torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)),
+    )
     detector = kizu.detector("gaussian", net, image_size=64, sigma=0.0, precision="fp32").fit(known)
     frozen = net.frozen("fp32")
     rows, tested = pooled(frozen(known)).double().numpy(), pooled(frozen(query)).double().numpy()

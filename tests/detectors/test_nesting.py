@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kizu.detectors._nesting import cells_of, grids_of, joined, nesting
+from kizu.accel.nesting import cells_of, grids_of, joined, nesting
 from kizu.nn.patches import align_levels
 
-SIZES = [((8, 6), (4, 3)), ((7, 5), (4, 3)), ((4, 3), (8, 6)), ((4, 4), (4, 4), (2, 2)), ((6, 5), (4, 3), (3, 2))]
+SIZES = [
+    ((8, 6), (4, 3)),
+    ((7, 5), (4, 3)),
+    ((4, 3), (8, 6)),
+    ((4, 4), (4, 4), (2, 2)),
+    ((6, 5), (4, 3), (3, 2)),
+]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -18,8 +24,15 @@ def test_joined_cells_are_the_aligned_levels(sizes: tuple[tuple[int, int], ...])
     for chosen in ([1, 2], [0], [0, 1, 2]):
         channels = [torch.tensor(chosen) for _ in levels]
         nest = nesting(grids_of(levels), tuple(len(chosen) for _ in levels), torch.device("cpu"))
-        rows = joined([cells.transpose(0, 1) for cells in cells_of(levels, channels, nest)], nest.stages[-1], slice(None))
-        aligned = [align_levels([level, torch.empty(2, 0, *max(sizes))], mode="nearest")[:, chosen] for level in levels]
+        rows = joined(
+            [cells.transpose(0, 1) for cells in cells_of(levels, channels, nest)],
+            nest.stages[-1],
+            slice(None),
+        )
+        aligned = [
+            align_levels([level, torch.empty(2, 0, *max(sizes))], mode="nearest")[:, chosen]
+            for level in levels
+        ]
         order = [level for stage in nest.stages for level in stage.levels]
         expected = torch.cat([aligned[level] for level in order], 1).flatten(2).permute(2, 0, 1)
         assert torch.equal(rows[nest.home], expected)
@@ -30,7 +43,10 @@ def test_groups_are_positions_of_equal_cells(sizes: tuple[tuple[int, int], ...])
     nest = nesting(sizes, (2,) * len(sizes), torch.device("cpu"))
     height, width = max(sizes)
     grids = sorted(set(sizes), key=lambda grid: grid[0] * grid[1])
-    cells = [[(y * h // height) * w + x * w // width for y in range(height) for x in range(width)] for h, w in grids]
+    cells = [
+        [(y * h // height) * w + x * w // width for y in range(height) for x in range(width)]
+        for h, w in grids
+    ]
     group = nest.home
     for number in reversed(range(len(grids))):
         stage = nest.stages[number]

@@ -9,8 +9,8 @@ import kizu
 from kizu.errors import UsageError
 from kizu.neighbours import greedy_coreset
 from kizu.nn.patches import align_levels, local_mean, to_rows
-from kizu.representations._base import Representation
-from kizu.representations._open import representation
+from kizu.representations.base import Representation
+from kizu.representations.sources import representation
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_scores_are_nearest_distances(net: Representation) -> None:
     bank, query = rows_of(net, images(5)), rows_of(net, images(2, seed=1))
     expected = torch.cdist(query.double(), bank.double()).amin(1).reshape(2, 64).amax(1)
     assert torch.allclose(detector.predict(images(2, seed=1)).score.double(), expected, rtol=1e-5)
-    assert torch.allclose(detector.predict(images(2)).score, torch.zeros(2), atol=1e-3), "what was learned is at distance 0"
+    assert torch.allclose(detector.predict(images(2)).score, torch.zeros(2), atol=1e-3), (
+        "what was learned is at distance 0"
+    )
 
 
 def test_the_bank_is_the_greedy_selection(net: Representation) -> None:
@@ -50,7 +52,9 @@ def test_k_neighbours_and_squares(net: Representation) -> None:
     bank, query = rows_of(net, images(5)), rows_of(net, images(1, seed=1))
     nearest = torch.cdist(query.double(), bank.double()).sort(1).values[:, :5]
     assert torch.allclose(
-        fitted(net, coreset=1.0, neighbours=5).predict(images(1, seed=1)).score.double(), nearest.mean(1).max(), rtol=1e-5
+        fitted(net, coreset=1.0, neighbours=5).predict(images(1, seed=1)).score.double(),
+        nearest.mean(1).max(),
+        rtol=1e-5,
     )
     squared = fitted(net, coreset=1.0, squared=True).predict(images(1, seed=1)).score.double()
     assert torch.allclose(squared, nearest[:, 0].square().max(), rtol=1e-5)
@@ -72,16 +76,18 @@ def test_reweighting_is_equation_7(net: Representation) -> None:
 def test_released_dimensions(net: Representation) -> None:
     detector = fitted(net, dimensions=100, coreset=1.0)
     assert detector.bank_.shape == (5 * 64, 100)
-    single = kizu.detector("patchcore", representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32").fit(
-        images(2)
-    )
+    single = kizu.detector(
+        "patchcore", representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32"
+    ).fit(images(2))
     assert single.bank_.shape[1] == 100
 
 
 def test_bounded_memory_still_covers(net: Representation) -> None:
     many = images(40)
     whole = kizu.detector("patchcore", net, image_size=64, precision="fp32", coreset=0.05).fit(many)
-    bounded = kizu.detector("patchcore", net, image_size=64, precision="fp32", coreset=0.05, memory=0.0025).fit(many)
+    bounded = kizu.detector(
+        "patchcore", net, image_size=64, precision="fp32", coreset=0.05, memory=0.0025
+    ).fit(many)
     assert whole.reductions_ == 0
     assert bounded.reductions_ > 0
     assert len(bounded.bank_) == len(whole.bank_) == 128
@@ -90,7 +96,15 @@ def test_bounded_memory_still_covers(net: Representation) -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"coreset": 0.0}, {"coreset": 1.5}, {"neighbours": 0}, {"selection": "random"}, {"memory": -1.0}, {"reweight": 0}]
+    "knobs",
+    [
+        {"coreset": 0.0},
+        {"coreset": 1.5},
+        {"neighbours": 0},
+        {"selection": "random"},
+        {"memory": -1.0},
+        {"reweight": 0},
+    ],
 )
 def test_knobs_out_of_range(net: Representation, knobs: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -1,4 +1,5 @@
-"""Reverse distillation and ReContrast: where gradients go, what each rung of the ladder is, and that training can stop and go on."""
+"""Reverse distillation and ReContrast: where gradients go, what each rung of the ladder is, and that training
+can stop and go on."""
 
 from __future__ import annotations
 
@@ -11,18 +12,18 @@ import torch
 
 import kizu
 from kizu import maps, store
-from kizu.datasets._samples import Samples
 from kizu.detectors._objective import ReconstructionObjective
 from kizu.detectors._pictures import Pictures
 from kizu.detectors._reconstruction import Reconstruction
 from kizu.detectors.recontrast import LADDER, ReContrast
 from kizu.detectors.reverse_distillation import ReverseDistillation
 from kizu.errors import NotFinite, NotFitted, ShapeError, UnknownName, UsageError
+from kizu.evaluation.cache import FeatureCache
 from kizu.losses.cosine import cosine, distance_map
 from kizu.nn.batch_norm import StableBatchNorm2d
-from kizu.protocols._cache import FeatureCache
-from kizu.representations._base import Representation
-from kizu.representations._open import representation, save_representation
+from kizu.representations.base import Representation
+from kizu.representations.sources import representation, save_representation
+from kizu.samples import Samples
 from kizu.training import Position
 from kizu.types import Batch
 
@@ -48,7 +49,9 @@ def objective(made: Reconstruction) -> ReconstructionObjective:
     return made._objective(made._new_net(), None).train()
 
 
-def gradients(made: ReconstructionObjective, given: torch.Tensor, alpha: float | None = None) -> list[torch.Tensor | None]:
+def gradients(
+    made: ReconstructionObjective, given: torch.Tensor, alpha: float | None = None
+) -> list[torch.Tensor | None]:
     """Of the trained encoder's parameters."""
     made.zero_grad()
     made.loss((given, alpha))["loss"].backward()
@@ -60,11 +63,13 @@ def cut_input(made: ReconstructionObjective) -> None:
     made.net.embedding.register_forward_pre_hook(lambda _, args: ([level.detach() for level in args[0]],))
 
 
-# -- where gradients go --------------------------------------------------------------------------------------------------
+# -- where gradients go --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rung", list(LADDER))
-def test_stop_gradient_leaves_the_encoder_nothing_but_the_way_through_the_decoder(net: Representation, rung: str) -> None:
+def test_stop_gradient_leaves_the_encoder_nothing_but_the_way_through_the_decoder(
+    net: Representation, rung: str
+) -> None:
     made = objective(detector(net, **LADDER[rung]))
     assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients(made, images(2)))
     cut_input(made)
@@ -101,7 +106,9 @@ def test_the_frozen_half_sends_the_encoder_nothing(net: Representation) -> None:
     made = objective(detector(net, batch_norm="eval", **LADDER["E"])).eval()
     (like_frozen, frozen), (like_trained, trained) = made.pairs(images(2))
     parameters = list(made.encoder.parameters())
-    first = torch.autograd.grad(sum(cosine(a, b) for a, b in zip(like_frozen, frozen, strict=True)), parameters, retain_graph=True)
+    first = torch.autograd.grad(
+        sum(cosine(a, b) for a, b in zip(like_frozen, frozen, strict=True)), parameters, retain_graph=True
+    )
     assert all(grad.abs().sum() > 0 for grad in first)
     second = sum(cosine(a, b.detach()) for a, b in zip(like_trained, trained, strict=True))
     assert all(grad.abs().sum() == 0 for grad in torch.autograd.grad(second, parameters))
@@ -114,7 +121,9 @@ def test_mining_changes_gradients_not_the_loss(net: Representation) -> None:
     for alpha in (None, -30.0, 1.0):
         made.load_state_dict(state)
         losses.append(float(made.loss((images(2), alpha))["loss"].detach()))
-        grads.append(torch.cat([grad.flatten() for grad in gradients(made, images(2), alpha) if grad is not None]))
+        grads.append(
+            torch.cat([grad.flatten() for grad in gradients(made, images(2), alpha) if grad is not None])
+        )
     assert losses[0] == losses[1] == losses[2]
     assert torch.equal(grads[0], grads[1]), "at minus infinity nothing is easy"
     assert grads[2].norm() < grads[0].norm()
@@ -122,12 +131,22 @@ def test_mining_changes_gradients_not_the_loss(net: Representation) -> None:
 
 def test_alpha_follows_the_schedule(net: Representation) -> None:
     made = objective(detector(net, iterations=1000))
-    assert [made.prepare(images(1), Position(step, 0, 1))[1] for step in (0, 50, 100, 999)] == [-3.0, -1.0, 1.0, 1.0]
-    assert objective(detector(net, iterations=1000, alpha=0.5, ramp=0.2)).prepare(images(1), Position(100, 0, 1))[1] == -1.25
+    assert [made.prepare(images(1), Position(step, 0, 1))[1] for step in (0, 50, 100, 999)] == [
+        -3.0,
+        -1.0,
+        1.0,
+        1.0,
+    ]
+    assert (
+        objective(detector(net, iterations=1000, alpha=0.5, ramp=0.2)).prepare(
+            images(1), Position(100, 0, 1)
+        )[1]
+        == -1.25
+    )
     assert objective(detector(net, hard_mining=False)).prepare(images(1), Position(2, 0, 1))[1] is None
 
 
-# -- the ladder ----------------------------------------------------------------------------------------------------------
+# -- the ladder ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -137,7 +156,10 @@ def test_what_each_rung_minimises(net: Representation) -> None:
     for scope in ("regional", "global"):
         made = ReverseDistillation(net, loss=scope, **FAST)
         run = objective(made)
-        expected = sum(cosine(a, b, scope=scope) for a, b in zip(run.net([level.clone() for level in frozen]), frozen, strict=True))
+        expected = sum(
+            cosine(a, b, scope=scope)
+            for a, b in zip(run.net([level.clone() for level in frozen]), frozen, strict=True)
+        )
         assert run.loss((given, None))["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
         assert run.encoder is None
         assert made.contrastive is False
@@ -184,7 +206,9 @@ def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [ReContrast, ReverseDistillation])
-def test_the_landscape_of_the_map_has_the_model_in_its_middle(net: Representation, kind: type[Reconstruction]) -> None:
+def test_the_landscape_of_the_map_has_the_model_in_its_middle(
+    net: Representation, kind: type[Reconstruction]
+) -> None:
     made = kind(net, **FAST).fit(images())  # type: ignore[call-arg]
     before = made.predict(images(2)).map
     offsets, values = made.map_landscape(images(2), steps=3, seed=1)
@@ -197,16 +221,21 @@ def test_the_landscape_of_the_map_has_the_model_in_its_middle(net: Representatio
         kind(net, **FAST).map_landscape(images(2))  # type: ignore[call-arg]
 
 
-# -- the trained encoder -------------------------------------------------------------------------------------------------
+# -- the trained encoder -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_batch_norm_modes(net: Representation) -> None:
     def statistics(made: ReContrast) -> torch.Tensor:
-        return torch.cat([value.flatten() for name, value in made.encoder_.state_dict().items() if "running" in name])
+        return torch.cat(
+            [value.flatten() for name, value in made.encoder_.state_dict().items() if "running" in name]
+        )
 
     before = torch.cat([value.flatten() for name, value in net.state_dict().items() if "running" in name])
-    kept = {mode: detector(net, batch_norm=mode, reset_every=0).fit(images()) for mode in ("eval", "train", "stable")}
+    kept = {
+        mode: detector(net, batch_norm=mode, reset_every=0).fit(images())
+        for mode in ("eval", "train", "stable")
+    }
     assert torch.equal(statistics(kept["eval"]), before)
     assert not torch.allclose(statistics(kept["train"]), before)
     assert not torch.allclose(statistics(kept["stable"]), before)
@@ -222,7 +251,9 @@ def test_rates_resets_and_pauses(net: Representation) -> None:
     made = objective(detector(net, reset_every=4, pause=2, learning_rate=2e-3, encoder_learning_rate=1e-5))
     optimiser = made.optimiser()
     assert [group["lr"] for group in optimiser.param_groups] == [2e-3, 1e-5]
-    assert {(group["betas"], group["weight_decay"]) for group in optimiser.param_groups} == {((0.9, 0.999), 1e-5)}
+    assert {(group["betas"], group["weight_decay"]) for group in optimiser.param_groups} == {
+        ((0.9, 0.999), 1e-5)
+    }
     assert isinstance(optimiser, torch.optim.AdamW)
     assert [made.factor(step, 12)[1] for step in range(12)] == [1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
     made.loss((images(2), None))["loss"].backward()
@@ -240,8 +271,13 @@ def test_rates_resets_and_pauses(net: Representation) -> None:
 def test_the_older_recipe(net: Representation) -> None:
     optimiser = objective(ReverseDistillation(net, recipe="rd4ad", **FAST)).optimiser()
     assert type(optimiser) is torch.optim.Adam
-    assert [(group["lr"], group["betas"], group["weight_decay"]) for group in optimiser.param_groups] == [(5e-3, (0.5, 0.999), 0.0)]
-    assert objective(ReverseDistillation(net, learning_rate=0.1, **FAST)).optimiser().param_groups[0]["lr"] == 0.1
+    assert [(group["lr"], group["betas"], group["weight_decay"]) for group in optimiser.param_groups] == [
+        (5e-3, (0.5, 0.999), 0.0)
+    ]
+    assert (
+        objective(ReverseDistillation(net, learning_rate=0.1, **FAST)).optimiser().param_groups[0]["lr"]
+        == 0.1
+    )
 
 
 @pytest.mark.slow
@@ -265,13 +301,18 @@ def test_the_adapted_encoder_is_a_representation(net: Representation, tmp_path: 
 @pytest.mark.slow
 def test_training_in_bf16(net: Representation) -> None:
     """Autocast: weights and their updates stay float32, the way down is much the same."""
-    half, whole = (detector(net, training_precision=precision, iterations=6).fit(images()) for precision in ("bf16", "fp32"))
-    assert {value.dtype for value in half.net_.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    half, whole = (
+        detector(net, training_precision=precision, iterations=6).fit(images())
+        for precision in ("bf16", "fp32")
+    )
+    assert {value.dtype for value in half.net_.state_dict().values() if value.is_floating_point()} == {
+        torch.float32
+    }
     assert half.log_[-1]["loss"] == pytest.approx(whole.log_[-1]["loss"], rel=0.05)
     assert torch.isfinite(half.predict(images(2)).map).all()
 
 
-# -- stopping and going on -----------------------------------------------------------------------------------------------
+# -- stopping and going on -----------------------------------------------------------------------------------
 
 
 def stopped_at(made: ReContrast, step: int, given: torch.Tensor, folder: Path) -> None:
@@ -299,7 +340,9 @@ def test_an_interrupted_training_goes_on_exactly(net: Representation, tmp_path: 
 
 
 @pytest.mark.slow
-def test_divergence_stops_and_keeps_the_last_good_state(net: Representation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_stops_and_keeps_the_last_good_state(
+    net: Representation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     knobs = {"iterations": 6}
     real = ReconstructionObjective.loss
 
@@ -325,10 +368,12 @@ def test_divergence_stops_and_keeps_the_last_good_state(net: Representation, tmp
     assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
     assert (tmp_path / "not_finite_0.kizu").exists()
     healed = detector(net, **knobs).fit(images(), folder=tmp_path, resume=True)
-    assert torch.equal(healed.predict(images(1)).map, detector(net, **knobs).fit(images()).predict(images(1)).map)
+    assert torch.equal(
+        healed.predict(images(1)).map, detector(net, **knobs).fit(images()).predict(images(1)).map
+    )
 
 
-# -- images and misuse ---------------------------------------------------------------------------------------------------
+# -- images and misuse ---------------------------------------------------------------------------------------
 
 
 def test_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -354,7 +399,10 @@ def test_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_every_image_once_in_a_pass() -> None:
     held = Pictures()
     held.add(Batch(torch.arange(5.0).div(8).reshape(5, 1, 1, 1).expand(5, 3, 2, 2)))
-    seen = [held.stream(Position(step, 3 * step, 3), seed=2)[:, 0, 0, 0].mul(8).int().tolist() for step in range(5)]
+    seen = [
+        held.stream(Position(step, 3 * step, 3), seed=2)[:, 0, 0, 0].mul(8).int().tolist()
+        for step in range(5)
+    ]
     flat = [value for part in seen for value in part]
     assert all(sorted(flat[start : start + 5]) == list(range(5)) for start in (0, 5, 10))
     assert flat[:5] != flat[5:10] or flat[5:10] != flat[10:15]
@@ -379,11 +427,21 @@ def test_the_cache_of_experiments_hands_it_images(net: Representation, tiny_plan
 
 
 def test_misuse_is_refused(net: Representation) -> None:
-    wrong = ({"loss": "local"}, {"batch_norm": "instance"}, {"map_pairs": "both"}, {"score_rule": "median"}, {"decoder": "paper"})
+    wrong = (
+        {"loss": "local"},
+        {"batch_norm": "instance"},
+        {"map_pairs": "both"},
+        {"score_rule": "median"},
+        {"decoder": "paper"},
+    )
     for knobs in wrong:
         with pytest.raises(UnknownName, match=next(iter(knobs))):
             detector(net, **knobs)
-    for knobs in ({"iterations": 0}, {"embedding_width": 0}, {"map_pairs": "frozen", "contrastive_pairs": False}):
+    for knobs in (
+        {"iterations": 0},
+        {"embedding_width": 0},
+        {"map_pairs": "frozen", "contrastive_pairs": False},
+    ):
         with pytest.raises(UsageError):
             detector(net, **knobs)
     with pytest.raises(UnknownName, match="recipe"):

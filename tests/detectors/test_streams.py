@@ -8,7 +8,7 @@ import torch
 import kizu
 from kizu.detectors.patchcore import PatchCore
 from kizu.errors import NotFinite, ShapeError
-from kizu.representations._base import Frozen
+from kizu.representations.base import Frozen
 from kizu.types import Batch
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -42,7 +42,9 @@ def test_features_of_a_batch_are_those_of_its_images(parts: list[int]) -> None:
 def test_patchcore_scores_a_batch_as_its_images(parts: list[int]) -> None:
     make = torch.Generator().manual_seed(1)
     good, images = (torch.rand(count, 3, 64, 64, generator=make) for count in (6, 40))
-    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40).fit(good)
+    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40).fit(
+        good
+    )
     parts.clear()
     together = detector.predict(images)
     assert parts == [4] * 10
@@ -60,11 +62,18 @@ def test_an_error_in_a_stream_is_the_users() -> None:
 
 def test_a_broken_image_is_named_from_its_stream() -> None:
     make = torch.Generator().manual_seed(2)
-    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=1.0).fit(torch.rand(2, 3, 64, 64, generator=make))
+    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=1.0).fit(
+        torch.rand(2, 3, 64, 64, generator=make)
+    )
     images = torch.rand(12, 3, 64, 64, generator=make)
     features = [level.clone() for level in detector._features(Batch(images))]
     features[1][9, 3] = float("nan")
-    batch = Batch(images, paths=tuple(f"picture {number}" for number in range(12)), rows=tuple(range(12)), features=features)
+    batch = Batch(
+        images,
+        paths=tuple(f"picture {number}" for number in range(12)),
+        rows=tuple(range(12)),
+        features=features,
+    )
     parts = batch.split(5)
     assert [part.paths[0] for part in parts] == ["picture 0", "picture 5", "picture 10"]
     assert [part.rows for part in parts] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (10, 11)]

@@ -1,4 +1,5 @@
-"""The SPD study: end to end at an absurd size, resumed, refused another budget; its arithmetic on rows made up for it."""
+"""The SPD study: end to end at an absurd size, resumed, refused another budget; its arithmetic on rows made
+up for it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from kizu import rooms
+from kizu import registry
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "spd_study"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="installed without its experiments")
@@ -34,18 +35,41 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_end_to_end(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(study, "jobs", lambda options: [study.Job("simsiam", spd, 0, knobs={"hidden": 32}) for spd in (False, True)])
-    size = ["--backbone", "resnet10t", "--size", "32", "--source-size", "32", "--batch-size", "4", "--steps", "2", "--image-size", "32"]
+def test_end_to_end(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        study,
+        "jobs",
+        lambda options: [study.Job("simsiam", spd, 0, knobs={"hidden": 32}) for spd in (False, True)],
+    )
+    size = [
+        "--backbone",
+        "resnet10t",
+        "--size",
+        "32",
+        "--source-size",
+        "32",
+        "--batch-size",
+        "4",
+        "--steps",
+        "2",
+        "--image-size",
+        "32",
+    ]
     tests = ["--tests", "planted", "--products", "leather", "--planted-train", "3", "--planted-test", "2"]
     places = ["--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]
     study.main([*size, *tests, *places])
     rows = pl.read_csv(tmp_path / "docs" / "results.csv")
-    assert sorted(rows.select("spd", "detector").rows()) == [(s, d) for s in (False, True) for d in ("padim", "patchcore")]
+    assert sorted(rows.select("spd", "detector").rows()) == [
+        (s, d) for s in (False, True) for d in ("padim", "patchcore")
+    ]
     assert rows["image_auroc"].is_between(0, 1).all()
     text = (tmp_path / "docs" / "README.md").read_text("utf-8")
     assert "## planted, patchcore" in text
-    assert all((tmp_path / "docs" / f"{name}.png").exists() for name in ("scatter", "with_and_without", "curves"))
+    assert all(
+        (tmp_path / "docs" / f"{name}.png").exists() for name in ("scatter", "with_and_without", "curves")
+    )
     done = tmp_path / "runs" / "simsiam_spd_0" / "done.json"
     before = done.stat().st_mtime_ns
     cells = done.parent / "planted" / "cells.jsonl"
@@ -64,17 +88,26 @@ def test_jobs_are_what_the_objectives_take(study: ModuleType, tmp_path: Path) ->
         made = study.jobs(options)
         assert len({job.name for job in made}) == len(made)
         for job in made[1:]:
-            rooms.check_keywords(job.objective, rooms.load("pretraining", job.objective), job.knobs)
+            registry.check_keywords(job.objective, registry.load("pretraining", job.objective), job.knobs)
     assert len(study.jobs(study.parsed(["--out", str(tmp_path)]))) == 1 + 4 * 2 * 3
-    assert [job.knobs["learning_rate"] for job in study.jobs(study.parsed(["--set", "simclr.learning_rate=0.1"])) if "clr" in job.name] == [
-        0.1
-    ] * 6
+    assert [
+        job.knobs["learning_rate"]
+        for job in study.jobs(study.parsed(["--set", "simclr.learning_rate=0.1"]))
+        if "clr" in job.name
+    ] == [0.1] * 6
     options = study.parsed(["--batch-size", "48"])
     assert next(job for job in study.jobs(options) if job.objective == "moco").knobs["queue"] % 48 == 0
 
 
 def rows(differences: list[float]) -> list[dict[str, Any]]:
-    base = {"objective": "simsiam", "variant": "", "dataset": "d", "category": "c", "protocol": "p", "detector": "padim"}
+    base = {
+        "objective": "simsiam",
+        "variant": "",
+        "dataset": "d",
+        "category": "c",
+        "protocol": "p",
+        "detector": "padim",
+    }
     metrics = ("image_ap", "image_auroc", "pixel_ap", "pixel_auroc")
     made = []
     for seed, difference in enumerate(differences):
@@ -85,7 +118,8 @@ def rows(differences: list[float]) -> list[dict[str, Any]]:
 
 
 def test_differences_are_paired(tables: ModuleType) -> None:
-    """The seeds scatter by 10 points, their differences by 1: the pairing shows it. Alone, a seed has no error."""
+    """The seeds scatter by 10 points, their differences by 1: the pairing shows it. Alone, a seed has no
+    error."""
     means = tables.over_categories(pl.DataFrame(rows([0.04, 0.05, 0.06])))
     own = tables.paired(means)
     assert sorted(own["image_ap"].round(6)) == [4.0, 5.0, 6.0]

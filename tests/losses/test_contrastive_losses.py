@@ -55,7 +55,9 @@ def test_negative_cosine_and_its_gradient() -> None:
     p, z = rows(4), rows(4, seed=1)
     leaf = p.clone().requires_grad_()
     value = negative_cosine(leaf, z)
-    assert value.item() == pytest.approx(-math.fsum(cos(a, b) for a, b in zip(p, z, strict=True)) / 4, abs=1e-14)
+    assert value.item() == pytest.approx(
+        -math.fsum(cos(a, b) for a, b in zip(p, z, strict=True)) / 4, abs=1e-14
+    )
     value.backward()
     assert leaf.grad is not None
     for i in range(4):  # d(-cos)/dp = -(z/|z| - cos p/|p|) / |p|
@@ -71,7 +73,9 @@ def test_info_nce_with_a_queue(temperature: float) -> None:
     for q, k in zip(query, key, strict=True):
         weights = [math.exp(cos(q, other) / temperature) for other in [k, *queue]]
         truth.append(-math.log(weights[0] / math.fsum(weights)))
-    assert info_nce(query, key, queue, temperature=temperature, reduction="none").tolist() == pytest.approx(truth, rel=1e-10)
+    assert info_nce(query, key, queue, temperature=temperature, reduction="none").tolist() == pytest.approx(
+        truth, rel=1e-10
+    )
 
 
 def test_info_nce_without_a_queue_takes_the_other_keys() -> None:
@@ -89,7 +93,9 @@ def test_nt_xent_is_algorithm_1(temperature: float) -> None:
     for i, view in enumerate(views):
         weights = [math.exp(cos(view, other) / temperature) for j, other in enumerate(views) if j != i]
         truth.append(-math.log(math.exp(cos(view, views[(i + 4) % 8]) / temperature) / math.fsum(weights)))
-    assert nt_xent(first, second, temperature=temperature, reduction="none").tolist() == pytest.approx(truth, rel=1e-10)
+    assert nt_xent(first, second, temperature=temperature, reduction="none").tolist() == pytest.approx(
+        truth, rel=1e-10
+    )
     assert torch.allclose(nt_xent(second, first), nt_xent(first, second))
 
 
@@ -98,8 +104,12 @@ def test_closed_forms() -> None:
     assert nt_xent(same, same).item() == pytest.approx(math.log(11), rel=1e-6)
     assert info_nce(same, same, torch.ones(20, 3)).item() == pytest.approx(math.log(21), rel=1e-6)
     apart = torch.eye(6, dtype=torch.float64)
-    assert nt_xent(apart, apart, temperature=0.5).item() == pytest.approx(math.log(1 + 10 * math.exp(-2)), rel=1e-12)
-    assert info_nce(apart, apart, temperature=0.5).item() == pytest.approx(math.log(1 + 5 * math.exp(-2)), rel=1e-12)
+    assert nt_xent(apart, apart, temperature=0.5).item() == pytest.approx(
+        math.log(1 + 10 * math.exp(-2)), rel=1e-12
+    )
+    assert info_nce(apart, apart, temperature=0.5).item() == pytest.approx(
+        math.log(1 + 5 * math.exp(-2)), rel=1e-12
+    )
 
 
 def test_small_temperature_does_not_overflow() -> None:

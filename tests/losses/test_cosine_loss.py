@@ -22,16 +22,26 @@ def cos(a: list[float], b: list[float]) -> float:
 
 def test_global_is_the_flattened_cosine() -> None:
     decoded, target = maps(0), maps(1)
-    truth = [1 - cos(d.flatten().tolist(), t.flatten().tolist()) for d, t in zip(decoded, target, strict=True)]
+    truth = [
+        1 - cos(d.flatten().tolist(), t.flatten().tolist()) for d, t in zip(decoded, target, strict=True)
+    ]
     assert cosine(decoded, target, reduction="none").tolist() == pytest.approx(truth, abs=1e-14)
     assert float(cosine(decoded, target)) == pytest.approx(math.fsum(truth) / 3, abs=1e-14)
 
 
 def test_regional_is_the_mean_over_positions() -> None:
     decoded, target = maps(0), maps(1)
-    grid = [[[1 - cos(decoded[b, :, y, x].tolist(), target[b, :, y, x].tolist()) for x in range(6)] for y in range(4)] for b in range(3)]
+    grid = [
+        [
+            [1 - cos(decoded[b, :, y, x].tolist(), target[b, :, y, x].tolist()) for x in range(6)]
+            for y in range(4)
+        ]
+        for b in range(3)
+    ]
     assert torch.allclose(distance_map(decoded, target), torch.tensor(grid, dtype=torch.float64), atol=1e-14)
-    assert cosine(decoded, target, scope="regional").item() == pytest.approx(torch.tensor(grid).mean().item(), abs=1e-7)
+    assert cosine(decoded, target, scope="regional").item() == pytest.approx(
+        torch.tensor(grid).mean().item(), abs=1e-7
+    )
 
 
 def test_a_position_of_small_features_counts_little_globally() -> None:
@@ -63,13 +73,23 @@ def test_mining_zeroes_exactly_the_easy_positions(alpha: float) -> None:
     assert torch.equal(kept, decoded), "the value is untouched"
     got = torch.autograd.grad(cosine(kept, target), decoded)[0]
     assert torch.equal(got.abs().sum(1) == 0, easy)
-    assert torch.equal(got, torch.where(easy[:, None], 0.0, plain)), "hard positions keep the whole map's gradient"
+    assert torch.equal(got, torch.where(easy[:, None], 0.0, plain)), (
+        "hard positions keep the whole map's gradient"
+    )
     assert torch.equal(easy, easy_positions(distances, alpha))
 
 
 def test_mining_at_one_discards_what_table_a4_says() -> None:
     distances = torch.randn(4, 200, 200, generator=torch.Generator().manual_seed(2))
-    for alpha, share in ((-2, 0.023), (-1, 0.159), (0, 0.5), (0.5, 0.691), (1, 0.841), (1.5, 0.933), (2, 0.977)):
+    for alpha, share in (
+        (-2, 0.023),
+        (-1, 0.159),
+        (0, 0.5),
+        (0.5, 0.691),
+        (1, 0.841),
+        (1.5, 0.933),
+        (2, 0.977),
+    ):
         assert easy_positions(distances, alpha).double().mean().item() == pytest.approx(share, abs=0.004)
 
 

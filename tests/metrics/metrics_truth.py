@@ -60,8 +60,14 @@ def aupro_ranks(maps, masks, limit=0.3):
 def sklearn_three(scores, labels):
     """AUROC, AP and F1-max by scikit-learn."""
     precision, recall, _ = precision_recall_curve(labels, scores)
-    f1 = np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=precision + recall > 0)
-    return {"auroc": roc_auc_score(labels, scores), "ap": average_precision_score(labels, scores), "f1_max": f1.max()}
+    f1 = np.divide(
+        2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=precision + recall > 0
+    )
+    return {
+        "auroc": roc_auc_score(labels, scores),
+        "ap": average_precision_score(labels, scores),
+        "f1_max": f1.max(),
+    }
 
 
 def sklearn_trapezoid(scores, labels):
@@ -71,7 +77,8 @@ def sklearn_trapezoid(scores, labels):
 
 
 def planted(rng, n=6, size=24, normal_images=2, levels=None):
-    """Maps and masks: random rectangles and diagonal chains, the first `normal_images` without a defect; `levels` makes heavy ties."""
+    """Maps and masks: random rectangles and diagonal chains, the first `normal_images` without a defect;
+    `levels` makes heavy ties."""
     masks = np.zeros((n, size, size), bool)
     for mask in masks[normal_images:]:
         for _ in range(rng.integers(1, 4)):

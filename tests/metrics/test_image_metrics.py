@@ -20,9 +20,15 @@ SINGLE = {"auroc": metrics.auroc, "ap": metrics.average_precision, "f1_max": met
 def scored(draw):
     """Scores from few values (heavy ties) or many, with both classes."""
     n = draw(st.integers(2, 60))
-    values = draw(st.sampled_from([st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, width=32), st.floats(-1e300, 1e300)]))
+    values = draw(
+        st.sampled_from(
+            [st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, width=32), st.floats(-1e300, 1e300)]
+        )
+    )
     scores = draw(st.lists(values, min_size=n, max_size=n))
-    labels = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda found: 0 < sum(found) < len(found)))
+    labels = draw(
+        st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda found: 0 < sum(found) < len(found))
+    )
     return np.array(scores), np.array(labels)
 
 
@@ -35,7 +41,9 @@ def test_equal_to_sklearn_with_any_ties(case):
     for key, value in want.items():
         assert got[key] == pytest.approx(value, abs=1e-12)
         assert SINGLE[key](scores, labels) == got[key]
-    assert metrics.trapezoid_au_pr(scores, labels) == pytest.approx(truth.sklearn_trapezoid(scores, labels), abs=1e-12)
+    assert metrics.trapezoid_au_pr(scores, labels) == pytest.approx(
+        truth.sklearn_trapezoid(scores, labels), abs=1e-12
+    )
 
 
 def test_the_oracle_threshold_reaches_f1_max():
@@ -48,7 +56,8 @@ def test_the_oracle_threshold_reaches_f1_max():
 
 
 def _hits_with_false_alarms(false_alarms):
-    """The supplement's curves: 100 positives, 100,000 negatives; the i-th hit comes tied with false_alarms[i] false positives."""
+    """The supplement's curves: 100 positives, 100,000 negatives; the i-th hit comes tied with false_alarms[i]
+    false positives."""
     scores, labels = [], []
     for rank, count in enumerate(false_alarms):
         scores += [-float(rank)] * (count + 1)
@@ -88,7 +97,11 @@ def test_far_scores_are_not_squashed():
 def test_perfect_constant_and_reversed():
     labels = np.array([0, 1, 0, 1, 0])
     assert metrics.image_metrics(labels.astype(float), labels) == {"auroc": 1.0, "ap": 1.0, "f1_max": 1.0}
-    assert metrics.image_metrics(np.ones(5), labels) == {"auroc": 0.5, "ap": 0.4, "f1_max": pytest.approx(4 / 7)}
+    assert metrics.image_metrics(np.ones(5), labels) == {
+        "auroc": 0.5,
+        "ap": 0.4,
+        "f1_max": pytest.approx(4 / 7),
+    }
     assert metrics.auroc(-labels.astype(float), labels) == 0.0
 
 
@@ -100,7 +113,9 @@ def test_numpy_torch_and_every_type_agree():
         assert metrics.image_metrics(scores.astype(dtype), labels.astype(bool)) == want
     for kind in (torch.bfloat16, torch.float16, torch.float32, torch.int32):
         assert metrics.image_metrics(torch.tensor(scores, dtype=kind), torch.tensor(labels)) == want
-    assert metrics.image_metrics(torch.tensor(scores, dtype=torch.float32, requires_grad=True), labels) == want
+    assert (
+        metrics.image_metrics(torch.tensor(scores, dtype=torch.float32, requires_grad=True), labels) == want
+    )
 
 
 def test_float64_is_not_rounded():
@@ -108,7 +123,9 @@ def test_float64_is_not_rounded():
     assert metrics.auroc(scores, np.array([0, 1, 1])) == 1.0
 
 
-@pytest.mark.parametrize("member", [metrics.image_metrics, metrics.auroc, metrics.image_curves, metrics.trapezoid_au_pr])
+@pytest.mark.parametrize(
+    "member", [metrics.image_metrics, metrics.auroc, metrics.image_curves, metrics.trapezoid_au_pr]
+)
 def test_errors_say_what_is_wrong(member):
     with pytest.raises(UsageError, match="no anomalous images"):
         member(np.arange(3.0), np.zeros(3))

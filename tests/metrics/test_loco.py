@@ -18,7 +18,10 @@ def points(maps, masks, saturations):
     """(FPR, sPRO) for the prediction score > t at every t, from nothing predicted to everything."""
     free = [~layers.any(axis=0) for layers in masks]
     thresholds = [np.inf, *np.unique(np.concatenate([scores.ravel() for scores in maps]))[::-1], -np.inf]
-    fpr = [sum((s[f] > t).sum() for s, f in zip(maps, free, strict=True)) / sum(f.sum() for f in free) for t in thresholds]
+    fpr = [
+        sum((s[f] > t).sum() for s, f in zip(maps, free, strict=True)) / sum(f.sum() for f in free)
+        for t in thresholds
+    ]
     overlap = [
         np.mean(
             [
@@ -37,7 +40,8 @@ def stairs(fpr, overlap, limit):
 
 
 def drawn(rng, *, levels=None):
-    """Images of different sizes with 0 to 3 defects, which may overlap, and saturations below, at and above their areas."""
+    """Images of different sizes with 0 to 3 defects, which may overlap, and saturations below, at and above
+    their areas."""
     maps, masks, saturations = [], [], []
     for image in range(5):
         height, width = rng.integers(6, 12, 2)
@@ -68,7 +72,10 @@ def test_spro_equals_the_literal_definition(seed, levels, limit):
 @pytest.mark.parametrize("seed", range(3))
 def test_spro_with_whole_regions_is_aupro(seed):
     maps, masks = truth.planted(np.random.default_rng(seed))
-    layers = [np.array([region for at, region in truth.regions_of(masks) if at == image]).reshape(-1, 24, 24) for image in range(len(maps))]
+    layers = [
+        np.array([region for at, region in truth.regions_of(masks) if at == image]).reshape(-1, 24, 24)
+        for image in range(len(maps))
+    ]
     areas = [layer.sum(axis=(1, 2)) for layer in layers]
     assert metrics.spro(maps, layers, areas, 0.3) == pytest.approx(metrics.aupro(maps, masks, 0.3), abs=1e-12)
     easier = metrics.spro(maps, layers, [np.maximum(area // 2, 1) for area in areas], 0.3)

@@ -23,7 +23,9 @@ def test_oracles_equal_the_literal_sweep(seed, count, levels):
     f1 = [f1_score(labels, scores >= cut) for cut in cuts]
     first = int(np.flatnonzero(np.isclose(f1, max(f1), rtol=0, atol=1e-12))[0])
     assert metrics.f1_oracle(scores, labels) == pytest.approx(max(f1), abs=1e-12)
-    assert metrics.accuracy_oracle(scores, labels) == pytest.approx(accuracy_score(labels, scores >= cuts[first]), abs=1e-12)
+    assert metrics.accuracy_oracle(scores, labels) == pytest.approx(
+        accuracy_score(labels, scores >= cuts[first]), abs=1e-12
+    )
     assert metrics.f1_oracle(scores, labels) == metrics.f1_max(scores, labels)
 
 

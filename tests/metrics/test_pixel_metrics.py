@@ -17,9 +17,16 @@ from kizu.metrics._regions import label_regions
 
 
 @settings(max_examples=16, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([None, 0.5, 1, 4]), st.sampled_from([0.05, 0.3, 1.0]), st.integers(0, 4))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([None, 0.5, 1, 4]),
+    st.sampled_from([0.05, 0.3, 1.0]),
+    st.integers(0, 4),
+)
 def test_all_four_equal_the_literal_definitions(seed, levels, limit, normal_images):
-    maps, masks = truth.planted(np.random.default_rng(seed), n=5, size=9, normal_images=normal_images, levels=levels)
+    maps, masks = truth.planted(
+        np.random.default_rng(seed), n=5, size=9, normal_images=normal_images, levels=levels
+    )
     got = metrics.pixel_metrics(maps, masks, fpr_limit=limit)
     want = truth.sklearn_three(maps.ravel(), masks.ravel())
     assert set(got) == {"auroc", "ap", "f1_max", "aupro"}
@@ -27,7 +34,9 @@ def test_all_four_equal_the_literal_definitions(seed, levels, limit, normal_imag
         assert got[key] == pytest.approx(value, abs=1e-10)
     assert got["aupro"] == pytest.approx(truth.aupro_stairs(maps, masks, limit), abs=1e-10)
     assert metrics.aupro(maps, masks, limit) == got["aupro"]
-    assert metrics.aupro_shared_ties(maps, masks, limit) == pytest.approx(truth.aupro_straight(maps, masks, limit), abs=1e-10)
+    assert metrics.aupro_shared_ties(maps, masks, limit) == pytest.approx(
+        truth.aupro_straight(maps, masks, limit), abs=1e-10
+    )
     one_normal = 1 / (2 * (~masks).sum() * limit)
     assert abs(got["aupro"] - truth.aupro_ranks(maps, masks, limit)) <= one_normal + 1e-12
 
@@ -37,8 +46,12 @@ def test_a_limit_that_falls_on_a_normal_pixel(seed):
     maps, masks = truth.planted(np.random.default_rng(seed), n=5, size=9, normal_images=0)
     for alarms in (1, 7, 30):
         limit = alarms / (~masks).sum()
-        assert metrics.aupro(maps, masks, limit) == pytest.approx(truth.aupro_stairs(maps, masks, limit), abs=1e-10)
-        assert metrics.aupro(maps, masks, limit) == pytest.approx(truth.aupro_straight(maps, masks, limit), abs=1e-10)
+        assert metrics.aupro(maps, masks, limit) == pytest.approx(
+            truth.aupro_stairs(maps, masks, limit), abs=1e-10
+        )
+        assert metrics.aupro(maps, masks, limit) == pytest.approx(
+            truth.aupro_straight(maps, masks, limit), abs=1e-10
+        )
 
 
 def test_without_ties_all_definitions_agree():
@@ -76,12 +89,17 @@ def test_perfect_constant_and_reversed_maps():
     assert perfect == pytest.approx(dict.fromkeys(perfect, 1.0), abs=1e-15)
     constant = metrics.pixel_metrics(np.zeros(masks.shape), masks)
     share = masks.mean()
-    assert constant == pytest.approx({"auroc": 0.5, "ap": share, "f1_max": 2 * share / (1 + share), "aupro": 0.0})
+    assert constant == pytest.approx(
+        {"auroc": 0.5, "ap": share, "f1_max": 2 * share / (1 + share), "aupro": 0.0}
+    )
     assert metrics.aupro_shared_ties(np.zeros(masks.shape), masks) == pytest.approx(0.15)
     assert metrics.pixel_metrics(-masks.astype(float), masks)["aupro"] == 0.0
 
 
-@pytest.mark.parametrize("change", [np.exp, lambda m: m + 1000.0, lambda m: 3.0 * m, lambda m: m**3 - 5.0, lambda m: np.exp(20 * m)])
+@pytest.mark.parametrize(
+    "change",
+    [np.exp, lambda m: m + 1000.0, lambda m: 3.0 * m, lambda m: m**3 - 5.0, lambda m: np.exp(20 * m)],
+)
 def test_only_the_order_counts(change):
     maps, masks = truth.planted(np.random.default_rng(8), levels=64)
     maps = maps.astype(np.float64) / 64
@@ -101,7 +119,12 @@ def test_numpy_torch_types_and_strides_agree():
     want = metrics.pixel_metrics(maps, masks)
     for dtype in (np.float16, np.float64, np.int16, np.int64, ">f4"):
         assert metrics.pixel_metrics(maps.astype(dtype), masks) == want
-    for other in (masks.astype(np.uint8), masks.astype(np.uint8) * 255, masks.astype(np.float32), torch.tensor(masks)):
+    for other in (
+        masks.astype(np.uint8),
+        masks.astype(np.uint8) * 255,
+        masks.astype(np.float32),
+        torch.tensor(masks),
+    ):
         assert metrics.pixel_metrics(torch.tensor(maps), other) == want
     assert metrics.pixel_metrics(torch.tensor(maps, dtype=torch.bfloat16), masks) == want
     wide = np.repeat(np.repeat(maps, 2, axis=1), 3, axis=2)[:, ::2, ::3]
@@ -120,7 +143,9 @@ def test_float64_is_not_rounded_and_the_ends_of_float32_are_ranked():
     assert metrics.pixel_metrics(1 + 1e-12 * np.arange(4.0).reshape(1, 1, 4), masks)["auroc"] == 1.0
     last = float(np.finfo(np.float32).max)
     maps = np.array([[[-last, 0, -last, last]]], np.float32)
-    assert metrics.pixel_metrics(maps, masks) == pytest.approx(truth.sklearn_three(maps.ravel(), masks.ravel()) | {"aupro": 0.5})
+    assert metrics.pixel_metrics(maps, masks) == pytest.approx(
+        truth.sklearn_three(maps.ravel(), masks.ravel()) | {"aupro": 0.5}
+    )
     tiny = np.array([[[0, -1e-45, 1e-45, -0.0]]], np.float32)
     assert metrics.pixel_metrics(tiny, masks)["auroc"] == pytest.approx(3.5 / 4)
 
@@ -138,7 +163,13 @@ def test_nan_and_infinity_are_refused(bad, where, lowest):
         metrics.pixel_metrics(maps, masks)
 
 
-MEMBERS = [metrics.pixel_metrics, metrics.aupro, metrics.aupro_200_thresholds, metrics.spot_diff_pixel_202, metrics.pixel_curves]
+MEMBERS = [
+    metrics.pixel_metrics,
+    metrics.aupro,
+    metrics.aupro_200_thresholds,
+    metrics.spot_diff_pixel_202,
+    metrics.pixel_curves,
+]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -163,7 +194,13 @@ def test_errors_say_what_is_wrong(member):
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.5, float("nan")])
 def test_bad_limits_are_refused(limit):
     maps, masks = truth.planted(np.random.default_rng(11))
-    for member in (metrics.pixel_metrics, metrics.aupro, metrics.aupro_200_thresholds, metrics.aupro_per_image, metrics.pixel_curves):
+    for member in (
+        metrics.pixel_metrics,
+        metrics.aupro,
+        metrics.aupro_200_thresholds,
+        metrics.aupro_per_image,
+        metrics.pixel_curves,
+    ):
         with pytest.raises(UsageError, match="fpr_limit"):
             member(maps, masks, fpr_limit=limit)
 

@@ -1,4 +1,5 @@
-"""The variants that papers print, against straightforward re-implementations; each differs from the exact figure as told."""
+"""The variants that papers print, against straightforward re-implementations; each differs from the exact
+figure as told."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def test_equidistant_thresholds_fail_on_heavy_tails_where_the_exact_figure_does_
 def test_a_score_at_the_threshold_is_not_above_it():
     maps = np.array([[[0, 0, 0, 0, 100, 200, 0, 100]]], np.float32)  # thresholds 0, 1, ..., 199
     masks = np.array([[[0, 0, 0, 0, 0, 1, 0, 1]]], bool)
-    # above 100..199: 1 of 2 regions at rate 0; above 0..99: both regions at rate 1 / 6; nothing else below 0.3
+    # above 100..199: 1 of 2 regions at rate 0; above 0..99: both regions at rate 1 / 6; nothing else below
+    # 0.3
     assert metrics.aupro_200_thresholds(maps, masks) == pytest.approx(0.75)
 
 

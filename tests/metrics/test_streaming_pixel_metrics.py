@@ -52,7 +52,12 @@ def test_the_exact_figures_lie_within_the_bounds(change, buckets):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 64), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([None, 1, 10]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(2, 64),
+    st.sampled_from([0.05, 0.3, 1.0]),
+    st.sampled_from([None, 1, 10]),
+)
 def test_bounds_hold_for_any_data(seed, buckets, limit, levels):
     maps, masks = truth.planted(np.random.default_rng(seed), n=4, size=10, normal_images=1, levels=levels)
     exact = metrics.pixel_metrics(maps, masks, limit)
@@ -90,7 +95,10 @@ def test_pieces_order_and_merges_give_the_same_sketch(buckets, monkeypatch):
     maps, masks = truth.planted(np.random.default_rng(3), n=12, size=32)
     whole = _streamed(maps, masks, buckets=buckets)
     backwards = _streamed(maps[::-1], masks[::-1], pieces=12, buckets=buckets)
-    merged, other = _streamed(maps[:3], masks[:3], buckets=buckets), _streamed(maps[3:], masks[3:], buckets=buckets)
+    merged, other = (
+        _streamed(maps[:3], masks[:3], buckets=buckets),
+        _streamed(maps[3:], masks[3:], buckets=buckets),
+    )
     merged.merge(other)
     late = metrics.StreamingPixelMetrics(buckets=buckets)
     late.merge(other)
@@ -115,7 +123,10 @@ def test_memory_is_bounded_and_image_sizes_may_differ():
 
 
 def test_keys_sort_as_the_numbers_do():
-    values = np.array([-3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3e38], np.float32)
+    values = np.array(
+        [-3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3e38],
+        np.float32,
+    )
     keys = keys_of(values).astype(np.int64)
     assert np.array_equal(np.sign(np.diff(keys)), np.sign(np.diff(values.astype(np.float64))))
 

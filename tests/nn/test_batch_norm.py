@@ -1,4 +1,5 @@
-"""The batch norm with a floor: torch's own where variances are large, the pretrained variance where they are not."""
+"""The batch norm with a floor: torch's own where variances are large, the pretrained variance where they are
+not."""
 
 from __future__ import annotations
 
@@ -37,7 +38,10 @@ def test_it_is_torchs_where_variances_are_large() -> None:
     assert torch.allclose(stable.running_mean, plain.running_mean, atol=1e-6)
     assert torch.allclose(stable.running_var, plain.running_var, atol=1e-5)
     assert stable.num_batches_tracked == 3
-    assert torch.equal(stable.eval()(x), nn.functional.batch_norm(x, stable.running_mean, stable.running_var, stable.weight, stable.bias))
+    assert torch.equal(
+        stable.eval()(x),
+        nn.functional.batch_norm(x, stable.running_mean, stable.running_var, stable.weight, stable.bias),
+    )
 
 
 def test_a_dead_channel_is_not_blown_up() -> None:
@@ -49,7 +53,9 @@ def test_a_dead_channel_is_not_blown_up() -> None:
     assert lively.std() > 100 * dull.std()
     expected = (x[:, 1] - x[:, 1].mean()) / (1 + stable.eps) ** 0.5 * stable.weight[1] + stable.bias[1]
     assert torch.allclose(dull, expected.detach(), atol=1e-6)
-    assert stable.running_var[1] == pytest.approx(1.0, abs=0.01), "running statistics take the variance that was used"
+    assert stable.running_var[1] == pytest.approx(1.0, abs=0.01), (
+        "running statistics take the variance that was used"
+    )
 
 
 def test_half_precision_inputs_are_normalised_in_full() -> None:
@@ -71,7 +77,10 @@ def test_gradients() -> None:
     twin = x.clone().requires_grad_()
     flat = twin.transpose(0, 1).flatten(1)
     used = floored(flat.var(1, correction=0), stable.reference)
-    shaped = [part[None, :, None, None] for part in (flat.mean(1), used, stable.weight.detach(), stable.bias.detach())]
+    shaped = [
+        part[None, :, None, None]
+        for part in (flat.mean(1), used, stable.weight.detach(), stable.bias.detach())
+    ]
     made = (twin - shaped[0]) / (shaped[1] + stable.eps).sqrt() * shaped[2] + shaped[3]
     (made * values(1, (2, 3, 3, 2))).sum().backward()
     assert torch.allclose(leaf.grad, twin.grad, atol=1e-6)

@@ -13,7 +13,9 @@ from kizu.nn.landscape import filter_normalised_direction, landscape
 
 
 def test_diversity_at_its_ends() -> None:
-    assert feature_diversity(torch.ones(3, 7, 4, 4) * torch.rand(3, 1, 4, 4).add(0.1)).item() == pytest.approx(0, abs=1e-6)
+    assert feature_diversity(
+        torch.ones(3, 7, 4, 4) * torch.rand(3, 1, 4, 4).add(0.1)
+    ).item() == pytest.approx(0, abs=1e-6)
     even = torch.randn(8, 64, 16, 16, generator=torch.Generator().manual_seed(0))
     assert feature_diversity(even).item() == pytest.approx(1 / math.sqrt(64), rel=0.01)
     assert feature_diversity(5 * even).item() == pytest.approx(feature_diversity(even).item(), rel=1e-5)
@@ -27,7 +29,13 @@ def test_diversity_against_numpy() -> None:
 
 
 def net() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2, stride=2), nn.Flatten(), nn.Linear(8, 5))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ConvTranspose2d(4, 2, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
 
 
 def test_directions_have_the_filters_norms() -> None:
@@ -50,13 +58,17 @@ def test_the_landscape_of_a_known_function() -> None:
     def measure() -> float:
         return float(made[0].weight.square().sum())
 
-    offsets, values = landscape(made, measure, distance=2.0, steps=5, generator=torch.Generator().manual_seed(7))
+    offsets, values = landscape(
+        made, measure, distance=2.0, steps=5, generator=torch.Generator().manual_seed(7)
+    )
     generator = torch.Generator().manual_seed(7)
     first, second = (filter_normalised_direction(made, generator)["0.weight"] for _ in range(2))
     assert offsets.tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
     for i, a in enumerate(offsets.tolist()):
         for j, b in enumerate(offsets.tolist()):
-            assert values[i, j].item() == pytest.approx(float((home + a * first + b * second).square().sum()), rel=1e-9)
+            assert values[i, j].item() == pytest.approx(
+                float((home + a * first + b * second).square().sum()), rel=1e-9
+            )
     assert torch.equal(made[0].weight, home)
 
 

@@ -11,7 +11,7 @@ from kizu.nn.decoders import TwinProjections
 from kizu.nn.mirror import MirrorPlan, plan
 from kizu.nn.rebuilder import Rebuilder, smallest_grid
 from kizu.nn.residual import ResidualBlock, folded
-from kizu.representations._open import representation
+from kizu.representations.sources import representation
 
 BASIC = MirrorPlan((8, 12, 16), (4, 8, 16), (2, 2, 2))
 DEEP = MirrorPlan((8, 12, 16), (4, 8, 16), (1, 2, 3), 0.5)
@@ -20,7 +20,10 @@ DEEP = MirrorPlan((8, 12, 16), (4, 8, 16), (1, 2, 3), 0.5)
 def features(shape: MirrorPlan, side: int = 64, batch: int = 2, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     sides = [-(-side // stride) for stride in shape.strides]
-    return [torch.randn(batch, width, n, n + 1, generator=generator) for width, n in zip(shape.channels, sides, strict=True)]
+    return [
+        torch.randn(batch, width, n, n + 1, generator=generator)
+        for width, n in zip(shape.channels, sides, strict=True)
+    ]
 
 
 def halving(side: int, levels: int) -> list[int]:
@@ -39,12 +42,21 @@ def test_every_level_comes_back_at_its_size(shape: MirrorPlan, side: int) -> Non
     net = Rebuilder(shape, twin=True)
     assert [level.shape for level in net(given)] == [level.shape for level in given]
     first, second = net.cross(given, [level + 1 for level in given])
-    assert [level.shape for level in first] == [level.shape for level in second] == [level.shape for level in given]
+    assert (
+        [level.shape for level in first]
+        == [level.shape for level in second]
+        == [level.shape for level in given]
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("random/resnet10t@2,3", 64), ("random/resnet10t@1,3", 72), ("random/vit_tiny_patch16_224@2,4", 48), ("random/convnext_atto@1,2", 64)],
+    [
+        ("random/resnet10t@2,3", 64),
+        ("random/resnet10t@1,3", 72),
+        ("random/vit_tiny_patch16_224@2,4", 48),
+        ("random/convnext_atto@1,2", 64),
+    ],
 )
 def test_any_representation_can_be_rebuilt(name: str, size: int) -> None:
     """Levels of equal stride, levels four times apart, networks that are no ResNets."""
@@ -58,7 +70,11 @@ def test_the_plan_of_a_resnet_is_read_off_it() -> None:
     with torch.device("meta"):
         import timm
 
-        for name, blocks, share in (("resnet34", (3, 4, 6), 0.0), ("resnet50", (3, 4, 6), 0.25), ("wide_resnet50_2", (3, 4, 6), 0.5)):
+        for name, blocks, share in (
+            ("resnet34", (3, 4, 6), 0.0),
+            ("resnet50", (3, 4, 6), 0.25),
+            ("wide_resnet50_2", (3, 4, 6), 0.5),
+        ):
             net = timm.create_model(name, features_only=True, out_indices=(1, 2, 3))
             found = plan(net, (1, 2, 3), (1, 2, 3), (4, 8, 16))
             assert (found.blocks, found.share) == (blocks, share), name
@@ -72,9 +88,16 @@ def test_weights_come_from_the_seed_alone() -> None:
     torch.manual_seed(0)
     first = Rebuilder(DEEP, twin=True, seed=4).state_dict()
     torch.manual_seed(1)
-    again, other = Rebuilder(DEEP, twin=True, seed=4).state_dict(), Rebuilder(DEEP, twin=True, seed=5).state_dict()
+    again, other = (
+        Rebuilder(DEEP, twin=True, seed=4).state_dict(),
+        Rebuilder(DEEP, twin=True, seed=5).state_dict(),
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("0.weight") and first[name].ndim == 4)
+    assert not any(
+        torch.equal(first[name], other[name])
+        for name in first
+        if name.endswith("0.weight") and first[name].ndim == 4
+    )
 
 
 @pytest.mark.parametrize("shape", [BASIC, DEEP], ids=["basic", "bottleneck"])
@@ -101,7 +124,8 @@ def test_twin_projections_take_a_half_each() -> None:
 
 
 def test_cross_rebuilds_each_from_the_other() -> None:
-    """In evaluation no image sees another: frozen features come from the trained ones alone, and the other way round."""
+    """In evaluation no image sees another: frozen features come from the trained ones alone, and the other
+    way round."""
     net = Rebuilder(BASIC, twin=True, width=10).eval()
     trained, frozen = features(BASIC), features(BASIC, seed=1)
     like_frozen, like_trained = net.cross(trained, frozen)

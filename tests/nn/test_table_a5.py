@@ -1,13 +1,16 @@
 """Parameters and multiply-accumulates against ReContrast's Table A5, for which four things must be said.
 
-1. Its parameters hold the released code's unused 1x1 convolution of the bottleneck (4 C_L x 2 C_L weights and its batch norm;
-   0.5M in ResNet-18, 8.4M in the other two). Nothing runs through it and it is not built here; ours plus it is the table.
-2. Its MACs are those of a hook-based counter (the conventions of ptflops): a transposed convolution is charged for every output
-   pixel with its whole kernel, four times its work at kernel = stride = 2; batch norm costs 2 and ReLU 1 a value, pooling 1 an input.
-3. Its ReContrast MACs run both projections over both halves of the batch; one half each is enough.
-4. ResNet-18's ReContrast has 21.647M parameters and the table says 21.7: 21.65 rounded once more.
-With these the published numbers come out to the last printed digit; the true counts are a sixth to a quarter lower.
-"""
+1. Its parameters hold the released code's unused 1x1 convolution of the bottleneck (4 C_L x 2 C_L weights and
+its batch norm;
+   0.5M in ResNet-18, 8.4M in the other two). Nothing runs through it and it is not built here; ours plus it
+   is the table.
+2. Its MACs are those of a hook-based counter (the conventions of ptflops): a transposed convolution is
+charged for every output
+   pixel with its whole kernel, four times its work at kernel = stride = 2; batch norm costs 2 and ReLU 1 a
+   value, pooling 1 an input.
+3. Its ReContrast MACs run both projections over both halves of the batch; one half each is enough. 4.
+ResNet-18's ReContrast has 21.647M parameters and the table says 21.7: 21.65 rounded once more. With these the
+published numbers come out to the last printed digit; the true counts are a sixth to a quarter lower."""
 
 from __future__ import annotations
 
@@ -69,7 +72,12 @@ def nets(architecture: str) -> Nets:
     with torch.device("meta"):
         encoder = timm.create_model(architecture, features_only=True, out_indices=(1, 2, 3))
         levels = encoder.feature_info.get_dicts()
-        shape = plan(encoder, (1, 2, 3), [level["num_chs"] for level in levels], [level["reduction"] for level in levels])
+        shape = plan(
+            encoder,
+            (1, 2, 3),
+            [level["num_chs"] for level in levels],
+            [level["reduction"] for level in levels],
+        )
         parts = (encoder, OneClassEmbedding(shape), MirroredDecoder(shape), TwinProjections(shape.channels))
         return Nets(*(part.eval().requires_grad_(False) for part in parts), shape)
 
@@ -91,7 +99,9 @@ def hook_macs(nets: Nets, run: object) -> float:
     def charge(module: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
         nonlocal total
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            total += out.numel() * (module.in_channels * module.kernel_size[0] ** 2 + (module.bias is not None))
+            total += out.numel() * (
+                module.in_channels * module.kernel_size[0] ** 2 + (module.bias is not None)
+            )
         elif isinstance(module, nn.BatchNorm2d | nn.ReLU):
             total += out.numel() * (2 if isinstance(module, nn.BatchNorm2d) else 1)
         elif isinstance(module, nn.MaxPool2d):
@@ -121,7 +131,9 @@ def test_parameters(nets: Nets, architecture: str) -> None:
     ours = (encoder + embedding + decoder, 2 * encoder + embedding + decoder + heads)
     last = nets.shape.channels[-1]
     unused = 4 * last * 2 * last + 2 * 2 * last
-    for count, (published, _), (exact, _) in zip(ours, PUBLISHED[architecture], TRUE[architecture], strict=True):
+    for count, (published, _), (exact, _) in zip(
+        ours, PUBLISHED[architecture], TRUE[architecture], strict=True
+    ):
         assert count == round(exact * 1e6)
         assert printed((count + unused) / 1e6) == published
 

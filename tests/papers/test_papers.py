@@ -5,12 +5,20 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from kizu import papers, rooms
+from kizu import papers, registry
 from kizu.errors import UnknownName
-from kizu.papers._tables import SCHEMA, averages
+from kizu.papers.base import SCHEMA, averages
 
 NAMES = ["adpretrain", "fewshot_contrastive", "recontrast", "spd"]
-METRICS = {"image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3", "f1_max_oracle", "accuracy_oracle"}
+METRICS = {
+    "image_auroc",
+    "image_ap",
+    "pixel_auroc",
+    "pixel_ap",
+    "aupro_0.3",
+    "f1_max_oracle",
+    "accuracy_oracle",
+}
 PROTOCOLS = {"one_class", "two_class", "few_shot", "unified"}
 
 
@@ -22,7 +30,7 @@ def one(frame: pl.DataFrame, **where: object) -> float:
 
 
 def test_the_room_holds_the_four_papers() -> None:
-    assert rooms.names("papers") == NAMES
+    assert registry.names("papers") == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,16 +53,29 @@ def test_schema_and_plausibility(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_printed_averages_are_the_means_of_their_rows_or_carry_a_note(name: str) -> None:
     table = averages(getattr(papers, name)())
-    two_digits = pl.when(pl.col("table").is_in(["A2"]) | (pl.lit(name) == "fewshot_contrastive")).then(0.0101).otherwise(0.0501)
+    two_digits = (
+        pl.when(pl.col("table").is_in(["A2"]) | (pl.lit(name) == "fewshot_contrastive"))
+        .then(0.0101)
+        .otherwise(0.0501)
+    )
     wrong = table.filter((pl.col("printed") - pl.col("recomputed")).abs() > two_digits)
-    right = table.join(wrong, on=["table", "row", "metric", "dataset", "shots", "category"], how="anti", nulls_equal=True)
-    assert wrong.filter(~pl.col("note").fill_null("").str.contains("inconsistent in the paper")).is_empty(), wrong
+    right = table.join(
+        wrong, on=["table", "row", "metric", "dataset", "shots", "category"], how="anti", nulls_equal=True
+    )
+    assert wrong.filter(~pl.col("note").fill_null("").str.contains("inconsistent in the paper")).is_empty(), (
+        wrong
+    )
     assert right.filter(pl.col("note").fill_null("").str.contains("inconsistent")).is_empty()
 
 
 def test_how_many_averages_are_checked_and_how_many_papers_slip() -> None:
     checked = {name: averages(getattr(papers, name)()) for name in NAMES}
-    assert {name: t.height for name, t in checked.items()} == {"recontrast": 33, "fewshot_contrastive": 26, "adpretrain": 0, "spd": 8}
+    assert {name: t.height for name, t in checked.items()} == {
+        "recontrast": 33,
+        "fewshot_contrastive": 26,
+        "adpretrain": 0,
+        "spd": 8,
+    }
     slips = {n: t["note"].fill_null("").str.contains("inconsistent").sum() for n, t in checked.items()}
     assert slips == {"recontrast": 5, "fewshot_contrastive": 10, "adpretrain": 0, "spd": 0}
 
@@ -64,12 +85,17 @@ def test_recontrast_numbers() -> None:
     screws = {row: one(table, row=row, category="screw") for row in ("PatchCore", "PaDiM", "RD4AD", "Ours")}
     assert screws == {"PatchCore": 98.1, "PaDiM": 85.8, "RD4AD": 97.0, "Ours": 98.0}
     assert one(papers.recontrast("A2"), category="screw", metric="aupro_0.3") == 98.50
-    assert papers.recontrast("A2").filter(pl.col("category") == "screw")["spread"].to_list() == [0.14, 0.02, 0.07]
+    assert papers.recontrast("A2").filter(pl.col("category") == "screw")["spread"].to_list() == [
+        0.14,
+        0.02,
+        0.07,
+    ]
     assert one(papers.recontrast("2"), row="PatchCore", metric="aupro_0.3", category="mean") == 93.4
 
 
 def test_recontrast_tables_agree_with_each_other() -> None:
-    """Table 3 prints the averages of the twelve categories of Table A3; Table A2 (three seeds) averages close to Tables 1 and 2."""
+    """Table 3 prints the averages of the twelve categories of Table A3; Table A2 (three seeds) averages close
+    to Tables 1 and 2."""
     parts = papers.recontrast("A3").group_by("metric").agg(pl.col("value").mean())
     for metric, mean in parts.iter_rows():
         assert one(papers.recontrast("3"), row="Ours", metric=metric) == pytest.approx(mean, abs=0.0501)
@@ -82,7 +108,9 @@ def test_recontrast_ladder_and_medical_numbers() -> None:
     ladder = papers.recontrast("6")
     assert one(ladder, row="Config.C+cp (last)", metric="image_auroc", dataset="mvtec") == 97.59
     assert one(ladder, row="Config.D (best)", metric="aupro_0.3") == 87.38
-    assert one(ladder, row="Ours (last)", dataset="aptos") == one(papers.recontrast("5"), row="Ours", dataset="aptos", metric="image_auroc")
+    assert one(ladder, row="Ours (last)", dataset="aptos") == one(
+        papers.recontrast("5"), row="Ours", dataset="aptos", metric="image_auroc"
+    )
     assert one(papers.recontrast("A6"), row="Ours, 3 trained only", dataset="aptos") == 97.73
     assert one(papers.recontrast("A5"), row="RD4AD", backbone="resnet18", metric="aupro_0.3") == 91.2
     assert one(papers.recontrast("4"), row="UniAD", category="screw") == 87.5
@@ -122,7 +150,10 @@ def test_adpretrain_numbers() -> None:
     assert table.height == 25 * 6 * 2 * 2
     where = {"dataset": "mvtec", "backbone": "imagebind", "metric": "image_auroc"}
     assert (one(table, row="PatchCore", **where), one(table, row="PatchCore†", **where)) == (98.5, 98.9)
-    assert one(papers.adpretrain("5"), row="FeatureNorm (ours)", dataset="visa", metric="aupro_0.3", shots=4) == 89.3
+    assert (
+        one(papers.adpretrain("5"), row="FeatureNorm (ours)", dataset="visa", metric="aupro_0.3", shots=4)
+        == 89.3
+    )
 
 
 def test_an_unknown_table_lists_those_held() -> None:

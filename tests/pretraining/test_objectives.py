@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kizu import rooms
+from kizu import registry
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.spd import spd as spd_loss
-from kizu.pretraining._base import perturbed
+from kizu.pretraining.base import perturbed
 from kizu.training import Position
 from kizu.views.strong import strong
 from kizu.views.weak import weak
@@ -37,12 +37,14 @@ def tiny(name: str, **knobs: Any) -> Any:
 
 @functools.cache
 def _kept(name: str, items: tuple[tuple[str, Any], ...]) -> Any:
-    return rooms.load("pretraining", name)(**{**TINY, **WIDTHS[name], **dict(items)})
+    return registry.load("pretraining", name)(**{**TINY, **WIDTHS[name], **dict(items)})
 
 
 def pictures(count: int = 4, seed: int = 1) -> Tensor:
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 255
-    return torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
+    return (
+        torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
+    )
 
 
 def exact(made: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -131,7 +133,9 @@ def test_the_queue_is_first_in_first_out() -> None:
             for i, name in enumerate(("view1", "view2"))
         }
         with torch.no_grad():
-            kept.append(torch.nn.functional.normalize(made.key_projector(made.key_encoder(views["view2"])), dim=1))
+            kept.append(
+                torch.nn.functional.normalize(made.key_projector(made.key_encoder(views["view2"])), dim=1)
+            )
         made(views)
         if step == 0:
             assert torch.equal(made.queue_keys, before), "a step's own keys are not among its negatives"
@@ -140,14 +144,18 @@ def test_the_queue_is_first_in_first_out() -> None:
             assert torch.allclose(made.queue_keys[:8], torch.cat(kept), atol=1e-6)
             assert torch.equal(made.queue_keys[8:], before[8:])
     assert int(made.place) == 4
-    assert torch.allclose(made.queue_keys, torch.cat([kept[3], kept[1], kept[2]]), atol=1e-6), "the oldest left"
+    assert torch.allclose(made.queue_keys, torch.cat([kept[3], kept[1], kept[2]]), atol=1e-6), (
+        "the oldest left"
+    )
 
 
 def test_parts_of_a_batch_go_into_the_queue_in_order() -> None:
     made = tiny("moco")
     views = torch.randn(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        expected = [torch.nn.functional.normalize(made.key_projector(made.key_encoder(part)), dim=1) for part in views]
+        expected = [
+            torch.nn.functional.normalize(made.key_projector(made.key_encoder(part)), dim=1) for part in views
+        ]
     for part in views:
         made({"view1": part, "view2": part})
     made.after_step(0, 10)
@@ -161,11 +169,18 @@ def test_moving_averages() -> None:
         for value in made.parameters():
             value.add_(torch.randn(value.shape, generator=generator))
     pairs = [(made.encoder, made.key_encoder), (made.projector, made.key_projector)]
-    due = [0.9 * key.double() + 0.1 * own.double() for a, b in pairs for own, key in zip(a.parameters(), b.parameters(), strict=True)]
+    due = [
+        0.9 * key.double() + 0.1 * own.double()
+        for a, b in pairs
+        for own, key in zip(a.parameters(), b.parameters(), strict=True)
+    ]
     own = [value.clone() for value in made.encoder.parameters()]
     made.after_step(3, 10)
     moved = [value for _, b in pairs for value in b.parameters()]
-    assert all(torch.allclose(value.double(), expected, atol=1e-6) for value, expected in zip(moved, due, strict=True))
+    assert all(
+        torch.allclose(value.double(), expected, atol=1e-6)
+        for value, expected in zip(moved, due, strict=True)
+    )
     assert all(torch.equal(a, b) for a, b in zip(own, made.encoder.parameters(), strict=True))
 
 
@@ -189,7 +204,9 @@ def test_simsiams_predictor_keeps_its_rate() -> None:
     groups = made.optimiser().param_groups
     assert [group["lr"] for group in groups] == [0.5 * 4 / 256] * 2
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in made.predictor.parameters()}
-    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in made.parameters())
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(
+        id(p) for p in made.parameters()
+    )
     assert [made.factor(step, 10) for step in (0, 5, 9)] == [
         [pytest.approx(0.5 * (1 + math.cos(math.pi * s / 10))), 1.0] for s in (0, 5, 9)
     ]
@@ -205,12 +222,16 @@ def test_biases_and_norms_have_no_weight_decay(name: str) -> None:
     assert free["weight_decay"] == 0
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert all(parameter.ndim == 1 for parameter in free["params"])
-    assert len(decayed["params"]) + len(free["params"]) == sum(parameter.requires_grad for parameter in made.parameters())
+    assert len(decayed["params"]) + len(free["params"]) == sum(
+        parameter.requires_grad for parameter in made.parameters()
+    )
     assert made.factor(0, 1000) == pytest.approx(1 / (100 if name == "simclr" else 10)), "warm-up"
 
 
 def test_mocos_schedules() -> None:
-    assert [tiny("moco", version="v1").factor(step, 200) for step in (119, 120, 160)] == pytest.approx([1, 0.1, 0.01])
+    assert [tiny("moco", version="v1").factor(step, 200) for step in (119, 120, 160)] == pytest.approx(
+        [1, 0.1, 0.01]
+    )
     assert tiny("moco").factor(100, 200) == pytest.approx(0.5)
 
 
@@ -219,18 +240,19 @@ def test_a_queue_needs_as_many_pictures() -> None:
     made.check_data(None, 1)
     made.check_data(16, 1)
     with pytest.raises(
-        UsageError, match=r"The queue of 12 keys and a batch of 4 need as many pictures, there are 15: give --set queue=8 or less"
+        UsageError,
+        match=r"The queue of 12 keys and a batch of 4 need as many pictures, there are 15: give --set queue=8 or less",
     ):
         made.check_data(15, 1)
     for queue in (2, 10):
         with pytest.raises(UsageError, match=rf"queue is a multiple of batch_size \(4\), got {queue}"):
-            rooms.load("pretraining", "moco")(**{**TINY, "queue": queue})
+            registry.load("pretraining", "moco")(**{**TINY, "queue": queue})
     with pytest.raises(UnknownName, match="version of MoCo"):
-        rooms.load("pretraining", "moco")(**TINY, version="v3")
+        registry.load("pretraining", "moco")(**TINY, version="v3")
 
 
 def test_supervised_needs_classes() -> None:
-    cls = rooms.load("pretraining", "supervised")
+    cls = registry.load("pretraining", "supervised")
     for classes in (0, 1):
         with pytest.raises(UsageError, match="two classes or more"):
             cls(**TINY, classes=classes)
@@ -241,7 +263,7 @@ def test_supervised_needs_classes() -> None:
     with pytest.raises(UsageError, match="smoothing and warmup"):
         cls(**TINY, classes=2, warmup=1.0)
     with pytest.raises(UnknownName, match="optimiser"):
-        rooms.load("pretraining", "simclr")(**TINY, optimiser_name="adam")
+        registry.load("pretraining", "simclr")(**TINY, optimiser_name="adam")
 
 
 # SPD
@@ -251,7 +273,9 @@ def raw(made: Any, view: Tensor) -> Tensor:
     return view * made.std + made.mean
 
 
-@pytest.mark.parametrize("perturbation", ["smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar"])
+@pytest.mark.parametrize(
+    "perturbation", ["smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar"]
+)
 @pytest.mark.parametrize("anchor", ["view", "picture"])
 def test_spds_views_are_made_of_the_anchor(anchor: str, perturbation: str) -> None:
     made = tiny("simsiam", spd=True)
@@ -277,7 +301,9 @@ def test_the_positive_is_near_the_anchor() -> None:
     anchor = ready["view1"]
 
     def distance(name: str) -> Tensor:
-        return torch.minimum(*((view - anchor).abs().mean(dim=(1, 2, 3)) for view in (ready[name], ready[name].flip(3))))
+        return torch.minimum(
+            *((view - anchor).abs().mean(dim=(1, 2, 3)) for view in (ready[name], ready[name].flip(3)))
+        )
 
     assert (distance("positive") < distance("view2")).float().mean() > 0.8
     assert distance("positive").mean() < 0.5 * distance("view2").mean()
@@ -295,7 +321,9 @@ def test_spd_over_a_share_of_the_batch(share: float, count: int) -> None:
     terms = made(ready)
     with torch.no_grad():
         z = made.projector(made.encoder(ready["view1"]))
-        positive, negative = made.projector(made.encoder(torch.cat([ready["positive"], ready["negative"]]))).split(count)
+        positive, negative = made.projector(
+            made.encoder(torch.cat([ready["positive"], ready["negative"]]))
+        ).split(count)
     assert terms["loss_spd"].item() == pytest.approx(spd_loss(z[:count], negative, positive).item(), abs=1e-5)
     made.spd = dataclasses.replace(made.spd, forward="separate")
     with torch.no_grad():
@@ -305,13 +333,16 @@ def test_spd_over_a_share_of_the_batch(share: float, count: int) -> None:
 
 @pytest.mark.parametrize("loss", ["cosine", "cross_entropy"])
 def test_batch_norm_takes_away_what_all_negatives_share_when_they_pass_alone(loss: str) -> None:
-    """x- twice as bright as x+: nothing tells them apart once each kind is normalised by its own mean and deviation."""
+    """x- twice as bright as x+: nothing tells them apart once each kind is normalised by its own mean and
+    deviation."""
     one = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
     gaps = {}
     for forward in ("joint", "separate"):
         made = tiny("supervised", spd=True, spd_loss=loss, spd_forward=forward)
         seen: list[Tensor] = []
-        made.encoder.register_forward_hook(lambda module, given, feature, seen=seen: seen.append(feature.detach()))
+        made.encoder.register_forward_hook(
+            lambda module, given, feature, seen=seen: seen.append(feature.detach())
+        )
         made({"view1": one, "labels": torch.tensor([0, 2, 1, 2]), "positive": one, "negative": 2 * one})
         positive, negative = torch.cat(seen[1:]).chunk(2)
         gaps[forward] = float((positive - negative).norm() / positive.norm())
@@ -321,7 +352,10 @@ def test_batch_norm_takes_away_what_all_negatives_share_when_they_pass_alone(los
 def test_the_auxiliary_classifier() -> None:
     made, batch = exact(tiny("supervised", spd=True))
     generator = torch.Generator().manual_seed(8)
-    batch |= {name: torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64) for name in ("positive", "negative")}
+    batch |= {
+        name: torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+        for name in ("positive", "negative")
+    }
     with torch.no_grad():
         terms = made(batch)
         logits = made.judge(made.encoder(torch.cat([batch["positive"], batch["negative"]]))).numpy()
@@ -329,7 +363,9 @@ def test_the_auxiliary_classifier() -> None:
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert float(terms["loss_spd"]) == pytest.approx(-logs[np.arange(8), target].mean(), abs=1e-6)
     assert float(terms["spd_accuracy"]) == pytest.approx((logits.argmax(1) == target).mean())
-    assert float(terms["loss"]) == pytest.approx(float(terms["loss_method"] + 0.1 * terms["loss_spd"]), abs=1e-6)
+    assert float(terms["loss"]) == pytest.approx(
+        float(terms["loss_method"] + 0.1 * terms["loss_spd"]), abs=1e-6
+    )
     assert tiny("supervised", spd=True, spd_loss="cosine").judge is None
     assert tiny("simsiam", spd=True).judge is None
 
@@ -339,7 +375,9 @@ def test_a_pictures_views_do_not_depend_on_its_company(name: str) -> None:
     made, labels = tiny(name, spd=True), torch.arange(4)
     whole = made.prepare((pictures(), labels), Position(3, 20, 4))
     for first in (0, 1, 2):
-        part = made.prepare((pictures()[first : first + 2], labels[first : first + 2]), Position(9, 20 + first, 2))
+        part = made.prepare(
+            (pictures()[first : first + 2], labels[first : first + 2]), Position(9, 20 + first, 2)
+        )
         for key, view in part.items():
             assert torch.allclose(view.float(), whole[key][first : first + 2].float(), atol=2e-5), key
 
@@ -355,7 +393,9 @@ def test_the_last_norm_of_a_block_starts_at_zero() -> None:
 def test_networks_that_are_not_trained_here() -> None:
     with pytest.raises(UnknownName, match=r"timm model named 'resnet18x'.*Did you mean 'resnet18d?'"):
         tiny("simsiam", backbone="resnet18x")
-    with pytest.raises(UsageError, match=r"stages is how many stages of resnet10t are trained, one of \[1, 2, 3, 4\], got 5"):
+    with pytest.raises(
+        UsageError, match=r"stages is how many stages of resnet10t are trained, one of \[1, 2, 3, 4\], got 5"
+    ):
         tiny("simsiam", stages=5)
     with pytest.raises(UsageError, match="Networks without are not trained here"):
         tiny("simsiam", backbone="vit_tiny_patch16_224")

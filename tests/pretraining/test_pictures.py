@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from kizu.errors import EmptyData, LayoutError, UsageError
-from kizu.pretraining._pictures import Pictures, squared
+from kizu.pretraining.data import Pictures, squared
 from kizu.training import Position
 
 
@@ -83,8 +83,14 @@ def test_sources_take_turns(tmp_path: Path) -> None:
     assert found == [grey for place in range(12) for grey in greys(source, place, 1)]
 
 
-def test_a_long_source_keeps_its_order_beside_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, made, real = Pictures([plain(tmp_path / "a", 2), plain(tmp_path / "b", 20)], side=16), [], np.random.default_rng
+def test_a_long_source_keeps_its_order_beside_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, made, real = (
+        Pictures([plain(tmp_path / "a", 2), plain(tmp_path / "b", 20)], side=16),
+        [],
+        np.random.default_rng,
+    )
     monkeypatch.setattr(np.random, "default_rng", lambda key: made.append(tuple(key)) or real(key))
     source(Position(0, 0, 40))
     assert made.count((0, 1, 0)) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kizu import pretraining, rooms, store
+from kizu import pretraining, registry, store
 from kizu.errors import EmptyData, LayoutError, ModelFileError, OutputExists, UnknownName, UsageError
 from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
@@ -41,7 +41,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A supervised run of two steps on the photos."""
-    return pretrain("supervised", photos, tmp_path_factory.mktemp("run") / "rep", **{**SUPERVISED, "steps": 3})
+    return pretrain(
+        "supervised", photos, tmp_path_factory.mktemp("run") / "rep", **{**SUPERVISED, "steps": 3}
+    )
 
 
 class Dies(Exception):
@@ -73,7 +75,9 @@ def test_the_folder_and_its_card(finished: Path, photos: Path) -> None:
     assert card["recipe"]["steps"] == 3
 
 
-def test_data_are_found_again_from_another_place(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_found_again_from_another_place(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(photos.parent)
     made = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
     assert json.loads((made / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
@@ -82,19 +86,25 @@ def test_data_are_found_again_from_another_place(photos: Path, tmp_path: Path, m
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol"])
 def test_training_begins_with_the_weights_of_a_representation(name: str, finished: Path) -> None:
     more = {"queue": 8} if name == "moco" else {}
-    made = rooms.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
+    made = registry.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
     assert made.begin_from(str(finished))["name"] == "supervised/resnet10t@1"
     held = store.load(finished)[0]
-    copies = [getattr(made, part) for part in ("encoder", "key_encoder", "twin_encoder") if hasattr(made, part)]
+    copies = [
+        getattr(made, part) for part in ("encoder", "key_encoder", "twin_encoder") if hasattr(made, part)
+    ]
     assert len(copies) == (1 if name == "simsiam" else 2)
     for part in copies:
         assert all(torch.equal(value, held[f"net.{key}"]) for key, value in part.net.state_dict().items())
     with pytest.raises(UsageError, match="name that --backbone"):
-        rooms.load("pretraining", name)(backbone="resnet18", stages=1, size=32, batch_size=4, **more).begin_from(str(finished))
+        registry.load("pretraining", name)(
+            backbone="resnet18", stages=1, size=32, batch_size=4, **more
+        ).begin_from(str(finished))
 
 
 @pytest.mark.slow
-def test_a_run_that_began_from_another_says_so(finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+def test_a_run_that_began_from_another_says_so(
+    finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
+) -> None:
     before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**KNOBS, "steps": 1})
     card = store.load_card(before)["representation"]
     assert str(photos.parent) not in json.dumps(card)
@@ -103,9 +113,21 @@ def test_a_run_that_began_from_another_says_so(finished: Path, photos: Path, tmp
     assert "and of supervised/resnet10t: that of the pictures" in card["licence"]
     assert card["trained_on"] == ["photos"]
     with pytest.raises(Dies):
-        pretrain("simsiam", photos, tmp_path / "two", init=str(finished), checkpoint_every=1, **{**KNOBS, "steps": 3})
+        pretrain(
+            "simsiam",
+            photos,
+            tmp_path / "two",
+            init=str(finished),
+            checkpoint_every=1,
+            **{**KNOBS, "steps": 3},
+        )
     dies_in_step_1.undo()
-    assert store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["began_from"]["name"] == "supervised/resnet10t"
+    assert (
+        store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["began_from"][
+            "name"
+        ]
+        == "supervised/resnet10t"
+    )
     with pytest.raises(UnknownName):
         pretrain("simsiam", photos, tmp_path / "three", init="kizu/startr", **KNOBS)
     assert not (tmp_path / "three").exists() or not any((tmp_path / "three").iterdir())
@@ -146,13 +168,17 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, dies_in_step_1: pytest.Monke
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_before_the_first_checkpoint_it_starts_anew(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
+def test_before_the_first_checkpoint_it_starts_anew(
+    tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Dies):
         pretrain("simsiam", "procedural", tmp_path, **KNOBS)
     assert files(tmp_path) == ["log.jsonl", "recipe.json"]
     dies_in_step_1.undo()
     resume(tmp_path, show=False)
-    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()] == [1, 2]
+    assert [
+        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()
+    ] == [1, 2]
 
 
 def test_overwrite_replaces_all_of_the_old_run(tmp_path: Path) -> None:

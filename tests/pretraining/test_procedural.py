@@ -1,4 +1,5 @@
-"""The drawn pictures: the same whoever asks, of all classes, of all sizes, never flat, and with classes that mean something."""
+"""The drawn pictures: the same whoever asks, of all classes, of all sizes, never flat, and with classes that
+mean something."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kizu.errors import UsageError
-from kizu.pretraining._procedural import Procedural
-from kizu.pretraining._procedural.camera import develop
-from kizu.pretraining._procedural.canvas import Canvas
-from kizu.pretraining._procedural.catalogue import FAMILIES, variant
+from kizu.synthetic.procedural import Procedural
+from kizu.synthetic.procedural.camera import develop
+from kizu.synthetic.procedural.canvas import Canvas
+from kizu.synthetic.procedural.catalogue import FAMILIES, variant
 
 
 def drawn(label: int, take: int, size: int = 48) -> NDArray[np.uint8]:
@@ -98,10 +99,14 @@ def test_families_draw_in_single_precision_and_in_range() -> None:
 
 
 def statistic(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What colour, pose and light leave alone: grey contrast of 1, 2, 4, 8 pixels relative to the whole, and the shape of its histogram."""
+    """What colour, pose and light leave alone: grey contrast of 1, 2, 4, 8 pixels relative to the whole, and
+    the shape of its histogram."""
     grey = picture.mean(2)
     grey = (grey - grey.mean()) / (grey.std() + 1e-6)
-    near = [np.log(np.abs(grey[far:] - grey[:-far]).mean() + np.abs(grey[:, far:] - grey[:, :-far]).mean()) for far in (1, 2, 4, 8)]
+    near = [
+        np.log(np.abs(grey[far:] - grey[:-far]).mean() + np.abs(grey[:, far:] - grey[:, :-far]).mean())
+        for far in (1, 2, 4, 8)
+    ]
     steep = np.abs(np.diff(grey)).ravel()
     return np.array([*near, np.log(np.mean(steep**4) / np.mean(steep**2) ** 2) / 2, np.mean(np.abs(grey))])
 
@@ -118,7 +123,11 @@ def test_a_class_is_more_alike_than_the_classes_are() -> None:
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
-    [({"size": 7}, "size=7.*at least 8"), ({"classes": 0}, "classes=0.*classes=1 or more"), ({"seed": -1}, "seed=-1.*seed=0")],
+    [
+        ({"size": 7}, "size=7.*at least 8"),
+        ({"classes": 0}, "classes=0.*classes=1 or more"),
+        ({"seed": -1}, "seed=-1.*seed=0"),
+    ],
 )
 def test_what_cannot_be_meant_is_said(knobs: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -8,20 +8,24 @@ import pytest
 import torch
 
 import kizu
-from kizu.datasets._samples import Samples
 from kizu.errors import EmptyData
-from kizu.protocols import _cache
-from kizu.protocols._cache import FeatureCache
-from kizu.protocols._predict import predict_all
-from kizu.representations._open import representation
+from kizu.evaluation import cache as cache_module
+from kizu.evaluation.cache import FeatureCache
+from kizu.evaluation.predict import predict_all
+from kizu.representations.sources import representation
+from kizu.samples import Samples
 
 
 @pytest.mark.parametrize("share", [0.35, 0.0])
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.slow
-def test_cached_is_computed(tiny_planted: Samples, share: float, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cache, "MEMORY_SHARE", share)
-    plain = kizu.detector("patchcore", "random/resnet10t@2,3", image_size=64, precision=precision).fit(tiny_planted.train)
+def test_cached_is_computed(
+    tiny_planted: Samples, share: float, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "MEMORY_SHARE", share)
+    plain = kizu.detector("patchcore", "random/resnet10t@2,3", image_size=64, precision=precision).fit(
+        tiny_planted.train
+    )
     cache = FeatureCache()
     for _ in range(2):
         cached = plain.clone().fit(cache.require(plain, tiny_planted.train))
@@ -34,7 +38,9 @@ def test_cached_is_computed(tiny_planted: Samples, share: float, precision: str,
 
 def test_another_representation_is_not_confused(tiny_planted: Samples) -> None:
     cache, images = FeatureCache(), tiny_planted.train.take(range(4))
-    seeded = [representation("random/resnet10t@2", seed=seed) for seed in (0, 1)]  # of one name, with other weights
+    seeded = [
+        representation("random/resnet10t@2", seed=seed) for seed in (0, 1)
+    ]  # of one name, with other weights
     for net in ("random/resnet10t@1", *seeded):
         detector = kizu.detector("gaussian", net, image_size=64, precision="fp32")
         fitted = detector.fit(cache.require(detector, images))

@@ -1,4 +1,5 @@
-"""fit_calibrated keeps its promise on planted data, by split and by cross-conformal, and refuses what it cannot keep."""
+"""fit_calibrated keeps its promise on planted data, by split and by cross-conformal, and refuses what it
+cannot keep."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import torch
 
 import kizu
 from kizu.calibration import images_needed
-from kizu.datasets._samples import Samples
 from kizu.datasets.planted import planted
 from kizu.errors import TooFewImages, UsageError
-from kizu.protocols._calibrated import fit_calibrated, plan
-from kizu.representations._open import representation
+from kizu.evaluation.calibrated import fit_calibrated, plan
+from kizu.representations.sources import representation
+from kizu.samples import Samples
 
 
 def test_the_plan() -> None:
@@ -50,17 +51,29 @@ def test_calibrated_predictions(method: str, tiny_planted: Samples) -> None:
 
 
 def test_without_a_rate_the_smallest_that_can_be_backed(tiny_planted: Samples) -> None:
-    detector = fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train)
+    detector = fit_calibrated(
+        kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train
+    )
     assert detector.calibration_["false_alarm_rate"] == pytest.approx(1 / 25)
-    alone = fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train.take([0]))
+    alone = fit_calibrated(
+        kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train.take([0])
+    )
     assert alone.calibration_ is None
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
-    """Features of 240 planted good pictures under a small network: the detector's scores vary as real ones do."""
-    samples = planted(tmp_path_factory.mktemp("pool") / "data", products="metal", train=240, test_good=1, test_defective=1, size=48)
-    from kizu.datasets._batches import batches
+    """Features of 240 planted good pictures under a small network: the detector's scores vary as real ones
+    do."""
+    samples = planted(
+        tmp_path_factory.mktemp("pool") / "data",
+        products="metal",
+        train=240,
+        test_good=1,
+        test_defective=1,
+        size=48,
+    )
+    from kizu.loader import batches
 
     frozen = representation("random/resnet10t@3").frozen("fp32")
     return torch.cat([frozen(batch.images)[0] for batch in batches(samples.train, image_size=(48, 48))])
@@ -69,7 +82,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "cross"])
 def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
-    """Wanted 10 %: 60 draws of 60 pictures to fit and calibrate and 180 new ones; the mean rate of false alarms stays at or below."""
+    """Wanted 10 %: 60 draws of 60 pictures to fit and calibrate and 180 new ones; the mean rate of false
+    alarms stays at or below."""
     from kizu.calibration import conformal_threshold, folds
     from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
 
@@ -92,12 +106,16 @@ def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
         else:
             model = fit(known)
             parts = [torch.from_numpy(part) for part in folds(60, 5, seed)]
-            scores = np.concatenate([score(fit(known[~torch.isin(torch.arange(60), part)]), known[part]) for part in parts])
+            scores = np.concatenate(
+                [score(fit(known[~torch.isin(torch.arange(60), part)]), known[part]) for part in parts]
+            )
         rates.append(np.mean(score(model, new) > conformal_threshold(scores, 0.1)))
     error = np.std(rates) / np.sqrt(len(rates))
     assert np.mean(rates) <= 0.1 + 3 * error
     if method == "split":
-        assert abs(np.mean(rates) - np.floor(31 * 0.1) / 31) < 4 * error, "split conformal is exact, not merely safe"
+        assert abs(np.mean(rates) - np.floor(31 * 0.1) / 31) < 4 * error, (
+            "split conformal is exact, not merely safe"
+        )
 
 
 def test_groups_are_calibrated_together(tiny_planted: Samples, tmp_path: Path) -> None:
@@ -106,4 +124,6 @@ def test_groups_are_calibrated_together(tiny_planted: Samples, tmp_path: Path) -
     table = tiny_planted.train.table.with_columns(group=pl.Series([f"part {row // 8}" for row in range(24)]))
     grouped = Samples(table)
     with pytest.raises(TooFewImages, match="3 good images leave 3"):
-        fit_calibrated(kizu.detector("gaussian", "random/resnet10t@2", image_size=64), grouped, false_alarm_rate=0.1)
+        fit_calibrated(
+            kizu.detector("gaussian", "random/resnet10t@2", image_size=64), grouped, false_alarm_rate=0.1
+        )

@@ -9,11 +9,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kizu.datasets._samples import Samples
 from kizu.errors import LayoutError, UnknownKnob, UnknownName, UsageError
-from kizu.protocols import _experiment
-from kizu.protocols._cache import FeatureCache
-from kizu.protocols._experiment import read_experiment, run_experiment
+from kizu.evaluation import experiment
+from kizu.evaluation import experiment as experiment_module
+from kizu.evaluation.cache import FeatureCache
+from kizu.evaluation.experiment import read_experiment, run_experiment
+from kizu.samples import Samples
 
 TEXT = """
 name = "small"
@@ -47,23 +48,26 @@ def experiment(tmp_path: Path, tiny_planted: Samples) -> Path:
 
 
 def test_runs_resumes_and_tabulates(
-    experiment: Path, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    experiment: Path,
+    tmp_path: Path,
+    run_cli: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, runs = _experiment.run_cell, []
+    real, runs = experiment_module.run_cell, []
 
-    def counted(cell: _experiment.Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
+    def counted(cell: experiment_module.Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
         if len(runs) == 3:
             raise KeyboardInterrupt
         runs.append(cell)
         return real(cell, samples, cache)
 
-    monkeypatch.setattr(_experiment, "run_cell", counted)
+    monkeypatch.setattr(experiment_module, "run_cell", counted)
     code, _, _ = run_cli("bench", experiment, "-o", tmp_path / "out")
     assert code == 130
     assert len((tmp_path / "out" / "cells.jsonl").read_text("utf-8").splitlines()) == 3
     with (tmp_path / "out" / "cells.jsonl").open("a") as stream:
         stream.write('{"key": "cut sho')
-    monkeypatch.setattr(_experiment, "run_cell", real)
+    monkeypatch.setattr(experiment_module, "run_cell", real)
     code, out, _ = run_cli("bench", experiment, "-o", tmp_path / "out", "--json")
     assert code == 0
     assert json.loads(out)["cells"] == 4
@@ -82,7 +86,8 @@ def test_same_seed_same_row(experiment: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run_experiment(plan, tmp_path / name, None, lambda sentence: None)
     rows = [
-        pl.read_csv(tmp_path / name / "results.csv").drop("fit_seconds", "predict_seconds", "measure_seconds") for name in ("one", "two")
+        pl.read_csv(tmp_path / name / "results.csv").drop("fit_seconds", "predict_seconds", "measure_seconds")
+        for name in ("one", "two")
     ]
     assert rows[0].equals(rows[1])
 
@@ -98,7 +103,9 @@ def test_same_seed_same_row(experiment: Path, tmp_path: Path) -> None:
         ('name = "small"', "name = small", LayoutError, "not a readable TOML"),
     ],
 )
-def test_mistakes_are_found_before_anything_runs(experiment: Path, old: str, new: str, error: type[Exception], message: str) -> None:
+def test_mistakes_are_found_before_anything_runs(
+    experiment: Path, old: str, new: str, error: type[Exception], message: str
+) -> None:
     experiment.write_text(experiment.read_text().replace(old, new, 1))
     with pytest.raises(error, match=message):
         read_experiment(experiment)
@@ -107,16 +114,25 @@ def test_mistakes_are_found_before_anything_runs(experiment: Path, old: str, new
 def test_a_detectors_grid_is_every_combination_with_its_knobs(experiment: Path) -> None:
     text = experiment.read_text()
     line = next(line for line in text.splitlines() if line.startswith("knobs"))
-    experiment.write_text(text.replace(line, line + "\ngrid = { batch_size = [1, 2], sigma = [0.0, 4.0] }", 1))
+    experiment.write_text(
+        text.replace(line, line + "\ngrid = { batch_size = [1, 2], sigma = [0.0, 4.0] }", 1)
+    )
     plan = read_experiment(experiment)
     plain = dict(plan.parts["detector"][0]["knobs"])
     name = plan.parts["detector"][0]["name"]
-    found = {json.dumps(cell.knobs) for cell in _experiment.cells(plan, {0: ["a"]}) if cell.detector == name}
-    assert found == {json.dumps({**plain, "batch_size": size, "sigma": sigma}) for size in (1, 2) for sigma in (0.0, 4.0)}
+    found = {
+        json.dumps(cell.knobs) for cell in experiment_module.cells(plan, {0: ["a"]}) if cell.detector == name
+    }
+    assert found == {
+        json.dumps({**plain, "batch_size": size, "sigma": sigma}) for size in (1, 2) for sigma in (0.0, 4.0)
+    }
     experiment.write_text(text.replace(line, line + "\ngrid = { image_size = [32, 64] }", 1))
     with pytest.raises(UsageError, match="image_size in knobs and in grid"):
         read_experiment(experiment)
-    for wrong in (text.replace(line, line + "\ngrid = { sigma = [] }", 1), text.replace("shots = [4]", "shots = []")):
+    for wrong in (
+        text.replace(line, line + "\ngrid = { sigma = [] }", 1),
+        text.replace("shots = [4]", "shots = []"),
+    ):
         experiment.write_text(wrong)
         with pytest.raises(UsageError, match="nothing of it would be run"):
             read_experiment(experiment)

@@ -1,4 +1,5 @@
-"""Run folders: whole or not at all, the same numbers in memory and streamed, nothing invented where something is undefined."""
+"""Run folders: whole or not at all, the same numbers in memory and streamed, nothing invented where something
+is undefined."""
 
 from __future__ import annotations
 
@@ -10,26 +11,30 @@ import polars as pl
 import pytest
 
 import kizu
-from kizu.datasets._samples import Samples
-from kizu.detectors._base import Detector
+from kizu.detectors.base import Detector
 from kizu.errors import EmptyData, OutputExists, UsageError
-from kizu.protocols import _predict
-from kizu.protocols._run import Run, evaluate, was_seen
+from kizu.evaluation import predict
+from kizu.evaluation.run import Run, evaluate, was_seen
+from kizu.samples import Samples
 
 
 @pytest.fixture(scope="module")
 def detector(tiny_planted: Samples) -> Detector:
-    return kizu.detector("padim", "random/resnet10t@1,2", image_size=64, dimensions=16).fit(tiny_planted.train)
+    return kizu.detector("padim", "random/resnet10t@1,2", image_size=64, dimensions=16).fit(
+        tiny_planted.train
+    )
 
 
 def test_streamed_numbers_are_within_their_bounds(
     detector: Detector, tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = evaluate(detector, tiny_planted.test, tmp_path / "exact", Run("exact"))
-    monkeypatch.setattr(_predict, "fits_in_memory", lambda images, size: False)
+    monkeypatch.setattr(predict, "fits_in_memory", lambda images, size: False)
     streamed = evaluate(detector, tiny_planted.test, tmp_path / "streamed", Run("streamed"))
     assert streamed["image"] == exact["image"]
-    assert all(streamed["pixel"][name] == pytest.approx(exact["pixel"][name], abs=1e-3) for name in exact["pixel"])
+    assert all(
+        streamed["pixel"][name] == pytest.approx(exact["pixel"][name], abs=1e-3) for name in exact["pixel"]
+    )
     assert json.loads((tmp_path / "streamed" / "curves.json").read_text("utf-8"))["pixel"] is None
 
 
@@ -40,19 +45,25 @@ def test_only_good_images(detector: Detector, tiny_planted: Samples, tmp_path: P
     assert metrics["decision"] is None
 
 
-def test_images_without_masks_are_left_out_of_pixel_metrics(detector: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
+def test_images_without_masks_are_left_out_of_pixel_metrics(
+    detector: Detector, tiny_planted: Samples, tmp_path: Path
+) -> None:
     table = tiny_planted.test.table
     first = table["mask"].is_not_null().arg_max()
     masks = [None if row == first else mask for row, mask in enumerate(table["mask"])]
     fewer = Samples(table.with_columns(mask=pl.Series(masks, dtype=pl.String)))
     metrics = evaluate(detector, fewer, tmp_path / "run", Run("fewer"))
     assert metrics["images"] == {"normal": 12, "anomalous": 12, "without_mask": 1}
-    without = evaluate(detector, Samples(table.with_columns(mask=pl.lit(None, pl.String))), tmp_path / "none", Run("none"))
+    without = evaluate(
+        detector, Samples(table.with_columns(mask=pl.lit(None, pl.String))), tmp_path / "none", Run("none")
+    )
     assert without["pixel"] is None
     assert without["image"] == metrics["image"]
 
 
-def test_a_run_is_whole_or_not_at_all(detector: Detector, tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_whole_or_not_at_all(
+    detector: Detector, tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluate(detector, tiny_planted.test, tmp_path / "run", Run("first"))
     with pytest.raises(OutputExists):
         evaluate(detector, tiny_planted.test, tmp_path / "run", Run("second"))
@@ -60,7 +71,7 @@ def test_a_run_is_whole_or_not_at_all(detector: Detector, tiny_planted: Samples,
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kizu.protocols._run._table", full)
+    monkeypatch.setattr("kizu.evaluation.run._table", full)
     with pytest.raises(OSError, match="No space"):
         evaluate(detector, tiny_planted.test, tmp_path / "run", Run("second"), overwrite=True)
     assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["name"] == "first"
@@ -78,7 +89,7 @@ def test_unlabelled_and_unreadable(detector: Detector, tiny_planted: Samples, tm
 
 
 def test_maps_come_back_from_any_scale(detector: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
-    from kizu.protocols._run import _scale
+    from kizu.evaluation.run import _scale
 
     for peak in (1e-9, 0.3, 5.0, 4e6):
         maps = np.full((1, 2, 2), peak, np.float32)
@@ -87,7 +98,9 @@ def test_maps_come_back_from_any_scale(detector: Detector, tiny_planted: Samples
         assert np.log2(_scale(maps)) % 1 == 0
 
 
-def test_data_that_the_representation_has_seen(detector: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
+def test_data_that_the_representation_has_seen(
+    detector: Detector, tiny_planted: Samples, tmp_path: Path
+) -> None:
     assert not was_seen(detector, "visa")
     detector.representation.card["trained_on"] = ["visa"]
     assert was_seen(detector, "visa")

@@ -1,4 +1,5 @@
-"""Protocols divide fairly: no row on two sides, no group on two sides where that is promised, same seed same split."""
+"""Protocols divide fairly: no row on two sides, no group on two sides where that is promised, same seed same
+split."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kizu.datasets._samples import Samples
 from kizu.errors import EmptyData, UsageError
-from kizu.protocols._split import Split, hold_out
+from kizu.protocols.base import Split, hold_out
 from kizu.protocols.few_shot import few_shot
 from kizu.protocols.one_class import one_class
+from kizu.samples import Samples
 
 
 def table(good: int, bad: int, *, groups: int | None = None, official: bool = False) -> Samples:
@@ -24,7 +25,9 @@ def table(good: int, bad: int, *, groups: int | None = None, official: bool = Fa
         }
         for number in range(good + bad)
     ]
-    return Samples(pl.DataFrame(rows, schema_overrides={"label": pl.Int8, "group": pl.String, "split": pl.String}))
+    return Samples(
+        pl.DataFrame(rows, schema_overrides={"label": pl.Int8, "group": pl.String, "split": pl.String})
+    )
 
 
 def no_row_twice(split: Split) -> None:
@@ -68,7 +71,9 @@ def test_few_shot(leak_safe: bool, seed: int) -> None:
     assert few_shot(samples, shots=5, leak_safe=leak_safe, seed=seed).train == split.train
     if leak_safe:
         assert len(groups_of(split.train)) == 5, "five different parts"
-        assert not groups_of(split.train) & groups_of(split.test), "no photograph of a training part is tested"
+        assert not groups_of(split.train) & groups_of(split.test), (
+            "no photograph of a training part is tested"
+        )
     else:
         assert len(split.test) == 67, "every other image is tested"
 

@@ -13,14 +13,14 @@ from trees import mvtec_loco as loco_tree
 
 import kizu
 from kizu import metrics
-from kizu.datasets._samples import Samples
 from kizu.datasets.mvtec_loco import defects, mvtec_loco
 from kizu.detectors.gaussian import Gaussian
 from kizu.errors import EmptyData
-from kizu.protocols import _predict
-from kizu.protocols._run import Run, evaluate
+from kizu.evaluation import predict
+from kizu.evaluation.run import Run, evaluate
 from kizu.protocols.one_class import one_class
 from kizu.protocols.unified import unified
+from kizu.samples import Samples
 
 
 @pytest.fixture
@@ -68,7 +68,10 @@ name = "one_class"
 
 @pytest.mark.slow
 def test_an_experiment_has_a_row_for_each_category(
-    two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    two: Samples,
+    tmp_path: Path,
+    run_cli: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     two.to_csv(tmp_path / "two.csv")
     (tmp_path / "plan.toml").write_text(TEXT.format(path=tmp_path / "two.csv"))
@@ -93,13 +96,18 @@ def test_an_experiment_has_a_row_for_each_category(
         assert auroc == pytest.approx(metrics.auroc(scores, test.labels), abs=1e-6)
     text = (tmp_path / "out" / "results.md").read_text("utf-8")
     mean = 100 * together["image_auroc"].mean()
-    assert any("| unified |" in line and line.rstrip(" |").endswith(f"{mean:.1f}") for line in text.splitlines())
+    assert any(
+        "| unified |" in line and line.rstrip(" |").endswith(f"{mean:.1f}") for line in text.splitlines()
+    )
 
 
 def test_a_run_of_several_categories(two: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@1,2", image_size=64).fit(two.train)
     run = evaluate(detector, two.test, tmp_path / "run", Run("two", pictures=False))
-    alone = [evaluate(detector, two.test.where(category=name), tmp_path / name, Run(name, pictures=False)) for name in ("left", "right")]
+    alone = [
+        evaluate(detector, two.test.where(category=name), tmp_path / name, Run(name, pictures=False))
+        for name in ("left", "right")
+    ]
     assert [entry["category"] for entry in run["categories"]] == ["left", "right"]
     for entry, want in zip(run["categories"], alone, strict=True):
         assert "categories" not in want
@@ -110,7 +118,7 @@ def test_a_run_of_several_categories(two: Samples, tmp_path: Path, monkeypatch: 
         assert run["mean"][part] == pytest.approx(
             {key: (alone[0][part][key] + alone[1][part][key]) / 2 for key in alone[0][part]}, abs=1e-6
         )
-    monkeypatch.setattr(_predict, "fits_in_memory", lambda images, size: False)
+    monkeypatch.setattr(predict, "fits_in_memory", lambda images, size: False)
     streamed = evaluate(detector, two.test, tmp_path / "streamed", Run("two", pictures=False))
     assert streamed["mean"] == {"image": run["mean"]["image"], "pixel": None}
 
@@ -121,7 +129,10 @@ def test_a_run_on_mvtec_loco(tmp_path: Path) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@1,2", image_size=(12, 16)).fit(samples.train)
     got = evaluate(detector, samples.test, tmp_path / "run", Run("loco", pictures=False))["loco"]
     found = detector.predict(samples.test.paths)
-    kinds = [{"structural": "structural", "logical": "logical"}.get(kind, "good") for kind in samples.test.table["defect"]]
+    kinds = [
+        {"structural": "structural", "logical": "logical"}.get(kind, "good")
+        for kind in samples.test.table["defect"]
+    ]
     want = {f"auroc_{key}": value for key, value in metrics.loco_auroc(found.score.numpy(), kinds).items()}
     for kind in ("structural", "logical"):
         rows = [row for row, word in enumerate(kinds) if word in (kind, "good")]
@@ -135,20 +146,34 @@ def test_a_run_on_mvtec_loco(tmp_path: Path) -> None:
     fewer = evaluate(detector, samples.test, tmp_path / "fewer", Run("loco", pictures=False))["loco"]
     assert fewer["spro_0.05_mean"] is None
     assert fewer["auroc_mean"] == got["auroc_mean"]
-    half = evaluate(detector, samples.test.where(defect=["good", "logical"]), tmp_path / "half", Run("loco", pictures=False))
+    half = evaluate(
+        detector,
+        samples.test.where(defect=["good", "logical"]),
+        tmp_path / "half",
+        Run("loco", pictures=False),
+    )
     assert half["loco"] is None
 
 
 @pytest.mark.slow
-def test_evaluate_lists_the_categories(two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_evaluate_lists_the_categories(
+    two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
     two.to_csv(tmp_path / "two.csv")
     knobs = ("--set", "image_size=64", "--representation", "random/resnet10t@1,2", "--calibration", "none")
-    assert run_cli("fit", tmp_path / "two.csv", "--detector", "gaussian", *knobs, "-o", tmp_path / "model")[0] == 0
-    code, out, _ = run_cli("evaluate", tmp_path / "model", tmp_path / "two.csv", "-o", tmp_path / "run", "--json")
+    assert (
+        run_cli("fit", tmp_path / "two.csv", "--detector", "gaussian", *knobs, "-o", tmp_path / "model")[0]
+        == 0
+    )
+    code, out, _ = run_cli(
+        "evaluate", tmp_path / "model", tmp_path / "two.csv", "-o", tmp_path / "run", "--json"
+    )
     assert code == 0
     figures = json.loads(out)
     assert [entry["category"] for entry in figures["categories"]] == ["left", "right"]
-    assert figures["mean_image_auroc"] == pytest.approx(np.mean([entry["image_auroc"] for entry in figures["categories"]]))
+    assert figures["mean_image_auroc"] == pytest.approx(
+        np.mean([entry["image_auroc"] for entry in figures["categories"]])
+    )
     assert 0 < figures["image_accuracy_oracle"] <= 1
     assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["protocol"] == "unified"
     page = (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -43,14 +43,22 @@ def part(rng: np.random.Generator, defect: str, size: int) -> tuple[np.ndarray, 
     shift, outer = rng.integers(-size // 24, size // 24 + 1, 2), 0.38 * size
     centre = np.array([size / 2, size / 2]) + shift
     shade = int(rng.integers(168, 190))
-    for radius, tone in ((outer, shade - 22), (outer * 0.95, shade), (outer * 0.5, shade - 30), (outer * 0.45, 40)):
+    for radius, tone in (
+        (outer, shade - 22),
+        (outer * 0.95, shade),
+        (outer * 0.5, shade - 30),
+        (outer * 0.45, 40),
+    ):
         pen.ellipse([*(centre - radius), *(centre + radius)], fill=(tone, tone, min(255, tone + 4)))
     mask = Image.new("1", (size, size))
     if defect != "good":
         angle = rng.uniform(0, 2 * np.pi)
         spot = centre + 0.7 * outer * np.array([np.cos(angle), np.sin(angle)])
         reach = size * rng.uniform(0.03, 0.07)
-        for canvas, ink in ((pen, (92, 58, 34) if defect == "rust" else (225, 228, 232)), (ImageDraw.Draw(mask), 1)):
+        for canvas, ink in (
+            (pen, (92, 58, 34) if defect == "rust" else (225, 228, 232)),
+            (ImageDraw.Draw(mask), 1),
+        ):
             if defect == "scratch":
                 way = reach * 2.6 * np.array([np.sin(angle), -np.cos(angle)])
                 canvas.line([*(spot - way), *(spot + way)], fill=ink, width=max(2, size // 70))
@@ -77,7 +85,9 @@ def write_run(
     """A run folder of `good` normal test images and of the given numbers of each defect."""
     rng = np.random.default_rng(seed)
     kinds = ["good"] * good + [
-        kind for kind, count in (defects if defects is not None else {"scratch": 3, "rust": 3}).items() for _ in range(count)
+        kind
+        for kind, count in (defects if defects is not None else {"scratch": 3, "rust": 3}).items()
+        for _ in range(count)
     ]
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -92,7 +102,13 @@ def write_run(
         score = float(np.float32(heat.max()))
         rows.append(_row(row, kind, score, calibrated, (names or (lambda i: f"{i:03}.png"))(row)))
     pl.DataFrame(
-        rows, schema_overrides={"label": pl.Int8, "score": pl.Float32, "p_value": pl.Float64, "is_anomalous": pl.Boolean}
+        rows,
+        schema_overrides={
+            "label": pl.Int8,
+            "score": pl.Float32,
+            "p_value": pl.Float64,
+            "is_anomalous": pl.Boolean,
+        },
     ).write_parquet(folder / "samples.parquet")
     np.savez_compressed(folder / "maps.npz", **maps, scale=np.float32(0.25))
     _write_json(folder, kinds, {**RUN, **(info or {})}, calibrated, pixel)
@@ -123,10 +139,16 @@ def _at(mask: np.ndarray, size: int) -> np.ndarray:
 
 def _heat(rng: np.random.Generator, mask: np.ndarray, size: int) -> np.ndarray:
     side = max(16, size * 2 // 3)
-    small = np.asarray(Image.fromarray(rng.normal(0, 1, (14, 14)).astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
+    small = np.asarray(
+        Image.fromarray(rng.normal(0, 1, (14, 14)).astype(np.float32)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
+    )
     ground = 1.0 + 0.45 * np.abs(small) + rng.exponential(0.12)
     blob = (
-        Image.fromarray(_at(mask, side).astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(side / 40))
+        Image.fromarray(_at(mask, side).astype(np.uint8) * 255)
+        .filter(ImageFilter.MaxFilter(5))
+        .filter(ImageFilter.GaussianBlur(side / 40))
     )
     spread = np.asarray(blob, dtype=np.float32)
     return ground + spread / max(1.0, float(spread.max())) * rng.uniform(0.9, 4)
@@ -134,13 +156,22 @@ def _heat(rng: np.random.Generator, mask: np.ndarray, size: int) -> np.ndarray:
 
 def _write_json(folder: Path, kinds: list[str], info: dict[str, Any], calibrated: bool, pixel: bool) -> None:
     flawed = sum(kind != "good" for kind in kinds)
-    info["counts"] = {"train": 250, "calibration": 60, "test_normal": len(kinds) - flawed, "test_anomalous": flawed}
+    info["counts"] = {
+        "train": 250,
+        "calibration": 60,
+        "test_normal": len(kinds) - flawed,
+        "test_anomalous": flawed,
+    }
     info["calibration"] = info["calibration"] if calibrated else None
     both = 0 < flawed < len(kinds)
     grid = np.linspace(0, 1, 200)
     curves = {"x": grid.tolist(), "y": (grid**0.06).tolist()}
     falling = {"x": grid.tolist(), "y": (1 - grid**9).tolist()}
-    image = {"auroc": 0.9625, "ap": 0.9712, "f1_max_oracle": 0.9344} if both else {"auroc": None, "ap": None, "f1_max_oracle": None}
+    image = (
+        {"auroc": 0.9625, "ap": 0.9712, "f1_max_oracle": 0.9344}
+        if both
+        else {"auroc": None, "ap": None, "f1_max_oracle": None}
+    )
     dense = {"auroc": 0.9811, "ap": 0.6123, "f1_max_oracle": 0.5987, "aupro_0.3": 0.9234}
     records = {
         "run.json": info,
@@ -148,7 +179,8 @@ def _write_json(folder: Path, kinds: list[str], info: dict[str, Any], calibrated
             "image": image,
             "pixel": dense if pixel and both else None,
             "by_defect": [
-                {"defect": kind, "images": kinds.count(kind), "auroc": 0.95, "detected": 0.9} for kind in sorted(set(kinds) - {"good"})
+                {"defect": kind, "images": kinds.count(kind), "auroc": 0.95, "detected": 0.9}
+                for kind in sorted(set(kinds) - {"good"})
             ],
         },
         "curves.json": {

@@ -14,7 +14,9 @@ from kizu import reports
 from kizu.errors import LayoutError, UsageError
 
 
-def write(folder: Path, n: int = 3, labels: tuple[str, ...] = ("plain", "plain + SPD"), marked: bool = True) -> Path:
+def write(
+    folder: Path, n: int = 3, labels: tuple[str, ...] = ("plain", "plain + SPD"), marked: bool = True
+) -> Path:
     rng = np.random.default_rng(0)
     masks = np.zeros((n, 40, 60), bool)
     masks[:, 10:20, 30:40] = marked
@@ -22,14 +24,31 @@ def write(folder: Path, n: int = 3, labels: tuple[str, ...] = ("plain", "plain +
     share = 0.25 if marked else None
     looks = {label: {"similarity": 0.9, "peak": 0.1, "share_inside": share} for label in labels}
     columns: list[dict[str, Any]] = [
-        {"image": f"/x/bad_{i}.png", "normal": f"/x/good_{i}.png", "category": "c", "defect": "scratch", "area": share, "looks": looks}
+        {
+            "image": f"/x/bad_{i}.png",
+            "normal": f"/x/good_{i}.png",
+            "category": "c",
+            "defect": "scratch",
+            "area": share,
+            "looks": looks,
+        }
         for i in range(n)
     ]
-    info = {"representations": list(labels), "level": None, "image_size": [40, 60], "columns": columns, "area": share}
+    info = {
+        "representations": list(labels),
+        "level": None,
+        "image_size": [40, 60],
+        "columns": columns,
+        "area": share,
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "attention.json").write_text(json.dumps({**info, "share_inside": dict.fromkeys(labels, share)}), "utf-8")
+    (folder / "attention.json").write_text(
+        json.dumps({**info, "share_inside": dict.fromkeys(labels, share)}), "utf-8"
+    )
     pictures = rng.integers(0, 255, (2, n, 40, 60, 3)).astype(np.uint8)
-    np.savez_compressed(folder / "attention.npz", images=pictures[0], normals=pictures[1], masks=masks, maps=maps)
+    np.savez_compressed(
+        folder / "attention.npz", images=pictures[0], normals=pictures[1], masks=masks, maps=maps
+    )
     return folder
 
 

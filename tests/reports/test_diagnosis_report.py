@@ -17,7 +17,9 @@ from kizu.reports._lines import lines, square
 
 
 def write(folder: Path, name: str, auroc: float = 0.9, side: int = 0, **more: Any) -> Path:
-    tests = [{"step": step, "image_auroc": auroc + 0.01 * (step == 20), "aupro_0.3": 0.5} for step in (20, 40)]
+    tests = [
+        {"step": step, "image_auroc": auroc + 0.01 * (step == 20), "aupro_0.3": 0.5} for step in (20, 40)
+    ]
     run = {
         "name": name, "detector": "ReContrast", "representation": "kizu/starter", "knobs": {}, "images": {"train": 10, "test": 6},
         "steps": [{"step": step, "loss": 1 / step, "diversity": 0.04} for step in (10, 20, 30, 40)],
@@ -30,17 +32,23 @@ def write(folder: Path, name: str, auroc: float = 0.9, side: int = 0, **more: An
 
 
 def test_runs_side_by_side(tmp_path: Path) -> None:
-    page = reports.diagnosis([write(tmp_path / "C", "C", 0.7), write(tmp_path / "D", "D", 0.9, side=2)], tmp_path / "page.html")
+    page = reports.diagnosis(
+        [write(tmp_path / "C", "C", 0.7), write(tmp_path / "D", "D", 0.9, side=2)], tmp_path / "page.html"
+    )
     text = page.read_text("utf-8")
     assert "Highest image AUROC at the last iteration: D" in text
-    assert re.search(r"<td>70.00 / 71.00</td>\s*<td>– / –</td>\s*<td>50.00 / 50.00</td>", text)  # no pixel AUROC was given
+    assert re.search(
+        r"<td>70.00 / 71.00</td>\s*<td>– / –</td>\s*<td>50.00 / 50.00</td>", text
+    )  # no pixel AUROC was given
     assert text.count('<polyline class="line s0"') == text.count('<polyline class="line s1"') == 4
     assert text.count("data:image/webp") == 1
     assert "http" not in text.replace("http-equiv", "")
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    text = reports.diagnosis([write(tmp_path, "<script>alert(1)</script>")], tmp_path / "page.html").read_text("utf-8")
+    text = reports.diagnosis(
+        [write(tmp_path, "<script>alert(1)</script>")], tmp_path / "page.html"
+    ).read_text("utf-8")
     assert "<script>alert" not in text
 
 

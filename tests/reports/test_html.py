@@ -133,7 +133,9 @@ def test_names_from_strangers_are_text(make_run: Make) -> None:
 
 
 def test_unicode_names(make_run: Make) -> None:
-    folder = make_run(good=1, defects={"傷": 1}, info={"name": "螺子 M8 – øæå"}, names=lambda i: f"部品{i}_ñ.png")
+    folder = make_run(
+        good=1, defects={"傷": 1}, info={"name": "螺子 M8 – øæå"}, names=lambda i: f"部品{i}_ñ.png"
+    )
     text = page_of(folder).seen_text
     assert "螺子 M8 – øæå" in text
     assert "部品0_ñ.png" in text
@@ -151,9 +153,15 @@ def test_without_calibration_there_are_scores_but_no_decisions(make_run: Make) -
     page = page_of(make_run(calibrated=False))
     text = page.seen_text
     assert "not calibrated" in text
-    assert "false alarm" not in text.lower().replace("rate", "").partition("Pictures")[2].partition("What was run")[0]
+    assert (
+        "false alarm"
+        not in text.lower().replace("rate", "").partition("Pictures")[2].partition("What was run")[0]
+    )
     assert "p-value" not in text
-    assert {row[0]: row[2] for row in page.rows if row[0] in ("scratch", "rust")} == {"scratch": "", "rust": ""}
+    assert {row[0]: row[2] for row in page.rows if row[0] in ("scratch", "rust")} == {
+        "scratch": "",
+        "rust": "",
+    }
     assert "threshold 3" not in text
 
 
@@ -260,7 +268,8 @@ def test_pickled_maps_are_refused(make_run: Make) -> None:
 
 
 def test_worst_first() -> None:
-    """Order by hand: false alarms from the top, misses from the bottom, in turn; then the rest by distance to the threshold."""
+    """Order by hand: false alarms from the top, misses from the bottom, in turn; then the rest by distance to
+    the threshold."""
     scores = [9.0, 4.0, 1.0, 2.5, 8.0, 3.1, 0.1]
     labels = [0, 0, 1, 1, 1, 1, 0]
     assert _order(scores, labels, [s > 3.0 for s in scores]) == [0, 2, 1, 3, 5, 6, 4]
@@ -298,6 +307,7 @@ def test_maps_come_back_raw(make_run: Make) -> None:
 
 
 def test_wilson_interval_against_published_values() -> None:
-    """Newcombe (1998), Table I: 81 of 263 -> 0.2553 to 0.3662; 0 of 20 -> 0 to 0.1611; 1 of 29 -> 0.0061 to 0.1718."""
+    """Newcombe (1998), Table I: 81 of 263 -> 0.2553 to 0.3662; 0 of 20 -> 0 to 0.1611; 1 of 29 -> 0.0061 to
+    0.1718."""
     for hits, n, low, high in ((81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
         assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)

@@ -63,7 +63,9 @@ def test_outline_runs_around_the_mask_and_hides_none_of_it() -> None:
 
 def test_grow_against_a_brute_force() -> None:
     mask = np.random.default_rng(0).random((9, 11)) < 0.1
-    brute = np.array([[mask[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].any() for j in range(11)] for i in range(9)])
+    brute = np.array(
+        [[mask[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].any() for j in range(11)] for i in range(9)]
+    )
     np.testing.assert_array_equal(_heat.grow(mask), brute)
 
 
@@ -72,7 +74,14 @@ def test_panel_of_any_size(shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), dtype=np.uint8)
     mask = np.ones((20, 20), dtype=bool)
     for given in (None, mask):
-        made = reports.panel(image, np.random.default_rng(0).random((13, 17)), mask=given, map_range=(0.0, 1.0), title="a" * 400, score=1.5)
+        made = reports.panel(
+            image,
+            np.random.default_rng(0).random((13, 17)),
+            mask=given,
+            map_range=(0.0, 1.0),
+            title="a" * 400,
+            score=1.5,
+        )
         assert made.mode == "RGB"
         assert made.width <= 2 * 16 + 4 * 320 + 3 * 12
         assert made.height < 460
@@ -82,7 +91,9 @@ def test_panel_shows_its_tiles_where_it_says() -> None:
     """Image, heat map and framed decision, left to right; the frame alone depends on the decision."""
     image = np.full((200, 200, 3), 90, dtype=np.uint8)
     heat = np.full((10, 10), 4.0)
-    made = {d: np.asarray(reports.panel(image, heat, map_range=(0.0, 4.0), is_anomalous=d)) for d in (True, False)}
+    made = {
+        d: np.asarray(reports.panel(image, heat, map_range=(0.0, 4.0), is_anomalous=d)) for d in (True, False)
+    }
     for picture in made.values():
         assert (picture[42:242, 16:216] == 90).all()
         assert (picture[42:242, 228:428] == _heat.ramp()[255]).all()
@@ -136,4 +147,9 @@ def test_contact_sheet_without_maps_calibration_or_images(make_run: Callable[...
 def test_reports_need_no_torch() -> None:
     members = "html", "panel", "contact_sheet", "inspection_html", "table"
     code = f"import sys, kizu.reports as r; [getattr(r, n) for n in {members}]; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

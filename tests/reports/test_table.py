@@ -17,7 +17,13 @@ from kizu.reports import _svg
 
 
 def run(detector: str, category: str, seed: int, value: float | None, **changes: Any) -> dict[str, Any]:
-    made = {"representation": "wide_resnet50_2", "detector": detector, "dataset": "mvtec", "category": category, "protocol": "one_class"}
+    made = {
+        "representation": "wide_resnet50_2",
+        "detector": detector,
+        "dataset": "mvtec",
+        "category": category,
+        "protocol": "one_class",
+    }
     return {**made, "shots": None, "seed": seed, "weights": "imagenet", "image_auroc": value, **changes}
 
 
@@ -41,12 +47,19 @@ def test_mean_spread_and_empty_cells() -> None:
     assert row[-3] == f"97.3 ± {spread:.1f} (3)"
     means = [(a + b) / 2 for a, b in ((0.96, 0.98), (0.97, 0.99), (0.99, 1.0))]
     assert row[-1] == f"{100 * statistics.mean(means):.1f} ± {100 * statistics.stdev(means):.1f} (3)"
-    assert cells(text, "| padim |")[-3:] == ["85.0", "", ""], "not run: empty, and no mean over what is not complete"
+    assert cells(text, "| padim |")[-3:] == ["85.0", "", ""], (
+        "not run: empty, and no mean over what is not complete"
+    )
 
 
 def test_reads_csv_and_writes_files(tmp_path: Path) -> None:
     pl.DataFrame(RUNS).write_csv(tmp_path / "runs.csv")
-    text = reports.table(tmp_path / "runs.csv", out=tmp_path / "t.md", plot=tmp_path / "t.png", published=papers.recontrast("A2"))
+    text = reports.table(
+        tmp_path / "runs.csv",
+        out=tmp_path / "t.md",
+        plot=tmp_path / "t.png",
+        published=papers.recontrast("A2"),
+    )
     assert (tmp_path / "t.md").read_text("utf-8") == text
     with Image.open(tmp_path / "t.png") as picture:
         assert picture.width > 800
@@ -55,7 +68,9 @@ def test_reads_csv_and_writes_files(tmp_path: Path) -> None:
 
 
 def test_published_rows_say_why_they_are_not_comparable() -> None:
-    text = reports.table(pl.DataFrame([*RUNS, run("recontrast", "screw", 0, 0.97)]), published=papers.recontrast("1"))
+    text = reports.table(
+        pl.DataFrame([*RUNS, run("recontrast", "screw", 0, 0.97)]), published=papers.recontrast("1")
+    )
     assert "Published, not comparable:" in text
     assert cells(text, "| Ours (wide_resnet50_2) |")[-2] == "best step chosen on the test set"
     assert cells(text, "| PatchCore |")[-2] == "weights not stated by the paper"
@@ -101,9 +116,22 @@ def test_knobs_that_vary_are_shown_and_no_others() -> None:
 
 def test_no_category_means_one_column() -> None:
     ours = [
-        run("gaussian", "", 0, 0.6, dataset="magnetic_tile", shots=10, protocol="few_shot", representation="resnet18") | {"category": None}
+        run(
+            "gaussian",
+            "",
+            0,
+            0.6,
+            dataset="magnetic_tile",
+            shots=10,
+            protocol="few_shot",
+            representation="resnet18",
+        )
+        | {"category": None}
     ]
-    text = reports.table(pl.DataFrame(ours, schema_overrides={"category": pl.String}), published=papers.fewshot_contrastive("2"))
+    text = reports.table(
+        pl.DataFrame(ours, schema_overrides={"category": pl.String}),
+        published=papers.fewshot_contrastive("2"),
+    )
     assert "mean |" not in text.splitlines()[2]
     assert cells(text, "| DeepSVDD (resnet18, 5 shots) |")[1] == "54.8"
 
@@ -131,7 +159,10 @@ def test_histogram_counts_every_score() -> None:
     above, below = rng.normal(2, 1, 300), rng.normal(4, 1, 200)
     chart = str(_svg.histogram(list(above), list(below), ("good", "flawed"), 3.0))
     heights = {
-        kind: sum(float(part.split('height="')[1].split('"')[0]) for part in chart.split(f'<rect class="{kind}"')[1:])
+        kind: sum(
+            float(part.split('height="')[1].split('"')[0])
+            for part in chart.split(f'<rect class="{kind}"')[1:]
+        )
         for kind in ("good", "flawed")
     }
     assert heights["good"] / heights["flawed"] == pytest.approx(1.5, rel=0.02)

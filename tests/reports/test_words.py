@@ -14,12 +14,28 @@ from kizu.reports._run import COLUMNS, Run
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-def run(good: tuple[int, int], flawed: tuple[int, int], *, promised: float | None = 0.05, unlabelled: int = 0, decided: bool = True) -> Run:
+def run(
+    good: tuple[int, int],
+    flawed: tuple[int, int],
+    *,
+    promised: float | None = 0.05,
+    unlabelled: int = 0,
+    decided: bool = True,
+) -> Run:
     """`good` and `flawed`: (how many, how many of them called anomalous)."""
     labels = [0] * good[0] + [1] * flawed[0] + [None] * unlabelled
-    called = [i < good[1] for i in range(good[0])] + [i < flawed[1] for i in range(flawed[0])] + [False] * unlabelled
-    frame = pl.DataFrame({"label": labels, "is_anomalous": called if decided else [None] * len(labels)}, schema_overrides=COLUMNS)
-    calibration: dict[str, Any] | None = {"images": 40, "false_alarm_rate": promised, "threshold": 1.0} if decided else None
+    called = (
+        [i < good[1] for i in range(good[0])]
+        + [i < flawed[1] for i in range(flawed[0])]
+        + [False] * unlabelled
+    )
+    frame = pl.DataFrame(
+        {"label": labels, "is_anomalous": called if decided else [None] * len(labels)},
+        schema_overrides=COLUMNS,
+    )
+    calibration: dict[str, Any] | None = (
+        {"images": 40, "false_alarm_rate": promised, "threshold": 1.0} if decided else None
+    )
     info = {"detector": "padim", "category": "screw", "counts": {"train": 1}, "calibration": calibration}
     return Run(Path("r"), info, frame, {}, {})
 
@@ -34,7 +50,10 @@ def test_measured() -> None:
         f"Of 1 good part, 1 was called anomalous (100{NBSP}%).",
         f"Of 3 flawed parts, none were found (0{NBSP}%).",
     ]
-    assert _words.measured(run((2, 0), (1, 0), unlabelled=3))[-1] == "3 pictures carried no label and cannot be judged."
+    assert (
+        _words.measured(run((2, 0), (1, 0), unlabelled=3))[-1]
+        == "3 pictures carried no label and cannot be judged."
+    )
     assert _words.measured(run((2, 0), (1, 0), unlabelled=3, decided=False)) == [
         "The test holds 2 good parts and 1 flawed part and 3 unlabelled pictures."
     ]
@@ -44,11 +63,15 @@ def test_measured() -> None:
 def test_learnt() -> None:
     assert _words.learnt(run((1, 0), (1, 0))) == (
         "The padim detector was trained on 1 good picture (screw). "
-        f"Its threshold was set on 40 other good pictures so that at most 5{NBSP}% of good parts should raise a false alarm."
+        f"Its threshold was set on 40 other good pictures so that at most 5{NBSP}% of good parts should "
+        "raise a false alarm."
     )
     crossed = run((1, 0), (1, 0))
     crossed.info["calibration"]["method"] = "cross"
-    assert "on the same pictures, each judged by a detector that had not learnt from it, so that at most" in _words.learnt(crossed)
+    assert (
+        "on the same pictures, each judged by a detector that had not learnt from it, so that at most"
+        in _words.learnt(crossed)
+    )
     assert "gives scores, but no decisions" in _words.learnt(run((1, 0), (1, 0), decided=False))
 
 

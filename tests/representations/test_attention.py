@@ -1,4 +1,5 @@
-"""Grad-CAM of the cosine distance against finite differences, a closed form, and pictures in which the answer is known."""
+"""Grad-CAM of the cosine distance against finite differences, a closed form, and pictures in which the answer
+is known."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from torch import Tensor, nn
 
 import kizu
 from kizu.errors import ShapeError, UsageError
-from kizu.representations._attention import attention, grad_cam, pooled, share_inside, similarities
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
+from kizu.representations.grad_cam import attention, grad_cam, pooled, share_inside, similarities
 
 
 class Linear(Representation):
-    """A convolution of stride 4, and another of stride 2 on it: linear, so that what a map must be can be written down."""
+    """A convolution of stride 4, and another of stride 2 on it: linear, so that what a map must be can be
+    written down."""
 
     def __init__(self, *, torn: bool = False) -> None:
         super().__init__()
@@ -38,9 +40,12 @@ def distance(z: Tensor, u: Tensor) -> Tensor:
 
 
 def by_hand(net: Linear, image: Tensor, normal: Tensor, level: int) -> Tensor:
-    """One map at the level's own size in float64, its gradient by central differences on every value of the level."""
+    """One map at the level's own size in float64, its gradient by central differences on every value of the
+    level."""
     first, second = net.first.weight.detach().double(), net.second.weight.detach().double()
-    target = nn.functional.conv2d(nn.functional.conv2d(normal[None].double(), first, stride=4), second, stride=2)[0].mean((1, 2))
+    target = nn.functional.conv2d(
+        nn.functional.conv2d(normal[None].double(), first, stride=4), second, stride=2
+    )[0].mean((1, 2))
     low = nn.functional.conv2d(image[None].double(), first, stride=4)
     start = low if level == 0 else nn.functional.conv2d(low, second, stride=2)
 
@@ -52,7 +57,9 @@ def by_hand(net: Linear, image: Tensor, normal: Tensor, level: int) -> Tensor:
     for index in range(start.numel()):
         step = torch.zeros_like(start).view(-1)
         step[index] = 1e-5
-        gradient.view(-1)[index] = (value(start + step.view_as(start)) - value(start - step.view_as(start))) / 2e-5
+        gradient.view(-1)[index] = (
+            value(start + step.view_as(start)) - value(start - step.view_as(start))
+        ) / 2e-5
     weights = gradient[0].mean((1, 2))
     return sum(weight * channel for weight, channel in zip(weights, start[0], strict=True)).clamp_min(0)
 
@@ -64,7 +71,9 @@ def test_against_finite_differences(images: Tensor, level: int) -> None:
     maps, distances = attention(net, images, normals, level=level)
     for row in range(2):
         small = by_hand(net, images[row], normals[row], level % 2)
-        wide = nn.functional.interpolate(small[None, None], size=(16, 24), mode="bilinear", align_corners=False)[0, 0]
+        wide = nn.functional.interpolate(
+            small[None, None], size=(16, 24), mode="bilinear", align_corners=False
+        )[0, 0]
         assert torch.allclose(maps[row].double(), wide, rtol=1e-3, atol=1e-6)
         expected = distance(pooled(net(images)[-1])[row], pooled(net(normals)[-1])[row])
         assert torch.isclose(distances[row], expected)
@@ -74,17 +83,22 @@ def test_against_finite_differences(images: Tensor, level: int) -> None:
 
 
 def test_closed_form_at_the_pooled_level(images: Tensor) -> None:
-    """d(-cos)/dz = -(u / |u| - cos z / |z|) / |z|, shared evenly by the positions; before the positive part it sums to 0."""
+    """d(-cos)/dz = -(u / |u| - cos z / |z|) / |z|, shared evenly by the positions; before the positive part
+    it sums to 0."""
     net = Linear()
     features, z = net(images)[-1].detach().double(), pooled(net(images)[-1]).detach().double()
     u = pooled(net(images.flip(0))[-1]).detach().double()
     cosine = (z * u).sum(1) / (z.norm(dim=1) * u.norm(dim=1))
-    slope = -(u / u.norm(dim=1, keepdim=True) - cosine[:, None] * z / z.norm(dim=1, keepdim=True)) / z.norm(dim=1, keepdim=True)
+    slope = -(u / u.norm(dim=1, keepdim=True) - cosine[:, None] * z / z.norm(dim=1, keepdim=True)) / z.norm(
+        dim=1, keepdim=True
+    )
     positions = features.shape[2] * features.shape[3]
     whole = (slope[:, :, None, None] / positions * features).sum(1)
     assert torch.allclose(whole.sum((1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-7)
     maps, _ = attention(net, images, images.flip(0))
-    wide = nn.functional.interpolate(whole.clamp_min(0)[:, None], size=(16, 24), mode="bilinear", align_corners=False)[:, 0]
+    wide = nn.functional.interpolate(
+        whole.clamp_min(0)[:, None], size=(16, 24), mode="bilinear", align_corners=False
+    )[:, 0]
     assert torch.allclose(maps.double(), wide, rtol=1e-3, atol=1e-7)
 
 

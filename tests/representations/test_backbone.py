@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import kizu
-from kizu.devices import has_bf16
+from kizu.accel.batch_norm_folding import fold_batch_norms
+from kizu.engine import has_bf16
 from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError, WeightsUnavailable
-from kizu.representations import _weights
-from kizu.representations._fold import fold_batch_norms
-from kizu.representations._open import representation, save_representation
+from kizu.representations import weights as weights_module
+from kizu.representations.sources import representation, save_representation
 
 NETWORKS = [
     "random/resnet10t@1,3",
@@ -33,10 +33,16 @@ def test_channels_and_strides_are_what_comes_out(name: str) -> None:
     assert [level.shape[1] for level in maps] == list(net.channels)
     assert [224 // level.shape[2] for level in maps] == list(net.strides)
     frozen = net.frozen("fp32")(images)
-    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in zip(frozen, maps, strict=True))
+    assert all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+        for a, b in zip(frozen, maps, strict=True)
+    )
     if has_bf16(torch.device("cpu")):
         half = net.frozen("bf16")(images)
-        assert all(((a - b).norm() / b.norm()).item() < 0.03 and a.dtype == torch.float32 for a, b in zip(half, maps, strict=True))
+        assert all(
+            ((a - b).norm() / b.norm()).item() < 0.03 and a.dtype == torch.float32
+            for a, b in zip(half, maps, strict=True)
+        )
 
 
 def test_a_level_is_the_stage_of_its_stride() -> None:
@@ -46,7 +52,9 @@ def test_a_level_is_the_stage_of_its_stride() -> None:
     plain = timm.create_model("resnet18", pretrained=False).eval()
     plain.load_state_dict(drawn.net.state_dict(), strict=False)
     image = torch.rand(1, 3, 64, 64)
-    normal = (image - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    normal = (image - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(1, 3, 1, 1)
     with torch.no_grad():
         expected = plain.layer2(plain.layer1(plain.maxpool(plain.act1(plain.bn1(plain.conv1(normal))))))
         assert torch.allclose(drawn.eval()(image)[0], expected, atol=1e-5)
@@ -75,12 +83,14 @@ def test_preferred_levels_only_count_when_none_are_named() -> None:
 def test_random_weights_are_a_seed(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     one, same, other = (representation("random/resnet10t@2", seed=seed) for seed in (1, 1, 2))
-    assert _weights.digest(one) == _weights.digest(same) != _weights.digest(other)
+    assert weights_module.digest(one) == weights_module.digest(same) != weights_module.digest(other)
     torch.set_rng_state(before)
 
 
 def test_folding_is_the_same_function() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)
+    ).eval()
     for module in net:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean)
@@ -96,7 +106,9 @@ def test_folding_is_the_same_function() -> None:
 def test_weights_from_a_file(tmp_path: Path) -> None:
     source = representation("random/resnet10t@1,2,3", seed=7)
     path = tmp_path / "w.safetensors"
-    safetensors.torch.save_file({name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path)
+    safetensors.torch.save_file(
+        {name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path
+    )
     opened = representation(f"resnet10t:{path}@1,2")
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.eval()(image)[0], source.eval()(image)[0])
@@ -109,7 +121,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="damaged"):
         representation(f"resnet10t:{path}@1,2")
     with pytest.raises(ModelFileError, match=r"safetensors files only"):
-        _weights.file_state(tmp_path / "w.pth")
+        weights_module.file_state(tmp_path / "w.pth")
 
 
 def test_saved_and_opened(tmp_path: Path) -> None:
@@ -125,11 +137,11 @@ def test_saved_and_opened(tmp_path: Path) -> None:
 
 
 def test_without_a_network_one_sentence_names_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_weights, "_cached", lambda hub, filename: None)
+    monkeypatch.setattr(weights_module, "_cached", lambda hub, filename: None)
     with pytest.raises(WeightsUnavailable) as told:
         kizu.representation("timm/wide_resnet50_2.tv_in1k@2,3")
     assert "\n" not in str(told.value)
-    assert _weights.DEFAULT in str(told.value)
+    assert weights_module.DEFAULT in str(told.value)
 
 
 def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,8 +149,10 @@ def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     path = tmp_path / "model.safetensors"
     net = timm.create_model("resnet10t", pretrained=False)
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, path)
-    monkeypatch.setattr(_weights, "_cached", lambda hub, filename: str(path))
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in net.state_dict().items()}, path
+    )
+    monkeypatch.setattr(weights_module, "_cached", lambda hub, filename: str(path))
     opened = kizu.representation("timm/resnet10t.c3_in1k@2")
     assert torch.equal(opened.net.state_dict()["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
     assert opened.card["trained_on"] == ["imagenet-1k"]

@@ -1,4 +1,5 @@
-"""Convolution + sum + ReLU in one pass: the same numbers, for networks of several kinds, and a way out where torch lacks the operators."""
+"""Convolution + sum + ReLU in one pass: the same numbers, for networks of several kinds, and a way out where
+torch lacks the operators."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kizu.representations import _base
-from kizu.representations._fold import fold_batch_norms
-from kizu.representations._fuse import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
-from kizu.representations._open import representation
+from kizu.accel.batch_norm_folding import fold_batch_norms
+from kizu.accel.fused_conv import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
+from kizu.representations import base
+from kizu.representations.sources import representation
 
 NETS = (
     "random/resnet10t@1,2,3",
@@ -30,7 +31,7 @@ def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = net.frozen("fp32", "cpu")
     found = [level.clone() for level in fused(images)]
     alone = fused(images[:1])  # one image has a packing of its own
-    monkeypatch.setattr(_base, "can_fuse", lambda device: False)
+    monkeypatch.setattr(base, "can_fuse", lambda device: False)
     plain = net.frozen("fp32", "cpu")
     assert not any(isinstance(module, FusedConv) for module in plain.twin.modules())
     for own, one, other in zip(found, alone, plain(images), strict=True):
@@ -72,8 +73,15 @@ def test_every_block_of_a_resnet_is_fused() -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("sides", [(8, 6), (2, 2), (7, 8), (8, 5), (1, 1)])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_pooling_by_bits_is_max_pooling(kind: torch.dtype, sides: tuple[int, int], layout: torch.memory_format) -> None:
-    values = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0)).relu().to(kind).contiguous(memory_format=layout)
+def test_pooling_by_bits_is_max_pooling(
+    kind: torch.dtype, sides: tuple[int, int], layout: torch.memory_format
+) -> None:
+    values = (
+        torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+        .relu()
+        .to(kind)
+        .contiguous(memory_format=layout)
+    )
     values[0, 0, 0, 0] = torch.inf
     assert torch.equal(MaxPoolAfterReLU()(values), nn.functional.max_pool2d(values, 3, 2, 1))
     leaf = values[1:].clone().requires_grad_()
@@ -106,7 +114,8 @@ def test_only_poolings_of_what_a_relu_gave_go_by_bits() -> None:
 
 
 class Shared(nn.Module):
-    """One convolution called twice, with a ReLU behind one of the calls; sums that broadcast either way, or weigh a summand."""
+    """One convolution called twice, with a ReLU behind one of the calls; sums that broadcast either way, or
+    weigh a summand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,17 +125,23 @@ class Shared(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, second = self.act(self.conv(x)), self.conv(x)
-        small = self.act(self.squeezed(second.mean((2, 3), keepdim=True)) + first)  # the convolution is the smaller summand
+        small = self.act(
+            self.squeezed(second.mean((2, 3), keepdim=True)) + first
+        )  # the convolution is the smaller summand
         large = self.act(self.wide(small) + self.offset)  # and here the larger one
         return second + self.act(torch.add(self.weighed(large), first, alpha=-2.0))
 
 
 class Odd(nn.Module):
-    """What may not be fused: a value used twice, other padding, a sum without ReLU, a ReLU that another reads too."""
+    """What may not be fused: a value used twice, other padding, a sum without ReLU, a ReLU that another reads
+    too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.twice, self.round = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.twice, self.round = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        )
         self.bare, self.last = nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 3, padding="same")
         self.act = nn.ReLU()
 

@@ -9,7 +9,7 @@ import torch
 
 import kizu
 from kizu.errors import UsageError
-from kizu.representations._open import STARTER_FOLDER, representation
+from kizu.representations.sources import STARTER_FOLDER, representation
 
 
 def test_it_is_small_and_says_what_it_was_trained_on() -> None:
@@ -50,5 +50,9 @@ def test_a_model_on_it_is_kept_in_half_without_loss(tmp_path: Path) -> None:
     assert torch.equal(again.predict(images).score, model.predict(images).score)
     assert all(
         torch.equal(a, b)
-        for a, b in zip(again.representation.state_dict().values(), model.representation.state_dict().values(), strict=True)
+        for a, b in zip(
+            again.representation.state_dict().values(),
+            model.representation.state_dict().values(),
+            strict=True,
+        )
     )

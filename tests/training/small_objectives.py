@@ -1,4 +1,5 @@
-"""Small objectives without batch norm; run by torchrun with a folder to write to, what several processes make of them."""
+"""Small objectives without batch norm; run by torchrun with a folder to write to, what several processes make
+of them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kizu import rooms
+from kizu import registry
 from kizu.errors import NotFinite
 from kizu.training import Objective, Position, cosine, rank_and_world, train
 
@@ -56,16 +57,33 @@ def points(position: Position) -> tuple[Tensor, Tensor]:
 
 def noise(position: Position) -> tuple[Tensor, Tensor]:
     """Pictures of noise (B, 40, 40, 3) with labels 0, 1, 2."""
-    made = [torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8) for generator in position.generators(2)]
+    made = [
+        torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8)
+        for generator in position.generators(2)
+    ]
     return torch.stack(made), torch.arange(position.first, position.first + position.count) % 3
 
 
 def without_batch_norm(name: str) -> Any:
     """A pretraining objective with SPD whose networks are single layers."""
-    knobs: dict[str, Any] = {"hidden": 8, "predictor_hidden": 4, "dimensions": 8, "queue": 16, "classes": 3, "learning_rate": 2.0}
-    cls = rooms.load("pretraining", name)
+    knobs: dict[str, Any] = {
+        "hidden": 8,
+        "predictor_hidden": 4,
+        "dimensions": 8,
+        "queue": 16,
+        "classes": 3,
+        "learning_rate": 2.0,
+    }
+    cls = registry.load("pretraining", name)
     known = {key for key in knobs if key in cls.__init__.__kwdefaults__}
-    made = cls(backbone="resnet10t", stages=1, size=32, batch_size=BATCH, spd=True, **{key: knobs[key] for key in known})
+    made = cls(
+        backbone="resnet10t",
+        stages=1,
+        size=32,
+        batch_size=BATCH,
+        spd=True,
+        **{key: knobs[key] for key in known},
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         made.encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, made.width))
@@ -82,11 +100,18 @@ def without_batch_norm(name: str) -> Any:
 def curves() -> dict[str, Any]:
     """Loss curves of all cases, and the queue that MoCo ends with."""
     found: dict[str, Any] = {}
-    settings: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "precision": "fp32", "device": "cpu", "log_every": 1, "show": False}
+    settings: dict[str, Any] = {
+        "steps": STEPS,
+        "batch_size": BATCH,
+        "precision": "fp32",
+        "device": "cpu",
+        "log_every": 1,
+        "show": False,
+    }
     for accumulate in (1, 2):
         rows = train(Line(), points, accumulate=accumulate, clip=3.0, **settings)
         found[f"line {accumulate}"] = [row["loss"] for row in rows]
-    for name in rooms.names("pretraining"):
+    for name in registry.names("pretraining"):
         made = without_batch_norm(name)
         found[name] = [row["loss"] for row in train(made, noise, **settings)]
         if name == "moco":
@@ -103,7 +128,16 @@ def stopped(folder: Path) -> str:
         return y
 
     try:
-        train(Line(at), points, steps=STEPS, batch_size=BATCH, precision="fp32", device="cpu", folder=folder, show=False)
+        train(
+            Line(at),
+            points,
+            steps=STEPS,
+            batch_size=BATCH,
+            precision="fp32",
+            device="cpu",
+            folder=folder,
+            show=False,
+        )
     except SystemExit as stop:
         return f"exit {stop.code}"
     return "went on"
@@ -116,7 +150,16 @@ def not_finite(folder: Path) -> str:
         return y * float("nan") if (step, rank) == (2, 1) else y
 
     try:
-        train(Line(at), points, steps=STEPS, batch_size=BATCH, precision="fp32", device="cpu", folder=folder, show=False)
+        train(
+            Line(at),
+            points,
+            steps=STEPS,
+            batch_size=BATCH,
+            precision="fp32",
+            device="cpu",
+            folder=folder,
+            show=False,
+        )
     except NotFinite as error:
         return str(error)
     return "went on"

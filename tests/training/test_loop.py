@@ -15,14 +15,21 @@ import torch
 from small_objectives import BATCH, STEPS, Line, noise, points, without_batch_norm
 from torch import Tensor
 
-from kizu import rooms, store
+from kizu import registry, store
 from kizu.errors import ModelFileError, NotFinite, UsageError
 from kizu.training import Objective, Position, train
-from kizu.training._ahead import Prefetch
-from kizu.training._loop import _shares
-from kizu.training._spread import launched
+from kizu.training.distributed import launched
+from kizu.training.loop import _shares
+from kizu.training.prefetch import Prefetch
 
-PLAIN: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "precision": "fp32", "device": "cpu", "log_every": 1, "show": False}
+PLAIN: dict[str, Any] = {
+    "steps": STEPS,
+    "batch_size": BATCH,
+    "precision": "fp32",
+    "device": "cpu",
+    "log_every": 1,
+    "show": False,
+}
 CHECKPOINT = "checkpoint.kizu"
 
 
@@ -85,7 +92,9 @@ def test_rows_are_means_since_the_row_before() -> None:
     single = [row["loss"] for row in train(Line(), points, **{**PLAIN, "steps": 5})]
     rows = train(Line(), points, **{**PLAIN, "steps": 5, "log_every": 2})
     assert [row["step"] for row in rows] == [2, 4, 5]
-    assert [row["loss"] for row in rows] == pytest.approx([sum(single[:2]) / 2, sum(single[2:4]) / 2, single[4]])
+    assert [row["loss"] for row in rows] == pytest.approx(
+        [sum(single[:2]) / 2, sum(single[2:4]) / 2, single[4]]
+    )
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -93,7 +102,9 @@ def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
     whole, parts = Line(), Line()
     expected = train(whole, points, **PLAIN)
     rows = train(parts, points, accumulate=accumulate, **PLAIN)
-    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-6, abs=1e-6)
+    assert [row["loss"] for row in rows] == pytest.approx(
+        [row["loss"] for row in expected], rel=1e-6, abs=1e-6
+    )
     for one, other in zip(weights(whole), weights(parts), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
@@ -101,7 +112,9 @@ def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
 def test_shares_cover_the_batch_once() -> None:
     for world, parts in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 4)):
         shares = [share for rank in range(world) for share in _shares(24, rank, world, parts)]
-        assert sorted(place for first, count in shares for place in range(first, first + count)) == list(range(24))
+        assert sorted(place for first, count in shares for place in range(first, first + count)) == list(
+            range(24)
+        )
 
 
 def test_batches_come_in_order() -> None:
@@ -114,7 +127,11 @@ def test_batches_come_in_order() -> None:
     with Prefetch(stream, [(0, 2), (2, 2)], 3, 5, 4) as ahead:
         got = [ahead.next() for _ in range(4)]
     assert [batch for batch, _ in got] == [12, 14, 16, 18]
-    assert [position for _, position in got] == asked == [Position(3, 12, 2), Position(3, 14, 2), Position(4, 16, 2), Position(4, 18, 2)]
+    assert (
+        [position for _, position in got]
+        == asked
+        == [Position(3, 12, 2), Position(3, 14, 2), Position(4, 16, 2), Position(4, 18, 2)]
+    )
 
 
 def test_the_thread_that_prepares_has_no_helpers() -> None:
@@ -131,7 +148,9 @@ def test_the_thread_that_prepares_has_no_helpers() -> None:
 
 def test_chances_belong_to_seed_and_picture() -> None:
     def draws(seed: int, first: int, count: int) -> list[tuple[float, ...]]:
-        return [tuple(torch.rand(3, generator=g).tolist()) for g in Position(7, first, count).generators(seed)]
+        return [
+            tuple(torch.rand(3, generator=g).tolist()) for g in Position(7, first, count).generators(seed)
+        ]
 
     assert draws(0, 4, 3) == draws(0, 0, 8)[4:7]
     many = [draw for seed in (0, 1, 2, 3, 4, 100, 2**31, 12345678901) for draw in draws(seed, 0, 50)]
@@ -156,7 +175,7 @@ def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
     assert same(first, second)
 
 
-@pytest.mark.parametrize("name", [None, *rooms.names("pretraining")])
+@pytest.mark.parametrize("name", [None, *registry.names("pretraining")])
 @pytest.mark.slow
 def test_an_interrupted_run_ends_as_a_whole_one(name: str | None, tmp_path: Path) -> None:
     stream, whole = (points, Line()) if name is None else (noise, without_batch_norm(name))
@@ -214,9 +233,16 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
 def test_momentum_is_part_of_the_checkpoint(tmp_path: Path) -> None:
     train(Line(), points, folder=tmp_path, **PLAIN)
     tensors, card = store.load(tmp_path / CHECKPOINT)
-    assert set(tensors) == {"objective.line.weight", "objective.line.bias", "optimiser.0.momentum_buffer", "optimiser.1.momentum_buffer"}
+    assert set(tensors) == {
+        "objective.line.weight",
+        "objective.line.bias",
+        "optimiser.0.momentum_buffer",
+        "optimiser.1.momentum_buffer",
+    }
     assert card["step"] == STEPS
-    assert sorted(file.name for file in tmp_path.iterdir()) == [CHECKPOINT, "log.jsonl"], "no temporary is left"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [CHECKPOINT, "log.jsonl"], (
+        "no temporary is left"
+    )
 
 
 def test_adam_resumes_exactly(tmp_path: Path) -> None:
@@ -232,8 +258,12 @@ def test_adam_resumes_exactly(tmp_path: Path) -> None:
     assert same(resumed, whole)
 
 
-@pytest.mark.parametrize(("number", "ends", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)])
-def test_a_signal_saves_and_stops(number: int, ends: type[BaseException], code: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "ends", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+)
+def test_a_signal_saves_and_stops(
+    number: int, ends: type[BaseException], code: int | None, tmp_path: Path
+) -> None:
     handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(ends) as stop:
         train(Line(at_step(2, send(number))), points, folder=tmp_path, **{**PLAIN, "log_every": 10})
@@ -266,7 +296,8 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
 def test_bad_numbers_stop_and_leave_the_batch(bad: float, tmp_path: Path) -> None:
     hook = at_step(4, lambda y: y * bad)
     with pytest.raises(
-        NotFinite, match=r"The loss is (nan|inf) at step 4: training stopped\. The batch is in .*not_finite_0\.kizu"
+        NotFinite,
+        match=r"The loss is (nan|inf) at step 4: training stopped\. The batch is in .*not_finite_0\.kizu",
     ) as said:
         train(Line(hook), points, folder=tmp_path, checkpoint_every=2, **PLAIN)
     assert "smaller learning rate" in str(said.value)

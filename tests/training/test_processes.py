@@ -1,4 +1,5 @@
-"""Two processes are one process with the whole batch; kill -9 costs nothing but the time since the last checkpoint."""
+"""Two processes are one process with the whole batch; kill -9 costs nothing but the time since the last
+checkpoint."""
 
 from __future__ import annotations
 
@@ -80,7 +81,14 @@ def test_kill_9_and_resume_end_in_the_same_weights(tmp_path: Path) -> None:
 
     out = tmp_path / "killed"
     program = DIES.format(out=str(out), knobs=KNOBS)
-    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == -9, done.stderr[-3000:]
     assert not (out / store.WEIGHTS).exists()
     assert store.load_card(out / "checkpoint.kizu")["step"] == 3
@@ -90,6 +98,8 @@ def test_kill_9_and_resume_end_in_the_same_weights(tmp_path: Path) -> None:
     (resumed, card), (whole, other) = store.load(out), store.load(tmp_path / "whole")
     assert set(resumed) == set(whole)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
-    curve, expected = ([(row["step"], row["loss"]) for row in c["representation"]["curve"]] for c in (card, other))
+    curve, expected = (
+        [(row["step"], row["loss"]) for row in c["representation"]["curve"]] for c in (card, other)
+    )
     assert curve == expected
     assert [step for step, _ in curve] == [1, 2, 3, 4, 5, 6]

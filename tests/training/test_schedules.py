@@ -27,9 +27,15 @@ def test_cosine_starts_at_one_and_falls() -> None:
 
 
 def test_steps_down() -> None:
-    assert [steps_down(step, 9) for step in range(9)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
-    assert [steps_down(step, 10, at=(0.6, 0.8), factor=0.5) for step in range(10)] == [1] * 6 + [0.5] * 2 + [0.25] * 2
-    assert [steps_down(step, 90) for step in (29, 30, 59, 60)] == pytest.approx([1, 0.1, 0.1, 0.01]), "epochs 30 and 60 of 90"
+    assert [steps_down(step, 9) for step in range(9)] == pytest.approx(
+        [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
+    )
+    assert [steps_down(step, 10, at=(0.6, 0.8), factor=0.5) for step in range(10)] == [1] * 6 + [0.5] * 2 + [
+        0.25
+    ] * 2
+    assert [steps_down(step, 90) for step in (29, 30, 59, 60)] == pytest.approx([1, 0.1, 0.1, 0.01]), (
+        "epochs 30 and 60 of 90"
+    )
     assert steps_down(0, 100, warmup=4) == 0.25
 
 

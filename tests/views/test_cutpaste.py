@@ -30,9 +30,14 @@ def test_patch_is_a_slice_pasted() -> None:
     out, mask = cutpaste(images, generator=seeded(1), jitter=STILL, return_mask=True)
     u = _random.uniforms(seeded(1), 20, 19)
     for i in range(20):
-        area, aspect = 90 * 120 * (0.02 + 0.13 * u[i, 1]), 0.3 + 0.7 * u[i, 3] if u[i, 2] < 0.5 else 1 + 2.3 * u[i, 3]
+        area, aspect = (
+            90 * 120 * (0.02 + 0.13 * u[i, 1]),
+            0.3 + 0.7 * u[i, 3] if u[i, 2] < 0.5 else 1 + 2.3 * u[i, 3],
+        )
         tall, wide = min(90, round(math.sqrt(area / aspect))), min(120, round(math.sqrt(area * aspect)))
-        cut_y, cut_x, y, x = (int(v * n) for v, n in zip(u[i, 7:11], (91 - tall, 121 - wide) * 2, strict=True))
+        cut_y, cut_x, y, x = (
+            int(v * n) for v, n in zip(u[i, 7:11], (91 - tall, 121 - wide) * 2, strict=True)
+        )
         truth = images[i].clone()
         truth[:, y : y + tall, x : x + wide] = images[i][:, cut_y : cut_y + tall, cut_x : cut_x + wide]
         assert torch.equal(out[i], truth)
@@ -69,7 +74,8 @@ def test_scar_is_a_turned_rectangle_of_its_size() -> None:
 
 
 def test_scar_shows_one_place_turned() -> None:
-    """Pixels of a scar come from an unturned rectangle: its rows and columns are whole, distinct and as many as the scar is big."""
+    """Pixels of a scar come from an unturned rectangle: its rows and columns are whole, distinct and as many
+    as the scar is big."""
     images = numbered(50, 256, 256)
     out, mask = cutpaste(images, generator=seeded(4), kind="scar", jitter=STILL, return_mask=True)
     u = _random.uniforms(seeded(4), 50, 19)
@@ -82,7 +88,10 @@ def test_scar_shows_one_place_turned() -> None:
 
 
 def test_scars_follow_the_picture_size() -> None:
-    small, large = (cutpaste(numbered(60, n, n), generator=seeded(5), kind="scar", return_mask=True)[1] for n in (128, 256))
+    small, large = (
+        cutpaste(numbered(60, n, n), generator=seeded(5), kind="scar", return_mask=True)[1]
+        for n in (128, 256)
+    )
     share = small.float().mean() / large.float().mean()
     assert share == pytest.approx(1, abs=0.15)
 
@@ -99,7 +108,9 @@ def test_both_gives_each_picture_one_kind() -> None:
 
 def test_places_cover_the_picture() -> None:
     for kind, covered in (("patch", 0.97), ("scar", 0.5)):
-        _, mask = cutpaste(numbered(400, 64, 64), generator=seeded(7), kind=kind, jitter=STILL, return_mask=True)
+        _, mask = cutpaste(
+            numbered(400, 64, 64), generator=seeded(7), kind=kind, jitter=STILL, return_mask=True
+        )
         assert mask.any(dim=0).float().mean() > covered
         assert mask.any(dim=0)[2:-2].any(dim=1).all()
         assert mask.any(dim=0)[:, 2:-2].any(dim=0).all()

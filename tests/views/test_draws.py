@@ -14,11 +14,23 @@ from kizu.views.strong import RECIPES, strong
 from kizu.views.weak import weak
 
 VIEWS = {
-    **{f"strong {recipe}": lambda x, g, recipe=recipe: strong(x, generator=g, recipe=recipe, size=(24, 24)) for recipe in RECIPES},
+    **{
+        f"strong {recipe}": lambda x, g, recipe=recipe: strong(x, generator=g, recipe=recipe, size=(24, 24))
+        for recipe in RECIPES
+    },
     "weak": lambda x, g: weak(x, generator=g),
-    **{f"smooth_blend {kind}": lambda x, g, kind=kind: smooth_blend(x, generator=g, reading=kind) for kind in ("clean", "pasted", "paper")},
-    **{f"cutpaste {kind}": lambda x, g, kind=kind: cutpaste(x, generator=g, kind=kind) for kind in ("patch", "scar", "both")},
-    **{f"perlin {kind}": lambda x, g, kind=kind: perlin(x, 1 - FOREIGN, generator=g, recipe=kind) for kind in ("draem", "glass")},
+    **{
+        f"smooth_blend {kind}": lambda x, g, kind=kind: smooth_blend(x, generator=g, reading=kind)
+        for kind in ("clean", "pasted", "paper")
+    },
+    **{
+        f"cutpaste {kind}": lambda x, g, kind=kind: cutpaste(x, generator=g, kind=kind)
+        for kind in ("patch", "scar", "both")
+    },
+    **{
+        f"perlin {kind}": lambda x, g, kind=kind: perlin(x, 1 - FOREIGN, generator=g, recipe=kind)
+        for kind in ("draem", "glass")
+    },
 }
 FOREIGN = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(8))
 
@@ -34,7 +46,9 @@ def test_a_picture_of_its_own_generator(name: str) -> None:
     for row, seed in enumerate((1, 2, 3, 4)):
         assert torch.allclose(VIEWS[name](images[row : row + 1], each(seed))[0], batch[row], atol=1e-5)
     assert torch.allclose(VIEWS[name](images[[2, 0]], each(3, 1)), batch[[2, 0]], atol=1e-5)
-    assert torch.equal(VIEWS[name](images[:1], each(1)), VIEWS[name](images[:1], each(1)[0])), "one of a list is one"
+    assert torch.equal(VIEWS[name](images[:1], each(1)), VIEWS[name](images[:1], each(1)[0])), (
+        "one of a list is one"
+    )
 
 
 def test_generators_go_on_from_call_to_call() -> None:
@@ -50,7 +64,9 @@ def test_generators_go_on_from_call_to_call() -> None:
 def test_as_many_generators_as_pictures() -> None:
     images = torch.rand(3, 3, 32, 32)
     for wrong in (each(1, 2), tuple(each(1, 2, 3, 4))):
-        with pytest.raises(UsageError, match=f"One generator for each picture: 3 are needed, got {len(wrong)}"):
+        with pytest.raises(
+            UsageError, match=f"One generator for each picture: 3 are needed, got {len(wrong)}"
+        ):
             weak(images, generator=wrong)
     for wrong in (7, None, [1, 2, 3]):
         with pytest.raises(UsageError, match=r"must be a torch\.Generator"):

@@ -20,7 +20,9 @@ def seeded(seed: int) -> torch.Generator:
 def ramp(count: int, size: int = 48) -> torch.Tensor:
     """Red runs down, green across from 0 to 1, blue is 0.3: where a pixel came from can be read from it."""
     line = (torch.arange(size) + 0.5) / size
-    return torch.stack([line[:, None].expand(size, size), line.expand(size, size), torch.full((size, size), 0.3)]).expand(count, -1, -1, -1)
+    return torch.stack(
+        [line[:, None].expand(size, size), line.expand(size, size), torch.full((size, size), 0.3)]
+    ).expand(count, -1, -1, -1)
 
 
 def kept(out: torch.Tensor) -> torch.Tensor:
@@ -53,7 +55,15 @@ def test_weak_jitter_chance_and_strength() -> None:
 
 def test_weak_without_change_is_the_picture() -> None:
     images = torch.rand(4, 3, 32, 32, generator=seeded(0))
-    out = weak(images, generator=seeded(2), crop_scale=(1, 1), crop_ratio=(1, 1), jitter=STILL, blur_sigma=(1e-3, 1e-3), flip_chance=0)
+    out = weak(
+        images,
+        generator=seeded(2),
+        crop_scale=(1, 1),
+        crop_ratio=(1, 1),
+        jitter=STILL,
+        blur_sigma=(1e-3, 1e-3),
+        flip_chance=0,
+    )
     assert torch.allclose(out, images, atol=1e-6)
 
 
@@ -61,7 +71,10 @@ def test_weak_is_weak_and_strong_is_strong() -> None:
     images = torch.rand(64, 3, 6, 6, generator=seeded(3))
     images = torch.nn.functional.interpolate(images, (64, 64), mode="bicubic").clamp(0, 1)
     images = (images + images.flip(3)) / 2  # a flip changes nothing
-    change = {name: (view(images, generator=seeded(4)) - images).abs().mean() for name, view in (("weak", weak), ("strong", strong))}
+    change = {
+        name: (view(images, generator=seeded(4)) - images).abs().mean()
+        for name, view in (("weak", weak), ("strong", strong))
+    }
     assert change["weak"] < 0.7 * change["strong"]
 
 
@@ -71,7 +84,9 @@ def test_crop_areas(recipe: str, least: float) -> None:
     from kizu.views import _augment, _random
 
     u = _random.uniforms(seeded(5), 3000, 22)
-    _, _, tall, wide = _augment.crop_boxes(u, 224, 224, RECIPES[recipe].crop_scale, RECIPES[recipe].crop_ratio)
+    _, _, tall, wide = _augment.crop_boxes(
+        u, 224, 224, RECIPES[recipe].crop_scale, RECIPES[recipe].crop_ratio
+    )
     share = tall * wide / 224**2
     assert share.min() == pytest.approx(least, abs=0.012)
     assert share.max() > 0.99
@@ -86,7 +101,8 @@ def test_a_fifth_is_grey(recipe: str) -> None:
 
 
 def test_blur_chance() -> None:
-    """Noise of one pixel loses its edges when blurred; sigma 0.1 blurs nothing, so a little less than half shows."""
+    """Noise of one pixel loses its edges when blurred; sigma 0.1 blurs nothing, so a little less than half
+    shows."""
     images = torch.rand(300, 3, 32, 32, generator=seeded(8))
 
     def sharpness(recipe: str) -> torch.Tensor:

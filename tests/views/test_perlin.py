@@ -27,7 +27,9 @@ def test_beta_of_draem_is_uniform_below_eight_tenths() -> None:
     assert beta.mean() == pytest.approx(0.4, abs=0.04)
     assert torch.allclose(
         out.amax(dim=1)[mask],
-        (1 - _random.uniforms(seeded(0), 300, 2 + 1 + _noise.COLUMNS)[:, 1] * 0.8).repeat_interleave(mask.sum(dim=(1, 2))),
+        (1 - _random.uniforms(seeded(0), 300, 2 + 1 + _noise.COLUMNS)[:, 1] * 0.8).repeat_interleave(
+            mask.sum(dim=(1, 2))
+        ),
     )
 
 
@@ -55,7 +57,10 @@ def test_glass_takes_one_two_joined_or_two_crossed() -> None:
     for i in range(60):
         for attempt in range(10):
             draws = u[i : i + 1, attempt]
-            first, second = (_noise.noise(part, 48, 48, torch.device("cpu"))[0] > 0.5 for part in draws[:, 1:].chunk(2, dim=1))
+            first, second = (
+                _noise.noise(part, 48, 48, torch.device("cpu"))[0] > 0.5
+                for part in draws[:, 1:].chunk(2, dim=1)
+            )
             third = int(draws[0, 0] * 3)
             truth = (first, first & second, first | second)[third]
             if truth.any():
@@ -69,7 +74,9 @@ def test_glass_takes_one_two_joined_or_two_crossed() -> None:
 def test_masks_vary_in_size_and_glass_is_hardly_ever_empty() -> None:
     empty = {}
     for recipe in ("draem", "glass"):
-        _, mask = perlin(plain(400, 0, 32), plain(1, 1, 32), generator=seeded(4), recipe=recipe, return_mask=True)
+        _, mask = perlin(
+            plain(400, 0, 32), plain(1, 1, 32), generator=seeded(4), recipe=recipe, return_mask=True
+        )
         share = mask.flatten(1).float().mean(dim=1)
         empty[recipe] = float((share == 0).float().mean())
         assert share.std() > 0.02
@@ -82,7 +89,14 @@ def test_foreground_holds_the_flaw() -> None:
     foreground = torch.zeros(60, 48, 48, dtype=torch.bool)
     foreground[:, 10:30, 20:40] = True
     for recipe in ("draem", "glass"):
-        _, mask = perlin(plain(60, 0), plain(1, 1), generator=seeded(5), recipe=recipe, foreground=foreground, return_mask=True)
+        _, mask = perlin(
+            plain(60, 0),
+            plain(1, 1),
+            generator=seeded(5),
+            recipe=recipe,
+            foreground=foreground,
+            return_mask=True,
+        )
         assert mask.any()
         assert not (mask & ~foreground).any()
 

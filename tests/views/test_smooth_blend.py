@@ -1,4 +1,5 @@
-"""SmoothBlend against an image-sized computation of the printed formula, and against the arithmetic of its constants."""
+"""SmoothBlend against an image-sized computation of the printed formula, and against the arithmetic of its
+constants."""
 
 from __future__ import annotations
 
@@ -29,13 +30,21 @@ def rectangles(seed: int, count: int, height: int, width: int) -> list[tuple[_Sp
     u = _random.uniforms(seeded(seed), count, 14)
     area = height * width * (0.0056 + 0.0044 * u[:, 0])
     aspect = (math.log(0.3) + math.log(10) * u[:, 1]).exp()
-    rows = [_Span.drawn((area / aspect).sqrt()[i : i + 1], height, u[i : i + 1, 2], u[i : i + 1, 3]) for i in range(count)]
-    columns = [_Span.drawn((area * aspect).sqrt()[i : i + 1], width, u[i : i + 1, 4], u[i : i + 1, 5]) for i in range(count)]
+    rows = [
+        _Span.drawn((area / aspect).sqrt()[i : i + 1], height, u[i : i + 1, 2], u[i : i + 1, 3])
+        for i in range(count)
+    ]
+    columns = [
+        _Span.drawn((area * aspect).sqrt()[i : i + 1], width, u[i : i + 1, 4], u[i : i + 1, 5])
+        for i in range(count)
+    ]
     return list(zip(rows, columns, strict=True))
 
 
 def mask_of(row: _Span, column: _Span) -> tuple[slice, slice]:
-    return slice(int(row.target), int(row.target + row.length)), slice(int(column.target), int(column.target + column.length))
+    return slice(int(row.target), int(row.target + row.length)), slice(
+        int(column.target), int(column.target + column.length)
+    )
 
 
 def alpha_of(row: _Span, column: _Span, height: int, width: int) -> torch.Tensor:
@@ -71,7 +80,10 @@ def test_clean_moves_the_surroundings_along() -> None:
 
 def test_the_jitter_is_of_the_piece_alone() -> None:
     images = pictures(3)
-    still, jittered = (smooth_blend(images, generator=seeded(2), reading="pasted", jitter=j) for j in (STILL, (0.1, 0.1, 0.1, 0.05)))
+    still, jittered = (
+        smooth_blend(images, generator=seeded(2), reading="pasted", jitter=j)
+        for j in (STILL, (0.1, 0.1, 0.1, 0.05))
+    )
     for a, b, (row, column) in zip(still, jittered, rectangles(2, 3, 224, 224), strict=True):
         assert not torch.equal(a, b)
         a[:, *mask_of(row, column)] = b[:, *mask_of(row, column)]
@@ -81,14 +93,19 @@ def test_the_jitter_is_of_the_piece_alone() -> None:
 @pytest.mark.parametrize(("area", "peak"), [(0.0056, 0.50), (0.01, 0.70)])
 @pytest.mark.parametrize("side", [224, 448])
 def test_alpha_peaks_at_half_to_seven_tenths_whatever_the_size(area: float, peak: float, side: int) -> None:
-    """White pieces on black: the change is alpha. Cut from the white half and pasted anywhere, so search for the highest."""
+    """White pieces on black: the change is alpha. Cut from the white half and pasted anywhere, so search for
+    the highest."""
     images = torch.ones(24, 3, side, side)
-    out = smooth_blend(images, generator=seeded(0), reading="paper", area=(area, area), aspect=(1, 1), jitter=STILL)
+    out = smooth_blend(
+        images, generator=seeded(0), reading="paper", area=(area, area), aspect=(1, 1), jitter=STILL
+    )
     halo = 1 - out.amin(dim=(1, 2, 3))  # 1 - alpha u outside: alpha just outside the piece
     assert halo.max() == pytest.approx(0.36 if area < 0.01 else 0.42, abs=0.035)
     black = torch.zeros(300, 3, side // 4, side // 4)
     black[..., : side // 8] = 1
-    lit = smooth_blend(black, generator=seeded(1), reading="pasted", area=(area, area), aspect=(1, 1), jitter=STILL)
+    lit = smooth_blend(
+        black, generator=seeded(1), reading="pasted", area=(area, area), aspect=(1, 1), jitter=STILL
+    )
     assert (lit - black).abs().max() == pytest.approx(peak, abs=0.06)
 
 
@@ -97,20 +114,28 @@ def test_the_letter_darkens_a_plain_picture_and_the_other_readings_do_not() -> N
     frame = plain - smooth_blend(plain, generator=seeded(3), reading="paper", jitter=STILL)
     assert (frame.amax(dim=(1, 2, 3)) > 0.15).all()
     for reading in ("pasted", "clean"):
-        assert torch.allclose(smooth_blend(plain, generator=seeded(3), reading=reading, jitter=STILL), plain, atol=1e-6)
+        assert torch.allclose(
+            smooth_blend(plain, generator=seeded(3), reading=reading, jitter=STILL), plain, atol=1e-6
+        )
 
 
 def test_clean_has_no_edge_and_pasted_has() -> None:
-    """A black picture with a white half: where white is blended into black the change must fade, pixel by pixel.
+    """A black picture with a white half: where white is blended into black the change must fade, pixel by
+    pixel.
 
-    The steepest a mask blurred by sigma can be is 1 / (sqrt(2 pi) sigma): 0.116 at 96 pixels, where sigma is 3.4.
-    """
+    The steepest a mask blurred by sigma can be is 1 / (sqrt(2 pi) sigma): 0.116 at 96 pixels, where sigma is
+    3.4."""
     images = torch.zeros(200, 3, 96, 96)
     images[..., 48:] = 1
     steps = {}
     for reading in ("pasted", "clean"):
-        change = smooth_blend(images, generator=seeded(5), reading=reading, jitter=STILL, area=(0.01, 0.01)) - images
-        steps[reading] = float(change.diff(dim=2).abs().max())  # downwards: the picture itself has no edge that way
+        change = (
+            smooth_blend(images, generator=seeded(5), reading=reading, jitter=STILL, area=(0.01, 0.01))
+            - images
+        )
+        steps[reading] = float(
+            change.diff(dim=2).abs().max()
+        )  # downwards: the picture itself has no edge that way
     assert steps["clean"] < 0.12 < 0.3 < steps["pasted"]
 
 
@@ -122,7 +147,9 @@ def test_nothing_changes_beyond_three_sigma(reading: str) -> None:
         reach = 0 if reading == "pasted" else 24
         near = torch.zeros(224, 224, dtype=torch.bool)
         down, across = mask_of(row, column)
-        near[max(0, down.start - reach) : down.stop + reach, max(0, across.start - reach) : across.stop + reach] = True
+        near[
+            max(0, down.start - reach) : down.stop + reach, max(0, across.start - reach) : across.stop + reach
+        ] = True
         assert torch.equal(x[:, ~near], y[:, ~near])
         assert not m[~near].any()
         assert m[near].float().mean() > 0.95
@@ -130,7 +157,9 @@ def test_nothing_changes_beyond_three_sigma(reading: str) -> None:
 
 def test_area_and_aspect_are_the_supplements() -> None:
     spans = rectangles(0, 400, 112, 112)
-    _, mask = smooth_blend(pictures(1, 112, 112).expand(400, -1, -1, -1), generator=seeded(0), reading="pasted", return_mask=True)
+    _, mask = smooth_blend(
+        pictures(1, 112, 112).expand(400, -1, -1, -1), generator=seeded(0), reading="pasted", return_mask=True
+    )
     area = mask.flatten(1).float().mean(dim=1)
     assert area.min() > 0.0046
     assert area.max() < 0.0110

@@ -37,7 +37,9 @@ def test_boxes_are_those_of_random_resized_crop() -> None:
         torch.manual_seed(0)
         transform = v2.RandomResizedCrop(8, scale=scale, antialias=True)
         params = [transform.make_params([torch.empty(3, height, width)]) for _ in range(800)]
-        theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in params], dtype=torch.float64)
+        theirs = torch.tensor(
+            [[p["top"], p["left"], p["height"], p["width"]] for p in params], dtype=torch.float64
+        )
         spread = (ours.std(dim=0) + 0.5) / math.sqrt(600)
         assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 4 * spread).all()
         assert ((ours.std(dim=0) - theirs.std(dim=0)).abs() < 0.1 * theirs.std(dim=0) + 0.2).all()
@@ -49,14 +51,18 @@ def test_boxes_are_those_of_random_resized_crop() -> None:
 def test_a_picture_too_long_for_any_crop_gives_its_middle() -> None:
     u = _random.uniforms(torch.Generator().manual_seed(1), 50, 22)
     top, left, tall, wide = _augment.crop_boxes(u, 10, 100, (0.9, 1.0), (3 / 4, 4 / 3))
-    assert set(zip(top.tolist(), left.tolist(), tall.tolist(), wide.tolist(), strict=True)) == {(0, 43, 10, 13)}
+    assert set(zip(top.tolist(), left.tolist(), tall.tolist(), wide.tolist(), strict=True)) == {
+        (0, 43, 10, 13)
+    }
 
 
 def test_blur_equals_scipy() -> None:
     images, sigma = pictures(3, 30, 17), torch.tensor([0.1, 0.7, 2.0])
     ours = _linear.blur(images, sigma)
     for i, width in enumerate(sigma.tolist()):
-        truth = ndimage.gaussian_filter(images[i].double().numpy(), (0, width, width), mode="nearest", truncate=8)
+        truth = ndimage.gaussian_filter(
+            images[i].double().numpy(), (0, width, width), mode="nearest", truncate=8
+        )
         np.testing.assert_allclose(ours[i].numpy(), truth, atol=1e-6)
 
 
@@ -71,7 +77,9 @@ def test_each_colour_step_equals_torchvision() -> None:
         (_colour._saturation, tv.adjust_saturation, factors),
         (_colour._hue, tv.adjust_hue, turns),
     ]:
-        truth = torch.stack([theirs(image, float(amount)) for image, amount in zip(images, amounts, strict=True)])
+        truth = torch.stack(
+            [theirs(image, float(amount)) for image, amount in zip(images, amounts, strict=True)]
+        )
         assert torch.allclose(step(images, amounts, None), truth, atol=2e-6), theirs.__name__
 
 
@@ -82,7 +90,9 @@ def test_hue_equals_colorsys() -> None:
         for y in range(8):
             for x in range(8):
                 hue, saturation, value = colorsys.rgb_to_hsv(*images[i, :, y, x].tolist())
-                assert turned[i, :, y, x].tolist() == pytest.approx(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=1e-12)
+                assert turned[i, :, y, x].tolist() == pytest.approx(
+                    colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=1e-12
+                )
 
 
 def test_jitter_applies_its_steps_in_the_drawn_order() -> None:
@@ -125,7 +135,9 @@ def noise_by_loops(cells: tuple[int, int], gradients: np.ndarray, height: int, w
 def test_noise_is_perlins() -> None:
     angles = np.random.default_rng(0).uniform(0, 2 * math.pi, (3, 33, 33))
     cells = torch.tensor([[4, 1, 8], [2, 1, 32]])
-    ours = _noise.lattice_noise(cells, torch.zeros(3), torch.from_numpy(angles).flatten(1), 24, 37, torch.device("cpu"))
+    ours = _noise.lattice_noise(
+        cells, torch.zeros(3), torch.from_numpy(angles).flatten(1), 24, 37, torch.device("cpu")
+    )
     for i in range(3):
         truth = noise_by_loops((int(cells[0, i]), int(cells[1, i])), angles[i], 24, 37)
         np.testing.assert_allclose(ours[i].numpy(), truth, atol=2e-5)

@@ -24,7 +24,7 @@ def attention(
     as_json: bool,
 ) -> int:
     """`kizu attention`."""
-    from kizu.protocols._attention import look, spread_out
+    from kizu.evaluation.attention import look, spread_out
     from kizu.reports.attention import attention as report
 
     screen = Screen(as_json)
@@ -35,17 +35,37 @@ def attention(
     samples = read(dataset, data, category)
     flawed = (samples.test if len(samples.test) else samples).anomalous
     if not len(flawed):
-        raise EmptyData(f"There are no flawed images among these {len(samples)}; attention is about what sets them apart from good ones.")
+        raise EmptyData(
+            f"There are no flawed images among these {len(samples)}; attention is about what sets them apart "
+            "from good ones."
+        )
     chosen, good = spread_out(flawed, count, seed), training(samples)
     with screen.progress(len(representations)) as progress:
         size = _size(image_size)
-        info, errors = look(representations, good, chosen, out, image_size=size, level=level, overwrite=overwrite, progress=progress)
+        info, errors = look(
+            representations,
+            good,
+            chosen,
+            out,
+            image_size=size,
+            level=level,
+            overwrite=overwrite,
+            progress=progress,
+        )
     page = report(out)
-    shares = {label: f"{100 * share:.1f} %" if share is not None else "" for label, share in info["share_inside"].items()}
+    shares = {
+        label: f"{100 * share:.1f} %" if share is not None else ""
+        for label, share in info["share_inside"].items()
+    }
     screen.table({f"in the flaws, {label}": share for label, share in shares.items()})
     screen.say(f"Wrote {page}")
     screen.unreadable(errors)
-    facts = {"report": str(page), "images": len(info["columns"]), "share_inside": info["share_inside"], "area": info["area"]}
+    facts = {
+        "report": str(page),
+        "images": len(info["columns"]),
+        "share_inside": info["share_inside"],
+        "area": info["area"],
+    }
     screen.result({**facts, "errors": [{"path": path, "error": reason} for path, reason in errors]})
     return 1 if errors else 0
 

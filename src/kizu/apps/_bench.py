@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from kizu import rooms
+from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.protocols._experiment import Experiment, read_experiment, run_experiment
+from kizu.evaluation.experiment import Experiment, read_experiment, run_experiment
 from kizu.reports.table import table
 from kizu.store import replacing
 
@@ -17,7 +17,8 @@ METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3")
 
 
 def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
-    """Run what is not done yet; write results.csv, results.md and a plot a metric into `out`. Returns 1 when a cell failed."""
+    """Run what is not done yet; write results.csv, results.md and a plot a metric into `out`. Returns 1 when
+    a cell failed."""
     screen = Screen(as_json)
     plan = read_experiment(experiment)
     done = run_experiment(plan, out, data_root, screen.say)
@@ -25,7 +26,9 @@ def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) ->
     results = pl.read_csv(out / "results.csv", infer_schema_length=None)
     failed = results.filter(pl.col("error").is_not_null()).height
     screen.say(f"{done} cells, {failed} failed. Tables: {written}")
-    screen.result({"cells": done, "failed": failed, "tables": str(written), "results": str(out / "results.csv")})
+    screen.result(
+        {"cells": done, "failed": failed, "tables": str(written), "results": str(out / "results.csv")}
+    )
     return 1 if failed else 0
 
 
@@ -57,14 +60,19 @@ def _how(results: pl.DataFrame) -> str:
 
 
 def _published(entries: list[dict[str, Any]], metric: str, categories: list[str]) -> pl.DataFrame | None:
-    """The published rows that the experiment names, of one metric; where a data set has one category only, papers do not name it."""
+    """The published rows that the experiment names, of one metric; where a data set has one category only,
+    papers do not name it."""
     frames = []
     for entry in entries:
-        frame = rooms.load("papers", entry["paper"])(entry.get("table"))
+        frame = registry.load("papers", entry["paper"])(entry.get("table"))
         for column, value in entry.get("where", {}).items():
             wanted = value if isinstance(value, list) else [value]
             frame = frame.filter(pl.col(column).cast(pl.String).is_in([str(item) for item in wanted]))
         if len(categories) == 1:
             frame = frame.with_columns(pl.col("category").fill_null(categories[0]))
         frames.append(frame.filter(pl.col("metric") == metric))
-    return pl.concat(frames, how="vertical_relaxed") if frames and any(frame.height for frame in frames) else None
+    return (
+        pl.concat(frames, how="vertical_relaxed")
+        if frames and any(frame.height for frame in frames)
+        else None
+    )

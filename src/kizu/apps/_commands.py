@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kizu
-from kizu import rooms
+from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.apps._settings import knobs_from
 from kizu.errors import EmptyData, OutputExists
 
 if TYPE_CHECKING:
-    from kizu.datasets._samples import Samples
-    from kizu.detectors._base import Detector
-    from kizu.protocols._run import Run
+    from kizu.detectors.base import Detector
+    from kizu.evaluation.run import Run
+    from kizu.samples import Samples
 
 
 def fit(
@@ -36,41 +36,61 @@ def fit(
     screen = Screen(as_json)
     if out.exists() and not overwrite:
         raise OutputExists(out)
-    kind = rooms.load("detectors", detector)
+    kind = registry.load("detectors", detector)
     settings = knobs_from(knobs, kind)
     good = training(read(dataset, data, category))
-    from kizu.protocols._calibrated import choose, fit_calibrated
+    from kizu.evaluation.calibrated import choose, fit_calibrated
 
     choose(good, false_alarm_rate, calibration)
     model = kizu.detector(detector, representation, **settings)
-    screen.say(f"Learning from {len(good)} good images with {detector} on {model.representation.card['name']}")
+    screen.say(
+        f"Learning from {len(good)} good images with {detector} on {model.representation.card['name']}"
+    )
     if representation is None:
         screen.say(default_notice())
     with screen.progress(len(good)) as progress:
-        fit_calibrated(model, good, false_alarm_rate=false_alarm_rate, method=calibration, seed=seed, progress=progress)
+        fit_calibrated(
+            model, good, false_alarm_rate=false_alarm_rate, method=calibration, seed=seed, progress=progress
+        )
     model.save(out, overwrite=overwrite)
     screen.say(f"Wrote {out}. {promise(model)}")
     screen.unreadable(model.skipped_)
     screen.result(
-        {"model": str(out), "images": model.images_seen_, "calibration": calibration_facts(model), "skipped": _errors(model.skipped_)}
+        {
+            "model": str(out),
+            "images": model.images_seen_,
+            "calibration": calibration_facts(model),
+            "skipped": _errors(model.skipped_),
+        }
     )
     return 1 if model.skipped_ else 0
 
 
-def inspect(model: Path, paths: list[Path], out: Path, panels: bool, overwrite: bool, resume: bool, as_json: bool) -> int:
+def inspect(
+    model: Path, paths: list[Path], out: Path, panels: bool, overwrite: bool, resume: bool, as_json: bool
+) -> int:
     """`kizu inspect`."""
     from kizu.apps._inspect import inspect_images
 
     screen = Screen(as_json)
     detector = kizu.load(model)
-    return inspect_images(detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen)
+    return inspect_images(
+        detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
+    )
 
 
 def evaluate(
-    model: Path, data: Path, out: Path, dataset: str, category: str | None, allow_seen: bool, overwrite: bool, as_json: bool
+    model: Path,
+    data: Path,
+    out: Path,
+    dataset: str,
+    category: str | None,
+    allow_seen: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> int:
     """`kizu evaluate`."""
-    from kizu.protocols._run import Run
+    from kizu.evaluation.run import Run
 
     screen = Screen(as_json)
     if out.exists() and not overwrite:
@@ -80,13 +100,22 @@ def evaluate(
     test = samples.test if len(samples.test) else samples
     name = f"{category or data.resolve().name}"
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
-    run = Run(name, protocol, dataset=dataset, category=category or "", command=screen.command, allow_seen=allow_seen)
+    run = Run(
+        name,
+        protocol,
+        dataset=dataset,
+        category=category or "",
+        command=screen.command,
+        allow_seen=allow_seen,
+    )
     return evaluate_and_report(detector, test, out, screen, run, overwrite=overwrite)
 
 
-def evaluate_and_report(detector: Detector, test: Samples, out: Path, screen: Screen, run: Run, *, overwrite: bool) -> int:
+def evaluate_and_report(
+    detector: Detector, test: Samples, out: Path, screen: Screen, run: Run, *, overwrite: bool
+) -> int:
     """Run folder, report and the few numbers that a terminal shows."""
-    from kizu.protocols._run import evaluate
+    from kizu.evaluation.run import evaluate
     from kizu.reports.html import html
 
     run.counts["train"] = detector.images_seen_
@@ -97,7 +126,10 @@ def evaluate_and_report(detector: Detector, test: Samples, out: Path, screen: Sc
     screen.table(flat)
     each = [{"category": entry["category"], **flatten(entry)} for entry in metrics.get("categories", [])]
     for line in each:
-        screen.say(f"{line['category']}: image AUROC {line['image_auroc']}, pixel AUROC {line['pixel_auroc']}, AUPRO {line['aupro_0.3']}")
+        screen.say(
+            f"{line['category']}: image AUROC {line['image_auroc']}, pixel AUROC {line['pixel_auroc']}, "
+            f"AUPRO {line['aupro_0.3']}"
+        )
     screen.say(f"Report: {report}")
     screen.unreadable(run.errors)
     flat |= {"categories": each} if each else {}
@@ -108,14 +140,17 @@ def evaluate_and_report(detector: Detector, test: Samples, out: Path, screen: Sc
 def list_room(room: str, as_json: bool) -> int:
     """`kizu list`."""
     screen = Screen(as_json)
-    rows = [{"name": name, "summary": rooms.summary(room, name)} for name in rooms.names(room)]
+    rows = [{"name": name, "summary": registry.summary(room, name)} for name in registry.names(room)]
     if room == "representations":
         rows += [
             {
                 "name": "timm/ARCHITECTURE.TAG@LEVELS",
                 "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3",
             },
-            {"name": "random/ARCHITECTURE@LEVELS", "summary": "the same networks with random weights, by seed"},
+            {
+                "name": "random/ARCHITECTURE@LEVELS",
+                "summary": "the same networks with random weights, by seed",
+            },
             {"name": "PATH", "summary": "a representation that kizu saved"},
         ]
     for row in rows:
@@ -126,9 +161,9 @@ def list_room(room: str, as_json: bool) -> int:
 
 def data_check(name: str, path: Path, as_json: bool) -> int:
     """`kizu data check`."""
-    from kizu.datasets._check import check
+    from kizu.datasets.checking import check
 
-    rooms.module("datasets", name)
+    registry.module("datasets", name)
     screen = Screen(as_json)
     with screen.progress(None) as progress:
         report = check(name, path, progress=lambda done, total: progress(done, f"opening {total} images"))
@@ -149,7 +184,8 @@ def training(samples: Samples) -> Samples:
     good = samples.train.normal if len(samples.train) else samples.normal
     if not len(good):
         raise EmptyData(
-            f"There are no good images among these {len(samples)}: put good parts into a folder of their own, or into one called good/."
+            f"There are no good images among these {len(samples)}: put good parts into a folder of their "
+            "own, or into one called good/."
         )
     return good
 
@@ -159,26 +195,35 @@ def promise(model: Detector) -> str:
     facts = model.calibration_
     if facts is None:
         return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
-    backed = "held-out good images" if facts["method"] == "split" else "good images, each scored by a model that had not seen it"
+    backed = (
+        "held-out good images"
+        if facts["method"] == "split"
+        else "good images, each scored by a model that had not seen it"
+    )
     limit = f"score > {facts['threshold']:.4g}; {facts['images']} {backed}"
     return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous ({limit})."
 
 
 def calibration_facts(model: Detector) -> dict[str, Any] | None:
     """The calibration without its scores."""
-    return {key: value for key, value in model.calibration_.items() if key != "scores"} if model.calibration_ else None
+    return (
+        {key: value for key, value in model.calibration_.items() if key != "scores"}
+        if model.calibration_
+        else None
+    )
 
 
 def default_notice() -> str:
     """What stands behind the default representation."""
-    from kizu.representations._weights import DEFAULT
+    from kizu.representations.weights import DEFAULT
 
     better = "Larger networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
     return f"No representation was named: taking {DEFAULT}, the small trained network that comes with kizu. {better}"
 
 
 def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where undefined."""
+    """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where
+    undefined."""
     flat: dict[str, Any] = {}
     for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):
         flat[f"image_{name}"] = (metrics["image"] or {}).get(name)

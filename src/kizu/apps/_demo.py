@@ -18,10 +18,10 @@ FALSE_ALARM_RATE = 0.05
 def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     """Draw products with planted defects, learn from the good ones, promise a false-alarm rate, test, report.
 
-    out/data holds the pictures, out/<product>/model.kizu the models, out/<product>/run/report.html the reports.
-    """
-    from kizu.protocols._calibrated import fit_calibrated
-    from kizu.protocols._run import Run
+    out/data holds the pictures, out/<product>/model.kizu the models, out/<product>/run/report.html the
+    reports."""
+    from kizu.evaluation.calibrated import fit_calibrated
+    from kizu.evaluation.run import Run
 
     screen = Screen(as_json)
     if out.exists() and not overwrite and any(out.iterdir()):
@@ -29,7 +29,9 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     scale = QUICK if quick else FULL
     products, size, train = scale["products"], scale["size"], scale["train"]
     screen.say(f"Drawing {', '.join(products)}: {train} good pictures each to learn from, 50 to test on ...")
-    samples = kizu.dataset("planted", out / "data", products=products, train=train, test_good=20, test_defective=30, size=size)
+    samples = kizu.dataset(
+        "planted", out / "data", products=products, train=train, test_good=20, test_defective=30, size=size
+    )
     screen.say(default_notice())
     worst = 0
     for product in products:
@@ -43,5 +45,8 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
         run = Run(f"demo: {product}", dataset="planted", category=product, command=screen.command)
         code = evaluate_and_report(model, chosen.test, folder / "run", screen, run, overwrite=True)
         worst = max(worst, code)
-    screen.say(f"\nNext: kizu inspect {out / products[0] / 'model.kizu'} {out / 'data' / products[0] / 'test'} -o {out / 'inspected'}")
+    screen.say(
+        f"\nNext: kizu inspect {out / products[0] / 'model.kizu'} {out / 'data' / products[0] / 'test'} -o "
+        f"{out / 'inspected'}"
+    )
     return worst

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import kizu
-from kizu import rooms
+from kizu import registry
 from kizu.apps._commands import read
 from kizu.apps._screen import Screen
 from kizu.apps._settings import knobs_from
@@ -30,8 +30,8 @@ def diagnose(
     as_json: bool,
 ) -> int:
     """`kizu diagnose`."""
-    from kizu.protocols._diagnosis import diagnose as run
-    from kizu.protocols._diagnosis import forget, rung
+    from kizu.evaluation.diagnosis import diagnose as run
+    from kizu.evaluation.diagnosis import forget, rung
     from kizu.protocols.one_class import one_class
     from kizu.reports.diagnosis import diagnosis
 
@@ -48,20 +48,35 @@ def diagnose(
         if overwrite:
             forget(folder)
         with screen.progress(None) as progress:
-            made[name] = run(name, detector, split, folder, every=every, landscape=landscape, progress=progress)
+            made[name] = run(
+                name, detector, split, folder, every=every, landscape=landscape, progress=progress
+            )
         folders.append(folder)
         last, best = made[name]["last"], made[name]["best_oracle"]
-        screen.say(f"{name}: image AUROC {last['image_auroc']:.4f} at the last iteration, {best['image_auroc']:.4f} at the best (oracle)")
+        screen.say(
+            f"{name}: image AUROC {last['image_auroc']:.4f} at the last iteration, {best['image_auroc']:.4f} "
+            "at the best (oracle)"
+        )
     page = diagnosis(folders, out / "diagnosis.html")
     screen.say(f"Wrote {page}")
-    screen.result({"report": str(page), "runs": {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in made.items()}})
+    screen.result(
+        {
+            "report": str(page),
+            "runs": {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in made.items()},
+        }
+    )
     return 0
 
 
-def _detector(name: str, knobs: dict[str, Any], representation: str | None, given: list[str], seed: int) -> Any:
+def _detector(
+    name: str, knobs: dict[str, Any], representation: str | None, given: list[str], seed: int
+) -> Any:
     """A rung's detector; --set may not undo what makes the rung."""
-    own = knobs_from(given, rooms.load("detectors", name))
+    own = knobs_from(given, registry.load("detectors", name))
     clash = sorted(set(own) & set(knobs))
     if clash:
-        raise UsageError(f"--set {clash[0]} would make another rung of it: {', '.join(f'{key}={value}' for key, value in knobs.items())}.")
+        raise UsageError(
+            f"--set {clash[0]} would make another rung of it: "
+            f"{', '.join(f'{key}={value}' for key, value in knobs.items())}."
+        )
     return kizu.detector(name, representation, **{"seed": seed, **own, **knobs})

@@ -14,25 +14,41 @@ from kizu.errors import EmptyData, ImageError, OutputExists
 from kizu.images import is_image, open_image
 
 if TYPE_CHECKING:
-    from kizu.detectors._base import Detector
+    from kizu.detectors.base import Detector
     from kizu.types import Prediction
 
 RESULTS = "results.jsonl"
 
 
-def inspect_images(detector: Detector, paths: list[Path], out: Path, *, panels: bool, overwrite: bool, resume: bool, screen: Screen) -> int:
+def inspect_images(
+    detector: Detector,
+    paths: list[Path],
+    out: Path,
+    *,
+    panels: bool,
+    overwrite: bool,
+    resume: bool,
+    screen: Screen,
+) -> int:
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
-    An image that cannot be read costs its own line, with the reason under "error". Interrupted, what was looked at stays, and
-    resume=True goes on behind it. Returns 1 when an image could not be read, else 0. Raises OutputExists, EmptyData.
-    """
+    An image that cannot be read costs its own line, with the reason under "error". Interrupted, what was
+    looked at stays, and resume=True goes on behind it. Returns 1 when an image could not be read, else 0.
+    Raises OutputExists, EmptyData."""
     files = expand(paths)
     done = _prepare(out, overwrite, resume)
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = (detector.calibration_ or {}).get("map_range")
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
-    facts = {"model": detector.knobs, "detector": type(detector).__name__, "calibration": _calibration(detector)}
-    with screen.progress(len(left)) as progress, (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream:
+    facts = {
+        "model": detector.knobs,
+        "detector": type(detector).__name__,
+        "calibration": _calibration(detector),
+    }
+    with (
+        screen.progress(len(left)) as progress,
+        (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream,
+    ):
         number, at = len(done), 0
         for chunk in _chunks(left, detector.batch_size):
             errors: list[tuple[str, str]] = []
@@ -40,9 +56,14 @@ def inspect_images(detector: Detector, paths: list[Path], out: Path, *, panels: 
             for part in detector.predict_batches(chunk, errors=errors):
                 shown = shown or _range(part)
                 for index, path in enumerate(part.paths):
-                    picture = _panel(part, index, out, number + chunk.index(Path(path)), shown) if panels else None
+                    picture = (
+                        _panel(part, index, out, number + chunk.index(Path(path)), shown) if panels else None
+                    )
                     rows[path] = _row(part, index, path, picture)
-            rows |= {path: {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason} for path, reason in errors}
+            rows |= {
+                path: {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
+                for path, reason in errors
+            }
             _write(rows, stream, screen)
             broken += errors
             number, at = number + len(chunk), at + len(chunk)
@@ -54,10 +75,15 @@ def inspect_images(detector: Detector, paths: list[Path], out: Path, *, panels: 
 
 
 def expand(paths: list[Path]) -> list[Path]:
-    """Folders become the images in them, at any depth; files stay as they are. Raises EmptyData when nothing is left."""
+    """Folders become the images in them, at any depth; files stay as they are. Raises EmptyData when nothing
+    is left."""
     found: list[Path] = []
     for path in paths:
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file)) if path.is_dir() else [path]
+        inside = (
+            sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
+            if path.is_dir()
+            else [path]
+        )
         found += inside
     if not found:
         raise EmptyData(f"There are no images under {', '.join(str(path) for path in paths)}.")
@@ -73,7 +99,9 @@ def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, An
             raise OutputExists(out)
         lines = (out / RESULTS).read_text("utf-8").splitlines()
         whole = [json.loads(line) for line in lines if line.endswith("}")]
-        (out / RESULTS).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8")
+        (out / RESULTS).write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8"
+        )
         return {row["path"]: row for row in whole}
     (out / "panels").mkdir(parents=True, exist_ok=True)
     return {}
@@ -133,7 +161,11 @@ def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> N
 
 
 def _calibration(detector: Detector) -> dict[str, Any] | None:
-    return {key: value for key, value in detector.calibration_.items() if key != "scores"} if detector.calibration_ else None
+    return (
+        {key: value for key, value in detector.calibration_.items() if key != "scores"}
+        if detector.calibration_
+        else None
+    )
 
 
 def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:
@@ -144,4 +176,6 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
 
 
 def _count(out: Path) -> int:
-    return sum(1 for line in (out / RESULTS).read_text("utf-8").splitlines() if json.loads(line)["is_anomalous"])
+    return sum(
+        1 for line in (out / RESULTS).read_text("utf-8").splitlines() if json.loads(line)["is_anomalous"]
+    )

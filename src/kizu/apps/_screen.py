@@ -1,4 +1,5 @@
-"""What a command shows: progress and words on stderr, results on stdout; with --json nothing but JSON on stdout."""
+"""What a command shows: progress and words on stderr, results on stdout; with --json nothing but JSON on
+stdout."""
 
 from __future__ import annotations
 
@@ -58,7 +59,15 @@ class Screen:
             yield lambda done, what: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             SpinnerColumn(),

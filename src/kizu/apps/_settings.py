@@ -7,15 +7,16 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from kizu import rooms
+from kizu import registry
 from kizu.errors import UsageError
 
 
 def knobs_from(texts: list[str], kind: type) -> dict[str, Any]:
-    """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}, checked against the signature of `kind`.
+    """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}, checked against the signature of
+    `kind`.
 
-    Raises UsageError for a text without "=" or a value of another type, UnknownKnob for a name that does not exist.
-    """
+    Raises UsageError for a text without "=" or a value of another type, UnknownKnob for a name that does not
+    exist."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -23,7 +24,7 @@ def knobs_from(texts: list[str], kind: type) -> dict[str, Any]:
             raise UsageError(f"--set takes name=value, got '{text}'.")
         pairs[name.strip()] = value.strip()
     constructor: Callable[..., None] = vars(kind)["__init__"]
-    rooms.check_keywords(kind.__name__, constructor, pairs)
+    registry.check_keywords(kind.__name__, constructor, pairs)
     hints = typing.get_type_hints(constructor)
     return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
 

@@ -1,5 +1,5 @@
 """Disk -> Samples: one file a data set (level 1)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

@@ -1,4 +1,5 @@
-"""Medical sets laid out as <split>/NORMAL and <split>/<disease>, and the copies that bring others into that layout."""
+"""Medical sets laid out as <split>/NORMAL and <split>/<disease>, and the copies that bring others into that
+layout."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ def is_prepared(root: Path) -> bool:
 def read_prepared(root: Path, category: str) -> list[Row]:
     """Rows of {train,test}/NORMAL and {train,test}/<disease>; the folder ABNORMAL makes the defect "anomaly".
 
-    Diseased images of train/ have no split: they may serve few-shot or supervised training. Raises LayoutError, EmptyData.
-    """
+    Diseased images of train/ have no split: they may serve few-shot or supervised training. Raises
+    LayoutError, EmptyData."""
     rows = read_tree(root, category=category, good=(NORMAL.lower(),), masks=None, splits=("train", "test"))
     need_good(rows, root, (NORMAL,))
     rows = [row._replace(defect="anomaly") if row.defect == ABNORMAL else row for row in rows]
@@ -44,15 +45,21 @@ def write_prepared(
     progress: Callable[[int, int], None] | None = None,
     threads: int = 2,
 ) -> None:
-    """Write changed copies as PNG to out/<split>/NORMAL and out/<split>/<defect>; the whole folder or nothing. Rows without a split are
-    left out. progress(done, total) is called from this thread.
+    """Write changed copies as PNG to out/<split>/NORMAL and out/<split>/<defect>; the whole folder or
+    nothing. Rows without a split are left out. progress(done, total) is called from this thread.
 
-    Raises OutputExists; LayoutError for two images that would get one name; ImageError for an image that cannot be read; what `change`
-    raises.
-    """
-    jobs = {f"{row.split}/{row.defect if row.label else NORMAL}/{row.image.stem}.png": row.image for row in rows if row.split}
+    Raises OutputExists; LayoutError for two images that would get one name; ImageError for an image that
+    cannot be read; what `change` raises."""
+    jobs = {
+        f"{row.split}/{row.defect if row.label else NORMAL}/{row.image.stem}.png": row.image
+        for row in rows
+        if row.split
+    }
     if len(jobs) < sum(row.split is not None for row in rows):
-        raise LayoutError(f"Two images would be written under one name into {out}; image names must differ within a split and class.")
+        raise LayoutError(
+            f"Two images would be written under one name into {out}; image names must differ within a split "
+            "and class."
+        )
     with replacing_folder(out, overwrite=overwrite) as folder:
         for name in {Path(name).parent for name in jobs}:
             (folder / name).mkdir(parents=True)

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kizu.datasets._layout import Row, add_masks, folders_in, images_in, need_good, read_classes, read_tree, root_of, to_samples
-from kizu.datasets._samples import Samples, some
+from kizu.datasets._layout import (
+    Row,
+    add_masks,
+    folders_in,
+    images_in,
+    need_good,
+    read_classes,
+    read_tree,
+    root_of,
+    to_samples,
+)
 from kizu.errors import EmptyData, LayoutError, UsageError
 from kizu.images import MaskRule, is_image, list_images
+from kizu.samples import Samples, some
 
 LICENCE = "your own"
 CITATION = "none"
@@ -36,14 +46,14 @@ def folder(
         and defect folders in them
         a .csv file                         the columns of Samples; relative paths are meant from its folder
 
-    category: what to call the product (default: the name of the folder). good: names of the folders of normal images, in any case.
-    Masks are used when there is a folder ground_truth/ or masks/ below `path`, or the given `mask_folder` (absolute, or from `path`): then
-    every anomalous image must have one, in <masks>/<class>/ or in <masks>/ itself, named as the image or with _mask, _label or _gt after
-    it. use_masks=False goes without. A grey value above half is a defect (`kizu.images.open_mask`).
+    category: what to call the product (default: the name of the folder). good: names of the folders of normal
+    images, in any case. Masks are used when there is a folder ground_truth/ or masks/ below `path`, or the
+    given `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in
+    <masks>/<class>/ or in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
+    use_masks=False goes without. A grey value above half is a defect (`kizu.images.open_mask`).
 
-    Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks and images that do not pair;
-    for a CSV what `Samples.from_csv` raises.
-    """
+    Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks
+    and images that do not pair; for a CSV what `Samples.from_csv` raises."""
     source = Path(path)
     if source.is_file() and source.suffix.lower() == ".csv":
         if mask_folder is not None or category is not None:
@@ -62,7 +72,9 @@ def expected_counts() -> dict[tuple[str, str | None, int], int]:
     return {}
 
 
-def _rows(root: Path, category: str, good: frozenset[str], masks: Path | None, *, skip: Path | None) -> list[Row]:
+def _rows(
+    root: Path, category: str, good: frozenset[str], masks: Path | None, *, skip: Path | None
+) -> list[Row]:
     splits = [split for split in ("train", "test") if (root / split).is_dir()]
     if splits:
         return read_tree(root, category=category, good=good, masks=masks, splits=splits)
@@ -70,7 +82,8 @@ def _rows(root: Path, category: str, good: frozenset[str], masks: Path | None, *
     bare = list_images(root)
     if bare and skip is not None:
         raise LayoutError(
-            f"{root} holds images beside the mask folder {skip.name}/, so which are good? Put them in good/ and <defect>/, or use a CSV."
+            f"{root} holds images beside the mask folder {skip.name}/, so which are good? Put them in good/ "
+            "and <defect>/, or use a CSV."
         )
     if bare and not any(list_images(sub) for sub in inner):
         return [Row(image, category, "good", 0, "train") for image in images_in(root)]
@@ -87,7 +100,10 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
         return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     place = root / given
     if not place.is_dir():
-        raise LayoutError(f"{place}: there is no such folder of masks. mask_folder is an absolute path, or one below {root}.")
+        raise LayoutError(
+            f"{place}: there is no such folder of masks. mask_folder is an absolute path, or one below "
+            f"{root}."
+        )
     return place
 
 
@@ -95,8 +111,14 @@ def _explain_nothing(root: Path, inner: list[Path]) -> None:
     """Raise EmptyData, or LayoutError when images lie deeper than any layout says."""
     categories = [sub.name for sub in inner if (sub / "train").is_dir()]
     if categories:
-        raise LayoutError(f"{root} holds several data sets: {some(categories)}. Give one of them, or use the data set mvtec.")
+        raise LayoutError(
+            f"{root} holds several data sets: {some(categories)}. Give one of them, or use the data set "
+            "mvtec."
+        )
     deeper = sorted({str(file.parent.relative_to(root)) for file in root.rglob("*") if is_image(file)})
     if deeper:
-        raise LayoutError(f"{root} holds no images, but folders below it do: {some(deeper)}. Give the folder right above the images.")
+        raise LayoutError(
+            f"{root} holds no images, but folders below it do: {some(deeper)}. Give the folder right above "
+            "the images."
+        )
     raise EmptyData(f"{root} holds no images (by suffix: .png, .jpg, .bmp, .tif, ...).")

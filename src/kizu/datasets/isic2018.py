@@ -1,4 +1,5 @@
-"""ISIC 2018, task 3: dermoscopic images of seven kinds of skin lesion; nevi (NV) are normal, the other six are anomalous."""
+"""ISIC 2018, task 3: dermoscopic images of seven kinds of skin lesion; nevi (NV) are normal, the other six
+are anomalous."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from kizu.datasets._layout import Row, folders_in, root_of, to_samples
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
-from kizu.datasets._samples import Samples, Wanted, some
 from kizu.errors import LayoutError, UsageError
 from kizu.images import MaskRule, list_images, resize_image
+from kizu.samples import Samples, Wanted, some
 
 LICENCE = "CC BY-NC 4.0 (not for commercial use)"
 CITATION = (
@@ -26,23 +27,26 @@ MASK_RULE: MaskRule = "half"
 """There are no masks: image metrics only."""
 
 KINDS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-"""Columns of the ground truth: melanoma, nevus, basal cell carcinoma, actinic keratosis, benign keratosis, dermatofibroma, vascular."""
+"""Columns of the ground truth: melanoma, nevus, basal cell carcinoma, actinic keratosis, benign keratosis,
+dermatofibroma, vascular."""
 NORMAL_KIND = "NV"
 COUNTS = {"train": (6705, 3310), "test": (123, 70)}
-"""Nevi and other lesions of the official training set (10,015) and of the official validation set (193), which is the test set."""
+"""Nevi and other lesions of the official training set (10,015) and of the official validation set (193),
+which is the test set."""
 _PARTS = {"train": "Training", "test": "Validation"}
 
 
 def isic2018(path: Path | str, *, split: Wanted = None) -> Samples:
-    """As downloaded: ISIC2018_Task3_{Training,Validation}_{Input,GroundTruth}, in `path` or in its folder original/; or as prepared.
+    """As downloaded: ISIC2018_Task3_{Training,Validation}_{Input,GroundTruth}, in `path` or in its folder
+    original/; or as prepared.
 
-    The split is that of AE-FLOW and ReContrast: the nevi of the training set are train, the whole official validation set is test; other
-    lesions of the training set have no split. Where ISIC2018_Task3_Training_LesionGroupings.csv lies in `path`, `group` is the lesion,
-    several of whose photographs may be in the training set. Prepared: {train,test}/NORMAL, test/<kind>, see `prepare`; they come first.
-    Papers resize to 256 x 256 pixels and keep the central 224 x 224; images as downloaded have the whole border. Normal and anomalous
-    images show different lesions, so the published image scores are means of the map, not its maximum.
-    split: take only this one. Raises LayoutError.
-    """
+    The split is that of AE-FLOW and ReContrast: the nevi of the training set are train, the whole official
+    validation set is test; other lesions of the training set have no split. Where
+    ISIC2018_Task3_Training_LesionGroupings.csv lies in `path`, `group` is the lesion, several of whose
+    photographs may be in the training set. Prepared: {train,test}/NORMAL, test/<kind>, see `prepare`; they
+    come first. Papers resize to 256 x 256 pixels and keep the central 224 x 224; images as downloaded have
+    the whole border. Normal and anomalous images show different lesions, so the published image scores are
+    means of the map, not its maximum. split: take only this one. Raises LayoutError."""
     given = root_of(path, "isic2018")
     rows = read_prepared(given, "isic2018") if is_prepared(given) else _raw(given)
     return to_samples(rows, "isic2018").where(split=split)
@@ -57,17 +61,25 @@ def prepare(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the split's images, resized to `resize` and cropped to their central `crop` pixels a side, as out/<split>/{NORMAL,<kind>} PNG.
+    """Write the split's images, resized to `resize` and cropped to their central `crop` pixels a side, as
+    out/<split>/{NORMAL,<kind>} PNG.
 
-    The folder appears whole or not at all. progress(done, total). Raises UsageError, LayoutError, OutputExists, ImageError.
-    """
+    The folder appears whole or not at all. progress(done, total). Raises UsageError, LayoutError,
+    OutputExists, ImageError."""
     if not 0 < crop <= resize:
         raise UsageError(f"crop is the side kept of resize, in pixels, from 1 to {resize}; got {crop}.")
-    write_prepared(_raw(root_of(path, "isic2018")), out, partial(central, resize=resize, crop=crop), overwrite=overwrite, progress=progress)
+    write_prepared(
+        _raw(root_of(path, "isic2018")),
+        out,
+        partial(central, resize=resize, crop=crop),
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def central(image: NDArray[np.uint8], *, resize: int, crop: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (crop, crop, 3) uint8: resized to (resize, resize), aspect not kept, and cut out of the middle."""
+    """(H, W, 3) uint8 -> (crop, crop, 3) uint8: resized to (resize, resize), aspect not kept, and cut out of
+    the middle."""
     start = round((resize - crop) / 2.0)
     return resize_image(image, (resize, resize))[start : start + crop, start : start + crop]
 
@@ -76,15 +88,23 @@ def expected_counts() -> dict[tuple[str, str | None, int], int]:
     """(category, split, label) -> published number of images."""
     (nevi, others), (good, bad) = COUNTS["train"], COUNTS["test"]
     name = "isic2018"
-    return {(name, "train", 0): nevi, (name, None, 1): others, (name, "test", 0): good, (name, "test", 1): bad}
+    return {
+        (name, "train", 0): nevi,
+        (name, None, 1): others,
+        (name, "test", 0): good,
+        (name, "test", 1): bad,
+    }
 
 
 def _raw(given: Path) -> list[Row]:
-    root = next((place for place in (given, given / "original") if _folder(place, "train", "Input").is_dir()), None)
+    root = next(
+        (place for place in (given, given / "original") if _folder(place, "train", "Input").is_dir()), None
+    )
     if root is None:
         there = some([sub.name for sub in folders_in(given)]) or "none"
         raise LayoutError(
-            f"{given} holds neither ISIC2018_Task3_Training_Input nor the prepared train/NORMAL and test/NORMAL; its folders: {there}."
+            f"{given} holds neither ISIC2018_Task3_Training_Input nor the prepared train/NORMAL and "
+            f"test/NORMAL; its folders: {there}."
         )
     lesions = _lesions(root)
     rows = []
@@ -93,7 +113,16 @@ def _raw(given: Path) -> list[Row]:
         for name, kind in _kinds(root, split).items():
             normal = kind == NORMAL_KIND
             kept = split if normal or split == "test" else None
-            rows.append(Row(images / f"{name}.jpg", "isic2018", "good" if normal else kind, int(not normal), kept, group=lesions.get(name)))
+            rows.append(
+                Row(
+                    images / f"{name}.jpg",
+                    "isic2018",
+                    "good" if normal else kind,
+                    int(not normal),
+                    kept,
+                    group=lesions.get(name),
+                )
+            )
     return rows
 
 
@@ -102,24 +131,33 @@ def _folder(root: Path, split: str, what: str) -> Path:
 
 
 def _kinds(root: Path, split: str) -> dict[str, str]:
-    """Image name -> kind of lesion, in the order of the list. Raises LayoutError when list and images disagree."""
+    """Image name -> kind of lesion, in the order of the list. Raises LayoutError when list and images
+    disagree."""
     folder, images = _folder(root, split, "GroundTruth"), _folder(root, split, "Input")
     file = folder / f"{folder.name}.csv"
     if not file.is_file() or not images.is_dir():
-        raise LayoutError(f"{file} and {images.name}/ belong together; {'the folder' if file.is_file() else 'the list'} is not there.")
+        raise LayoutError(
+            f"{file} and {images.name}/ belong together; {'the folder' if file.is_file() else 'the list'} is "
+            "not there."
+        )
     table = pl.read_csv(file, infer_schema=False)
     if table.columns != ["image", *KINDS]:
-        raise LayoutError(f"{file} has the columns {', '.join(table.columns)}; image, {', '.join(KINDS)} are needed.")
+        raise LayoutError(
+            f"{file} has the columns {', '.join(table.columns)}; image, {', '.join(KINDS)} are needed."
+        )
     chosen = table.select(pl.col("image"), *(pl.col(kind).cast(pl.Float64, strict=False) for kind in KINDS))
     odd = [row[0] for row in chosen.iter_rows() if sorted(map(str, row[1:])) != ["0.0"] * 6 + ["1.0"]]
     if odd:
-        raise LayoutError(f"{file}: each image has a 1 in one column and a 0 in the others, not so: {some(odd)}.")
+        raise LayoutError(
+            f"{file}: each image has a 1 in one column and a 0 in the others, not so: {some(odd)}."
+        )
     kinds = {row[0]: KINDS[row[1:].index(1.0)] for row in chosen.iter_rows()}
     there = {image.stem for image in list_images(images) if image.suffix == ".jpg"}
     missing, extra = [name for name in kinds if name not in there], sorted(there - kinds.keys())
     if missing or extra or len(kinds) < table.height:
         raise LayoutError(
-            f"{file.name} and {images.name}/ disagree: {len(missing)} images of the list are not there ({some(missing)}), "
+            f"{file.name} and {images.name}/ disagree: {len(missing)} images of the list are not there "
+            f"({some(missing)}), "
             f"{len(extra)} are not in the list ({some(extra)}), {table.height - len(kinds)} are listed twice."
         )
     return kinds
@@ -132,5 +170,7 @@ def _lesions(root: Path) -> dict[str, str]:
         return {}
     table = pl.read_csv(file, infer_schema=False)
     if not {"image", "lesion_id"} <= set(table.columns):
-        raise LayoutError(f"{file} has the columns {', '.join(table.columns)}; image and lesion_id are needed.")
+        raise LayoutError(
+            f"{file} has the columns {', '.join(table.columns)}; image and lesion_id are needed."
+        )
     return dict(table.select("image", "lesion_id").iter_rows())

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import polars as pl
 
 from kizu.datasets._layout import Row, folders_in, need_good, pair, root_of, to_samples
-from kizu.datasets._samples import Samples, Wanted, some
 from kizu.errors import LayoutError
 from kizu.images import MaskRule, list_images, open_mask
+from kizu.samples import Samples, Wanted, some
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
-    "D. Tabernik, S. Sela, J. Skvarc, D. Skocaj: Segmentation-based deep-learning approach for surface-defect detection, "
+    "D. Tabernik, S. Sela, J. Skvarc, D. Skocaj: Segmentation-based deep-learning approach for "
+    "surface-defect detection, "
     "Journal of Intelligent Manufacturing 31, 2020"
 )
 HOMEPAGE = "https://www.vicos.si/resources/kolektorsdd/"
@@ -27,11 +28,11 @@ NORMAL, DEFECTIVE = 347, 52
 def ksdd(path: Path | str, *, split: Wanted = None) -> Samples:
     """kosNN/PartP.jpg with the mask kosNN/PartP_label.bmp or .png beside it; group is the item, kosNN.
 
-    With an images.csv (columns image, defect 0/1, split) in `path`, label and split are read from it; a split that is neither train nor
-    test is null. Otherwise label is 1 where the mask marks a pixel, and the split is by item: normal images of odd items are train, all
-    images of even items are test, and the defective images of odd items have none (they may serve few-shot or supervised training).
-    split: take only this one. Raises LayoutError, MaskError for images and masks that do not pair, ImageError for a damaged mask.
-    """
+    With an images.csv (columns image, defect 0/1, split) in `path`, label and split are read from it; a split
+    that is neither train nor test is null. Otherwise label is 1 where the mask marks a pixel, and the split
+    is by item: normal images of odd items are train, all images of even items are test, and the defective
+    images of odd items have none (they may serve few-shot or supervised training). split: take only this one.
+    Raises LayoutError, MaskError for images and masks that do not pair, ImageError for a damaged mask."""
     root = root_of(path, "ksdd")
     items = [sub for sub in folders_in(root) if re.fullmatch(r"kos\d+", sub.name)]
     if not items:
@@ -42,7 +43,9 @@ def ksdd(path: Path | str, *, split: Wanted = None) -> Samples:
     rows = []
     for image, mask in masks.items():
         label, part = known[image]
-        rows.append(Row(image, "ksdd", "crack" if label else "good", label, part, mask, group=image.parent.name))
+        rows.append(
+            Row(image, "ksdd", "crack" if label else "good", label, part, mask, group=image.parent.name)
+        )
     need_good(rows, root, ("kosNN",))
     return to_samples(rows, "ksdd").where(split=split)
 
@@ -84,14 +87,19 @@ def _from_csv(root: Path, masks: dict[Path, Path]) -> dict[Path, _Known]:
     file = root / "images.csv"
     table = pl.read_csv(file, infer_schema=False)
     if not {"image", "defect", "split"} <= set(table.columns):
-        raise LayoutError(f"{file} has the columns {', '.join(table.columns)}; image, defect and split are needed.")
+        raise LayoutError(
+            f"{file} has the columns {', '.join(table.columns)}; image, defect and split are needed."
+        )
     odd = sorted(set(map(str, table["defect"].unique())) - {"0", "1"})
     if odd:
         raise LayoutError(f"{file}: defect is 0 or 1, got {some(odd)}.")
     known = {}
     for image, defect, split in table.select("image", "defect", "split").iter_rows():
         known[root / image] = _Known(int(defect), split if split in ("train", "test") else None)
-    unknown, gone = [str(p.relative_to(root)) for p in masks if p not in known], [str(p.relative_to(root)) for p in known if p not in masks]
+    unknown, gone = (
+        [str(p.relative_to(root)) for p in masks if p not in known],
+        [str(p.relative_to(root)) for p in known if p not in masks],
+    )
     if unknown or gone:
         raise LayoutError(
             f"{file} and the images disagree: {len(unknown)} images not in the file ({some(unknown)}), "

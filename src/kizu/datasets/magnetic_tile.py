@@ -1,4 +1,5 @@
-"""Magnetic tiles (1,344 photographs, 5 kinds of defect): each tile appears under up to six exposures, so split by group."""
+"""Magnetic tiles (1,344 photographs, 5 kinds of defect): each tile appears under up to six exposures, so
+split by group."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from kizu.datasets._layout import Row, chosen, folders_in, need_good, pair, root_of, to_samples
-from kizu.datasets._samples import Samples, Wanted, some
 from kizu.errors import LayoutError
 from kizu.images import MaskRule, list_images
+from kizu.samples import Samples, Wanted, some
 
 LICENCE = "research use with citation (no licence file; the authors ask for a citation)"
 CITATION = "Y. Huang, C. Qiu, K. Yuan: Surface defect saliency of magnetic tile, The Visual Computer 36, 2020"
@@ -30,23 +31,28 @@ GROUP_GAP = 200
 
 
 def magnetic_tile(path: Path | str, *, defect: Wanted = None) -> Samples:
-    """MT_<class>/Imgs/exp<E>_num_<N>.jpg with the mask exp<E>_num_<N>.png beside it; split is null, the data set has none.
+    """MT_<class>/Imgs/exp<E>_num_<N>.jpg with the mask exp<E>_num_<N>.png beside it; split is null, the data
+    set has none.
 
-    `group` is what must not be torn apart: the exposures of one tile. It is read from groups.csv (columns image, group) when that lies in
-    `path`; otherwise it is worked out: in the order of their frame numbers N, a new group starts after a gap of more than 200.
-    `view` is the exposure ("exp1" ... "exp6"). defect: take only these kinds ("good" for the tiles of MT_Free).
-    Raises LayoutError, MaskError for images and masks that do not pair, UnknownName for a defect that is not there.
-    """
+    `group` is what must not be torn apart: the exposures of one tile. It is read from groups.csv (columns
+    image, group) when that lies in `path`; otherwise it is worked out: in the order of their frame numbers N,
+    a new group starts after a gap of more than 200. `view` is the exposure ("exp1" ... "exp6"). defect: take
+    only these kinds ("good" for the tiles of MT_Free). Raises LayoutError, MaskError for images and masks
+    that do not pair, UnknownName for a defect that is not there."""
     root = root_of(path, "magnetic_tile")
     classes = [sub for sub in folders_in(root) if sub.name.startswith("MT_") and (sub / "Imgs").is_dir()]
     if not classes:
         inside = some([sub.name for sub in folders_in(root)]) or "none"
-        raise LayoutError(f"{root} holds no folder MT_<class>/Imgs, such as MT_Free/Imgs; there are: {inside}.")
+        raise LayoutError(
+            f"{root} holds no folder MT_<class>/Imgs, such as MT_Free/Imgs; there are: {inside}."
+        )
     rows = [row for folder in classes for row in _read_class(folder)]
     need_good(rows, root, ("MT_Free",))
     groups = _groups_from_csv(root, rows) if (root / "groups.csv").is_file() else _groups_by_number(rows)
     kinds = chosen(defect, list(dict.fromkeys(row.defect for row in rows)), "defect")
-    return to_samples([row._replace(group=groups[row.image]) for row in rows if row.defect in kinds], "magnetic_tile")
+    return to_samples(
+        [row._replace(group=groups[row.image]) for row in rows if row.defect in kinds], "magnetic_tile"
+    )
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
@@ -71,7 +77,9 @@ def _read_class(folder: Path) -> list[Row]:
     rows = []
     for image in images:
         mask = None if image.stem in EMPTY_MASKS else masks[image]
-        rows.append(Row(image, "magnetic_tile", kind, int(kind != "good"), mask=mask, view=f"exp{_numbers(image)[0]}"))
+        rows.append(
+            Row(image, "magnetic_tile", kind, int(kind != "good"), mask=mask, view=f"exp{_numbers(image)[0]}")
+        )
     return rows
 
 
@@ -79,21 +87,30 @@ def _numbers(image: Path) -> tuple[int, int]:
     """(exposure, frame number) of a file name."""
     match = re.fullmatch(r"exp(\d+)_num_(\d+)", image.stem)
     if match is None:
-        raise LayoutError(f"{image}: names are exp<exposure>_num_<frame number>.jpg, for example exp3_num_45042.jpg.")
+        raise LayoutError(
+            f"{image}: names are exp<exposure>_num_<frame number>.jpg, for example exp3_num_45042.jpg."
+        )
     return int(match[1]), int(match[2])
 
 
 def _groups_from_csv(root: Path, rows: list[Row]) -> dict[Path, str]:
     table = pl.read_csv(root / "groups.csv", infer_schema=False)
     if not {"image", "group"} <= set(table.columns):
-        raise LayoutError(f"{root / 'groups.csv'} has the columns {', '.join(table.columns)}; image and group are needed.")
+        raise LayoutError(
+            f"{root / 'groups.csv'} has the columns {', '.join(table.columns)}; image and group are needed."
+        )
     groups = {root / image: group for image, group in table.select("image", "group").iter_rows()}
     images = {row.image for row in rows}
-    unknown, gone = [row.image.name for row in rows if row.image not in groups], [p.name for p in groups if p not in images]
+    unknown, gone = (
+        [row.image.name for row in rows if row.image not in groups],
+        [p.name for p in groups if p not in images],
+    )
     if unknown or gone:
         raise LayoutError(
-            f"{root / 'groups.csv'} and the images disagree: {len(unknown)} images not in the file ({some(unknown)}), "
-            f"{len(gone)} in the file and not on disk ({some(gone)}). Remove the file to have the groups worked out from the names."
+            f"{root / 'groups.csv'} and the images disagree: {len(unknown)} images not in the file "
+            f"({some(unknown)}), "
+            f"{len(gone)} in the file and not on disk ({some(gone)}). Remove the file to have the groups "
+            "worked out from the names."
         )
     return groups
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples
-from kizu.datasets._samples import Samples, Wanted, some
 from kizu.errors import LayoutError
 from kizu.images import MaskRule
+from kizu.samples import Samples, Wanted, some
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
-    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly Detection Dataset, IJCV 129, 2021; "
+    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly Detection Dataset, IJCV "
+    "129, 2021; "
     "P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD, CVPR 2019"
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
@@ -34,15 +35,16 @@ COUNTS = {
     "wood": (247, 19, 60),
     "zipper": (240, 32, 119),
 }
-"""Published counts of each category: good training, good test and defective test images (3,629 / 467 / 1,258 in all)."""
+"""Published counts of each category: good training, good test and defective test images (3,629 / 467 / 1,258
+in all)."""
 
 
 def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) -> Samples:
     """<category>/train/good, test/good, test/<defect> and ground_truth/<defect>/<image>_mask.png.
 
-    path: the folder of the categories, or one category's own folder. A category is called by its folder's name, or by the official
-    category that the name ends in ("mvtec-screw" -> "screw"). Folders that are not laid out so are passed over. category, split: take
-    only these. Every defective image must have its mask.
+    path: the folder of the categories, or one category's own folder. A category is called by its folder's
+    name, or by the official category that the name ends in ("mvtec-screw" -> "screw"). Folders that are not
+    laid out so are passed over. category, split: take only these. Every defective image must have its mask.
 
     Raises LayoutError, UnknownName for a category that is not there, EmptyData, MaskError.
     """
@@ -50,20 +52,27 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
     found: dict[str, Path] = {}
     for place in [root] if _is_category(root) else folders_in(root):
         if _is_category(place) and found.setdefault(_name(place), place) is not place:
-            raise LayoutError(f"{root} holds the category {_name(place)} twice: {found[_name(place)].name}, {place.name}. Keep one.")
+            raise LayoutError(
+                f"{root} holds the category {_name(place)} twice: {found[_name(place)].name}, {place.name}. "
+                "Keep one."
+            )
     if not found:
         inside = [sub.name for sub in folders_in(root)]
         raise LayoutError(
-            f"{root} holds no category: <category>/train/good and <category>/test were expected; there are: {some(inside) or 'none'}."
+            f"{root} holds no category: <category>/train/good and <category>/test were expected; there are: "
+            f"{some(inside) or 'none'}."
         )
     rows = []
     for name in chosen(category, list(found), "category"):
         folder = found[name]
         if not (folder / "test").is_dir() or not (folder / "ground_truth").is_dir():
             raise LayoutError(
-                f"{folder} lacks test/ or ground_truth/, which MVTec AD has beside train/. For a folder without, use 'folder'."
+                f"{folder} lacks test/ or ground_truth/, which MVTec AD has beside train/. For a folder "
+                "without, use 'folder'."
             )
-        part = read_tree(folder, category=name, good=("good",), masks=folder / "ground_truth", splits=("train", "test"))
+        part = read_tree(
+            folder, category=name, good=("good",), masks=folder / "ground_truth", splits=("train", "test")
+        )
         need_good(part, folder, ("good",))
         rows += part
     return to_samples(rows, "mvtec").where(split=split)
@@ -72,7 +81,11 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
     """(category, split, label) -> published number of images."""
     keys = (("train", 0), ("test", 0), ("test", 1))
-    return {(name, split, label): n for name, counts in COUNTS.items() for (split, label), n in zip(keys, counts, strict=True)}
+    return {
+        (name, split, label): n
+        for name, counts in COUNTS.items()
+        for (split, label), n in zip(keys, counts, strict=True)
+    }
 
 
 def _is_category(folder: Path) -> bool:

@@ -1,4 +1,5 @@
-"""MVTec LOCO AD (5 products): structural defects, and logical ones, where sound parts are missing, too many or in the wrong place."""
+"""MVTec LOCO AD (5 products): structural defects, and logical ones, where sound parts are missing, too many
+or in the wrong place."""
 
 from __future__ import annotations
 
@@ -10,19 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kizu.datasets._layout import Row, chosen, folders_in, images_in, need_good, root_of, to_samples
-from kizu.datasets._masks import DataMaskRule
-from kizu.datasets._samples import Samples, Wanted, some
 from kizu.errors import DataError, LayoutError, MaskError
 from kizu.images import list_images, open_image
+from kizu.masks import DataMaskRule
+from kizu.samples import Samples, Wanted, some
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
-    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly "
+    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: Beyond Dents and Scratches: Logical "
+    "Constraints in Unsupervised Anomaly "
     "Detection and Localization, IJCV 130, 2022"
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
 MASK_RULE: DataMaskRule = "folder"
-"""An image has a folder of masks, one a defect, whose grey value names the kind of defect; their union is what pixel metrics see."""
+"""An image has a folder of masks, one a defect, whose grey value names the kind of defect; their union is
+what pixel metrics see."""
 
 KINDS = ("structural", "logical")
 """`defect` of anomalous images."""
@@ -33,11 +36,13 @@ COUNTS = {
     "screw_bag": (360, 60, 122, 82, 137),
     "splicing_connectors": (354, 59, 119, 85, 108),
 }
-"""Published counts of each category: training, validation, good test, structural, logical (1,772 / 304 / 575 / 432 / 561 in all)."""
+"""Published counts of each category: training, validation, good test, structural, logical (1,772 / 304 / 575
+/ 432 / 561 in all)."""
 
 
 class Defect(NamedTuple):
-    """One defect of an image. mask: (H, W) bool. saturation: pixels of it that must be found for it to count as found, 1 to its area."""
+    """One defect of an image. mask: (H, W) bool. saturation: pixels of it that must be found for it to count
+    as found, 1 to its area."""
 
     name: str
     mask: NDArray[np.bool_]
@@ -45,20 +50,24 @@ class Defect(NamedTuple):
 
 
 def mvtec_loco(path: Path | str, *, category: Wanted = None, split: Wanted = None) -> Samples:
-    """<category>/{train,validation,test}/good, test/{structural,logical}_anomalies, ground_truth/<kind>_anomalies/<image>/NNN.png.
+    """<category>/{train,validation,test}/good, test/{structural,logical}_anomalies,
+    ground_truth/<kind>_anomalies/<image>/NNN.png.
 
-    path: the folder of the categories, or one category's own folder. Validation images are good and have no split: they may serve
-    calibration. `defect` is "structural" or "logical"; `mask` is the first file of the image's mask folder and stands for the union of all
-    (MASK_RULE); `defects` gives them one by one, with their saturation areas, for sPRO.
-    The archive has been seen with 6 training and 1 validation image more than the publication counts; `kizu data check` says which.
-    category, split: take only these. Raises LayoutError, UnknownName for a category that is not there, EmptyData, MaskError.
-    """
+    path: the folder of the categories, or one category's own folder. Validation images are good and have no
+    split: they may serve calibration. `defect` is "structural" or "logical"; `mask` is the first file of the
+    image's mask folder and stands for the union of all (MASK_RULE); `defects` gives them one by one, with
+    their saturation areas, for sPRO. The archive has been seen with 6 training and 1 validation image more
+    than the publication counts; `kizu data check` says which. category, split: take only these. Raises
+    LayoutError, UnknownName for a category that is not there, EmptyData, MaskError."""
     root = root_of(path, "mvtec_loco")
     places = [root] if _is_category(root) else folders_in(root)
     found = {place.name: place for place in places if _is_category(place)}
     if not found:
         inside = some([sub.name for sub in folders_in(root)]) or "none"
-        raise LayoutError(f"{root} holds no category: <category>/train/good and <category>/test/good were expected; there are: {inside}.")
+        raise LayoutError(
+            f"{root} holds no category: <category>/train/good and <category>/test/good were expected; there "
+            f"are: {inside}."
+        )
     rows = []
     for name in chosen(category, list(found), "category"):
         part = _read(found[name])
@@ -68,13 +77,13 @@ def mvtec_loco(path: Path | str, *, category: Wanted = None, split: Wanted = Non
 
 
 def defects(mask: Path | str) -> list[Defect]:
-    """The defects of one image, by the `mask` of its row: one for each file of that folder, in the order of their names.
+    """The defects of one image, by the `mask` of its row: one for each file of that folder, in the order of
+    their names.
 
-    Saturation areas are those of the category's defects_config.json: a share of the defect's area, rounded down, or a number of pixels, at
-    most its area. They are counts of pixels at the image's own size: bring maps to that size before sPRO. A defect may lie over
-    another. Raises LayoutError for a missing or odd defects_config.json, MaskError for a mask with several values or with one that is not
-    in it.
-    """
+    Saturation areas are those of the category's defects_config.json: a share of the defect's area, rounded
+    down, or a number of pixels, at most its area. They are counts of pixels at the image's own size: bring
+    maps to that size before sPRO. A defect may lie over another. Raises LayoutError for a missing or odd
+    defects_config.json, MaskError for a mask with several values or with one that is not in it."""
     folder = Path(mask).parent
     config = _config(folder.parents[2] / "defects_config.json")
     found = []
@@ -83,7 +92,8 @@ def defects(mask: Path | str) -> list[Defect]:
         marked = np.unique(values[values > 0]).tolist()
         if len(marked) != 1 or marked[0] not in config:
             raise MaskError(
-                f"{file}: a mask of MVTec LOCO AD marks one defect with one grey value of defects_config.json "
+                f"{file}: a mask of MVTec LOCO AD marks one defect with one grey value of "
+                "defects_config.json "
                 f"({some(sorted(config))}), got {some(marked) or 'none'}."
             )
         name, threshold, relative = config[marked[0]]
@@ -96,17 +106,29 @@ def defects(mask: Path | str) -> list[Defect]:
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
     """(category, split, label) -> published number of images; no split: validation."""
     keys = (("train", 0), (None, 0), ("test", 0), ("test", 1))
-    counts = {name: (train, validation, good, bad + odd) for name, (train, validation, good, bad, odd) in COUNTS.items()}
-    return {(name, split, label): n for name, four in counts.items() for (split, label), n in zip(keys, four, strict=True)}
+    counts = {
+        name: (train, validation, good, bad + odd)
+        for name, (train, validation, good, bad, odd) in COUNTS.items()
+    }
+    return {
+        (name, split, label): n
+        for name, four in counts.items()
+        for (split, label), n in zip(keys, four, strict=True)
+    }
 
 
 def problems(root: Path, samples: Samples) -> list[str]:
-    """Kinds whose number of images is not the published one, and images whose defects cannot be read one by one."""
+    """Kinds whose number of images is not the published one, and images whose defects cannot be read one by
+    one."""
     found = []
     for name in sorted(set(samples.table["category"]) & COUNTS.keys()):
         bad = samples.where(category=name).anomalous.table["defect"].to_list()
         counted = zip(KINDS, COUNTS[name][3:], strict=True)
-        found += [f"{name}, {kind}: {bad.count(kind)} images where {n} are published" for kind, n in counted if bad.count(kind) != n]
+        found += [
+            f"{name}, {kind}: {bad.count(kind)} images where {n} are published"
+            for kind, n in counted
+            if bad.count(kind) != n
+        ]
     broken = []
     for mask in samples.anomalous.table["mask"].drop_nulls():
         try:
@@ -124,10 +146,14 @@ def _read(folder: Path) -> list[Row]:
     if (folder / "validation" / "good").is_dir():
         rows += [Row(image, name, "good", 0) for image in images_in(folder / "validation" / "good")]
     rows += [Row(image, name, "good", 0, "test") for image in images_in(folder / "test" / "good")]
-    odd = {sub.name for sub in folders_in(folder / "test")} - {"good", *(f"{kind}_anomalies" for kind in KINDS)}
+    odd = {sub.name for sub in folders_in(folder / "test")} - {
+        "good",
+        *(f"{kind}_anomalies" for kind in KINDS),
+    }
     if odd:
         raise LayoutError(
-            f"{folder / 'test'} holds {some(sorted(odd))} beside good, structural_anomalies and logical_anomalies. Remove or rename them."
+            f"{folder / 'test'} holds {some(sorted(odd))} beside good, structural_anomalies and "
+            "logical_anomalies. Remove or rename them."
         )
     for kind in KINDS:
         if (folder / "test" / f"{kind}_anomalies").is_dir():
@@ -143,7 +169,8 @@ def _anomalous(folder: Path, kind: str) -> list[Row]:
     extra = sorted(parts.keys() - {image.stem for image in images})
     if missing or extra:
         raise MaskError(
-            f"{masks}: {len(missing)} images without a mask ({some(missing)}), {len(extra)} mask folders without an image ({some(extra)}). "
+            f"{masks}: {len(missing)} images without a mask ({some(missing)}), {len(extra)} mask folders "
+            f"without an image ({some(extra)}). "
             "The masks of an image lie in the folder of its name, as 000/000.png."
         )
     return [Row(image, folder.name, kind, 1, "test", parts[image.stem][0]) for image in images]
@@ -157,7 +184,8 @@ def _config(file: Path) -> dict[int, tuple[str, float, bool]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise LayoutError(
-            f"{file} does not tell the saturation areas ({detail}). A list of objects with defect_name, pixel_value, saturation_threshold "
+            f"{file} does not tell the saturation areas ({detail}). A list of objects with defect_name, "
+            "pixel_value, saturation_threshold "
             "and relative_saturation was expected; it comes with the data set."
         ) from error
     return config

@@ -1,8 +1,9 @@
-"""Our own pictures of products with planted defects and exact masks: no download, no licence, any size, any number.
+"""Our own pictures of products with planted defects and exact masks: no download, no licence, any size, any
+number.
 
-A defective picture is one of two twins drawn from the same randomness, one with and one without the defect; the mask is where
-they differ, and outside it the two are the same byte for byte. docs/methods/planted.md says how, and what it is not.
-"""
+A defective picture is one of two twins drawn from the same randomness, one with and one without the defect;
+the mask is where they differ, and outside it the two are the same byte for byte. docs/methods/planted.md says
+how, and what it is not."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.datasets import _planted_defects as defects
-from kizu.datasets._planted_products import PRODUCTS
-from kizu.datasets._planted_render import Light, Scene, develop, expose, grain, shade
-from kizu.datasets._samples import Samples, some
 from kizu.errors import LayoutError, UnknownName, UsageError
+from kizu.samples import Samples, some
+from kizu.synthetic import planted_defects as defects
+from kizu.synthetic.planted_products import PRODUCTS
+from kizu.synthetic.planted_render import Light, Scene, develop, expose, grain, shade
 
 LICENCE = "Apache-2.0: pictures drawn by this project's own code, no further licence attached"
 CITATION = ""
@@ -47,23 +48,37 @@ def planted(
     size: int = 256,
     seed: int = 0,
 ) -> Samples:
-    """Draw a data set of planted defects under `path`, or take the one that lies there already, and return its table.
+    """Draw a data set of planted defects under `path`, or take the one that lies there already, and return
+    its table.
 
-    products: "all", one name or several (`product_defects()` lists them). Counts are images per product: `train` and `test_good`
-    are good ones; `test_defective` are shared evenly among the product's defects, in turn. size: side in pixels, 32 to 1024.
-    A picture depends on seed, product, split, defect and number alone: other products, other counts or another order leave it as it is.
+    products: "all", one name or several (`product_defects()` lists them). Counts are images per product:
+    `train` and `test_good` are good ones; `test_defective` are shared evenly among the product's defects, in
+    turn. size: side in pixels, 32 to 1024. A picture depends on seed, product, split, defect and number
+    alone: other products, other counts or another order leave it as it is.
 
-    Layout: <product>/train/good/NNN.png, test/good/, test/<defect>/, ground_truth/<defect>/NNN_mask.png (255 = defect), and
-    recipe.json. The folder is written beside `path` and moved there when it is complete; it is never changed afterwards.
+    Layout: <product>/train/good/NNN.png, test/good/, test/<defect>/, ground_truth/<defect>/NNN_mask.png (255
+    = defect), and recipe.json. The folder is written beside `path` and moved there when it is complete; it is
+    never changed afterwards.
 
-    Raises UnknownName for a product that does not exist, UsageError for a count or size out of range or when `path` holds another
-    recipe, LayoutError when `path` holds something else or files of the recipe are missing.
-    """
+    Raises UnknownName for a product that does not exist, UsageError for a count or size out of range or when
+    `path` holds another recipe, LayoutError when `path` holds something else or files of the recipe are
+    missing."""
     path = Path(path).absolute()
-    names = sorted(PRODUCTS) if products == "all" else sorted({products} if isinstance(products, str) else set(products))
+    names = (
+        sorted(PRODUCTS)
+        if products == "all"
+        else sorted({products} if isinstance(products, str) else set(products))
+    )
     counts = {"train": train, "test_good": test_good, "test_defective": test_defective}
     _check_arguments(names, counts, size, seed)
-    recipe = {"dataset": "planted", "version": VERSION, "products": names, **counts, "size": size, "seed": seed}
+    recipe = {
+        "dataset": "planted",
+        "version": VERSION,
+        "products": names,
+        **counts,
+        "size": size,
+        "seed": seed,
+    }
     plan = [picture for name in names for picture in _plan(name, **counts)]
     if not _lies_there(path, recipe, plan):
         _write(path, recipe, plan)
@@ -75,14 +90,16 @@ def product_defects() -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(PRODUCTS[name].defects)) for name in sorted(PRODUCTS)}
 
 
-def planted_image(product: str, defect: str | None, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one picture (H, W, 3) uint8 and its mask (H, W), True = defect; with `defect` None a good part and an empty mask.
+def planted_image(
+    product: str, defect: str | None, size: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw one picture (H, W, 3) uint8 and its mask (H, W), True = defect; with `defect` None a good part and
+    an empty mask.
 
-    H = W = `size` pixels. Generators in the same state draw twins: with and without a defect the pictures are identical outside the
-    mask. Inside it the noise-free values differ by more than 4 of 255 grey levels, but for the small gaps that the outline encloses.
-    Four integers are drawn from `rng`. Raises UnknownName for a product, or a defect that the product does not have; UsageError for
-    a size outside 32 to 1024.
-    """
+    H = W = `size` pixels. Generators in the same state draw twins: with and without a defect the pictures are
+    identical outside the mask. Inside it the noise-free values differ by more than 4 of 255 grey levels, but
+    for the small gaps that the outline encloses. Four integers are drawn from `rng`. Raises UnknownName for a
+    product, or a defect that the product does not have; UsageError for a size outside 32 to 1024."""
     if product not in PRODUCTS:
         raise UnknownName("planted product", product, PRODUCTS)
     if defect is not None and defect not in PRODUCTS[product].defects:
@@ -109,7 +126,10 @@ def planted_image(product: str, defect: str | None, size: int, rng: np.random.Ge
         if defects.shows(mask, clean, flawed):
             return develop(np.where(mask, flawed, clean), noise), mask
         strength = min(1.2 * strength, 1.8)
-    raise UsageError(f"No visible {defect} could be planted on this {product} at {size} pixels; ask for a larger size or another seed.")
+    raise UsageError(
+        f"No visible {defect} could be planted on this {product} at {size} pixels; ask for a larger size or "
+        "another seed."
+    )
 
 
 def _generator(seed: int) -> np.random.Generator:
@@ -131,12 +151,18 @@ class _Picture:
 
     @property
     def mask(self) -> str | None:
-        return None if self.defect is None else f"{self.product}/ground_truth/{self.defect}/{self.number:03d}_mask.png"
+        return (
+            None
+            if self.defect is None
+            else f"{self.product}/ground_truth/{self.defect}/{self.number:03d}_mask.png"
+        )
 
     def generator(self, seed: int) -> np.random.Generator:
         """Randomness of this picture alone, the same on every platform."""
         name = f"{seed}/{self.product}/{self.split}/{self.defect or 'good'}/{self.number}"
-        return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")))
+        return np.random.Generator(
+            np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little"))
+        )
 
 
 def _plan(product: str, *, train: int, test_good: int, test_defective: int) -> Iterator[_Picture]:
@@ -154,12 +180,19 @@ def _check_arguments(names: Sequence[str], counts: dict[str, int], size: int, se
         if name not in PRODUCTS:
             raise UnknownName("planted product", name, PRODUCTS)
     if not names:
-        raise UsageError(f'products is empty; name at least one of {", ".join(sorted(PRODUCTS))}, or say "all".')
+        raise UsageError(
+            f'products is empty; name at least one of {", ".join(sorted(PRODUCTS))}, or say "all".'
+        )
     for name, count in counts.items():
         if not isinstance(count, int) or not 0 <= count <= 100_000:
-            raise UsageError(f"{name} must be a whole number of images per product, 0 to 100000, got {count!r}.")
+            raise UsageError(
+                f"{name} must be a whole number of images per product, 0 to 100000, got {count!r}."
+            )
     if not sum(counts.values()):
-        raise UsageError("train, test_good and test_defective are all 0: there would be no image. Make one of them at least 1.")
+        raise UsageError(
+            "train, test_good and test_defective are all 0: there would be no image. Make one of them at "
+            "least 1."
+        )
     _check_size(size)
     if not isinstance(seed, int):
         raise UsageError(f"seed must be a whole number, got {seed!r}.")
@@ -171,29 +204,42 @@ def _check_size(size: int) -> None:
 
 
 def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) -> bool:
-    """Whether `path` holds this very recipe, complete. Raises UsageError or LayoutError when it holds anything else."""
+    """Whether `path` holds this very recipe, complete. Raises UsageError or LayoutError when it holds
+    anything else."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
     record = path / "recipe.json"
     if not record.is_file():
-        raise LayoutError(f"{path} exists and holds no recipe.json, so planted did not write it. Give another path.")
+        raise LayoutError(
+            f"{path} exists and holds no recipe.json, so planted did not write it. Give another path."
+        )
     try:
         found = json.loads(record.read_text("utf-8"))
     except ValueError as error:
-        raise LayoutError(f"{record} is not readable JSON ({error}). Delete {path} or give another path.") from error
+        raise LayoutError(
+            f"{record} is not readable JSON ({error}). Delete {path} or give another path."
+        ) from error
     if not isinstance(found, dict) or found != recipe:
         odd = (
-            [f"{key} {found.get(key)!r} instead of {recipe[key]!r}" for key in recipe if found.get(key) != recipe[key]]
+            [
+                f"{key} {found.get(key)!r} instead of {recipe[key]!r}"
+                for key in recipe
+                if found.get(key) != recipe[key]
+            ]
             if isinstance(found, dict)
             else []
         )
         raise UsageError(
-            f"{path} holds another recipe: {'; '.join(odd) or 'unknown entries'}. Give another path, or delete it to draw it anew."
+            f"{path} holds another recipe: {'; '.join(odd) or 'unknown entries'}. Give another path, or "
+            "delete it to draw it anew."
         )
     files = [name for picture in plan for name in (picture.image, picture.mask) if name is not None]
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
-        raise LayoutError(f"{path} lacks {len(missing)} of its {len(files)} files: {some(missing)}. Delete {path} to draw it anew.")
+        raise LayoutError(
+            f"{path} lacks {len(missing)} of its {len(files)} files: {some(missing)}. Delete {path} to draw "
+            "it anew."
+        )
     return True
 
 
@@ -204,7 +250,9 @@ def _write(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) -> None
     try:
         part.chmod(0o755)
         for picture in plan:
-            image, mask = planted_image(picture.product, picture.defect, recipe["size"], picture.generator(recipe["seed"]))
+            image, mask = planted_image(
+                picture.product, picture.defect, recipe["size"], picture.generator(recipe["seed"])
+            )
             _save(part / picture.image, image)
             if picture.mask is not None:
                 _save(part / picture.mask, mask.astype(np.uint8) * np.uint8(255))

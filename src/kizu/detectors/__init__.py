@@ -1,5 +1,5 @@
 """Detectors: fit on good images, predict map and score; one file each (level 3)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

@@ -1,4 +1,5 @@
-"""Whatever a user may hand to fit or predict -> an iterator of Batch. Files begin to be decoded when it is made."""
+"""Whatever a user may hand to fit or predict -> an iterator of Batch. Files begin to be decoded when it is
+made."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from kizu import images as image_files
-from kizu.datasets._batches import Batches, batches
-from kizu.datasets._samples import Samples
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, ShapeError, UsageError
+from kizu.loader import Batches, batches
+from kizu.samples import Samples
 from kizu.types import Batch
 
 AHEAD = 64 * 2**20
@@ -26,7 +27,10 @@ Images: TypeAlias = Tensor | np.ndarray | str | Path | Samples | Iterable[str | 
 
 
 def as_batches(
-    data: Samples | str | Path | Tensor | Iterable[Batch | Tensor], size: tuple[int, int], batch_size: int, errors: Errors
+    data: Samples | str | Path | Tensor | Iterable[Batch | Tensor],
+    size: tuple[int, int],
+    batch_size: int,
+    errors: Errors,
 ) -> Iterator[Batch]:
     """Training data -> batches. Samples and folders may hold good images only, or a training split of them.
 
@@ -39,7 +43,8 @@ def as_batches(
         bad = len(data.anomalous)
         if bad:
             raise UsageError(
-                f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give samples.train.normal, or use a protocol."
+                f"fit takes good images only, got {bad} labelled anomalous among {len(data)}. Give "
+                "samples.train.normal, or use a protocol."
             )
         return _from_files(data, size, batch_size, errors)
     return _from_tensor(data, batch_size) if isinstance(data, Tensor) else _from_items(data)
@@ -52,7 +57,10 @@ def _from_items(items: Iterable[Batch | Tensor]) -> Iterator[Batch]:
         elif isinstance(item, Tensor):
             yield Batch(_checked(item))
         else:
-            raise UsageError(f"fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of {type(item).__name__}.")
+            raise UsageError(
+                "fit takes Samples, a folder, a tensor, or batches of tensors; got an iterable of "
+                f"{type(item).__name__}."
+            )
 
 
 def image_batches(images: Images, size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
@@ -87,8 +95,11 @@ def _paths(path: Path) -> list[Path]:
     return found
 
 
-def _from_files(source: Samples | list[Path], size: tuple[int, int], batch_size: int, errors: Errors) -> Iterator[Batch]:
-    """Decoding begins at once, before the first batch is asked for; one batch ahead, up to three where they take no more than AHEAD."""
+def _from_files(
+    source: Samples | list[Path], size: tuple[int, int], batch_size: int, errors: Errors
+) -> Iterator[Batch]:
+    """Decoding begins at once, before the first batch is asked for; one batch ahead, up to three where they
+    take no more than AHEAD."""
     ahead = min(max(AHEAD // (12 * size[0] * size[1] * batch_size), 1), 3)
     loader = batches(source, image_size=size, batch_size=batch_size, on_error="collect", prefetch=ahead)
     loader.start()
@@ -115,6 +126,7 @@ def _checked(images: Tensor) -> Tensor:
     low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(
-            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; do not normalise."
+            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; "
+            "do not normalise."
         )
     return images.float()

@@ -1,4 +1,5 @@
-"""What reverse distillation and ReContrast minimise: the cosine distance of rebuilt features, from regional to fully contrastive."""
+"""What reverse distillation and ReContrast minimise: the cosine distance of rebuilt features, from regional
+to fully contrastive."""
 
 from __future__ import annotations
 
@@ -19,14 +20,15 @@ from kizu.types import FeatureMaps
 BATCH_NORMS = ("stable", "train", "eval")
 Tell = Callable[[int, int], dict[str, float] | None]
 PROBED = 1
-"""Index of the level whose diversity is logged: the second, as in figure 5b (the last when there is one only)."""
+"""Index of the level whose diversity is logged: the second, as in figure 5b (the last when there is one
+only)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How the distance is taken. steps: iterations in all. alpha: where mining ends, None for no mining; ramp: share of the
-    iterations in which it rises from -3. reset_every: steps after which the optimiser forgets its moments, 0 for never;
-    pause: steps after such a reset in which the encoder does not learn."""
+    """How the distance is taken. steps: iterations in all. alpha: where mining ends, None for no mining;
+    ramp: share of the iterations in which it rises from -3. reset_every: steps after which the optimiser
+    forgets its moments, 0 for never; pause: steps after such a reset in which the encoder does not learn."""
 
     steps: int
     scope: str = "global"
@@ -42,12 +44,12 @@ class Rules:
 
 
 class ReconstructionObjective(Objective):
-    """Frozen encoder alone: reverse distillation. Trained encoder alone: Config C and D. Both: contrastive pairs, C+cp and E.
+    """Frozen encoder alone: reverse distillation. Trained encoder alone: Config C and D. Both: contrastive
+    pairs, C+cp and E.
 
-    net rebuilds; frozen: images -> features without gradient, or None; encoder: the network in training, or None;
-    make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step. tell: called with (steps done, steps
-    in all) after each; figures that it returns go into the log.
-    """
+    net rebuilds; frozen: images -> features without gradient, or None; encoder: the network in training, or
+    None; make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step. tell:
+    called with (steps done, steps in all) after each; figures that it returns go into the log."""
 
     def __init__(
         self,
@@ -79,7 +81,11 @@ class ReconstructionObjective(Objective):
     def prepare(self, batch: Tensor, position: Position) -> tuple[Tensor, float | None]:
         """Images, and the alpha of this step."""
         rules = self.rules
-        alpha = None if rules.alpha is None else alpha_at(position.step, rules.steps, end=rules.alpha, ramp=rules.ramp)
+        alpha = (
+            None
+            if rules.alpha is None
+            else alpha_at(position.step, rules.steps, end=rules.alpha, ramp=rules.ramp)
+        )
         return batch, alpha
 
     def loss(self, batch: tuple[Tensor, float | None]) -> dict[str, Tensor]:
@@ -93,7 +99,9 @@ class ReconstructionObjective(Objective):
 
     def pairs(self, images: Tensor) -> list[tuple[FeatureMaps, FeatureMaps]]:
         """(rebuilt, target) features; the pair whose target is the trained encoder's comes last."""
-        frozen = [] if self._frozen is None else [level.clone() for level in self._frozen(images)]  # out of inference mode
+        frozen = (
+            [] if self._frozen is None else [level.clone() for level in self._frozen(images)]
+        )  # out of inference mode
         if self.encoder is None:
             return [(self.net(frozen), frozen)]
         trained = self.encoder(images)
@@ -118,7 +126,11 @@ class ReconstructionObjective(Objective):
 
     def after_step(self, step: int, steps: int) -> dict[str, float] | None:
         """Forget the optimiser's moments every `reset_every` steps; what `tell` says of the step is logged."""
-        if self.rules.reset_every and (step + 1) % self.rules.reset_every == 0 and self._optimiser is not None:
+        if (
+            self.rules.reset_every
+            and (step + 1) % self.rules.reset_every == 0
+            and self._optimiser is not None
+        ):
             self._optimiser.state.clear()
         return None if self._tell is None else self._tell(step + 1, steps)
 

@@ -12,12 +12,16 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
     """At least one part. Raises UsageError when their maps have several sizes."""
     sizes = {tuple(part.map.shape[1:]) for part in parts}
     if len(sizes) > 1:
-        raise UsageError(f"The images have different sizes {sorted(sizes)}; predict them one by one, or give their paths.")
+        raise UsageError(
+            f"The images have different sizes {sorted(sizes)}; predict them one by one, or give their paths."
+        )
     first = parts[0]
     return Prediction(
         map=torch.cat([part.map for part in parts]),
         score=torch.cat([part.score for part in parts]),
-        p_value=None if first.p_value is None else torch.cat([part.p_value for part in parts if part.p_value is not None]),
+        p_value=None
+        if first.p_value is None
+        else torch.cat([part.p_value for part in parts if part.p_value is not None]),
         is_anomalous=None
         if first.is_anomalous is None
         else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),

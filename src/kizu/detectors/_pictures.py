@@ -1,4 +1,5 @@
-"""The good images of a fit, kept for many passes in any order: 8 bits a value where nothing is lost by it, from disk past a budget."""
+"""The good images of a fit, kept for many passes in any order: 8 bits a value where nothing is lost by it,
+from disk past a budget."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from kizu.training import Position
 from kizu.types import Batch
 
 MEMORY_SHARE = 0.25
-"""Of the memory free at the beginning; images past it are decoded again each time, when they came from files."""
+"""Of the memory free at the beginning; images past it are decoded again each time, when they came from files.
+"""
 
 
 class Pictures:
@@ -30,15 +32,24 @@ class Pictures:
         return len(self._held)
 
     def add(self, batch: Batch) -> Batch:
-        """Keep a batch; it comes back without the features it may carry. Raises ShapeError for another size, UsageError without images."""
+        """Keep a batch; it comes back without the features it may carry. Raises ShapeError for another size,
+        UsageError without images."""
         images = batch.images
         if batch.features is not None:
             if images.numel() and not any(images.stride()):
-                raise UsageError("This detector learns from images; the batches carry features of images that are not there.")
-            batch = next(iter(as_batches([Batch(images, batch.paths, batch.rows)], self.size, len(batch), [])))
+                raise UsageError(
+                    "This detector learns from images; the batches carry features of images that are not "
+                    "there."
+                )
+            batch = next(
+                iter(as_batches([Batch(images, batch.paths, batch.rows)], self.size, len(batch), []))
+            )
         size = (int(images.shape[2]), int(images.shape[3]))
         if self._held and size != self.size:
-            raise ShapeError(f"All images must have one size: {self.size} so far, then {size}. Resize them, or give their paths.")
+            raise ShapeError(
+                f"All images must have one size: {self.size} so far, then {size}. Resize them, or give their "
+                "paths."
+            )
         self.size = size
         for row, image in enumerate(_smallest(batch.images)):
             self._budget -= image.nbytes
@@ -52,7 +63,9 @@ class Pictures:
     def stream(self, position: Position, *, seed: int) -> Tensor:
         """The pictures of a position in the run: every image once in a pass, in a new order each pass."""
         places = range(position.first, position.first + position.count)
-        return self.take([int(_order(len(self), seed, place // len(self))[place % len(self)]) for place in places])
+        return self.take(
+            [int(_order(len(self), seed, place // len(self))[place % len(self)]) for place in places]
+        )
 
     def _one(self, number: int) -> Tensor:
         held = self._held[number]

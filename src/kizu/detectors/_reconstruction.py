@@ -1,4 +1,5 @@
-"""What the two detectors by feature reconstruction share: gathering images, training through the one loop, scoring, state."""
+"""What the two detectors by feature reconstruction share: gathering images, training through the one loop,
+scoring, state."""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from kizu import maps
-from kizu.datasets._samples import Samples
-from kizu.detectors._base import Detector, Progress
 from kizu.detectors._inputs import Images
 from kizu.detectors._objective import ReconstructionObjective, Tell
 from kizu.detectors._pictures import Pictures
+from kizu.detectors.base import Detector, Progress
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
 from kizu.nn.landscape import landscape
 from kizu.nn.mirror import MirrorPlan, plan
 from kizu.nn.rebuilder import Rebuilder, smallest_grid
 from kizu.nn.residual import folded
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
+from kizu.samples import Samples
 from kizu.training import train
 from kizu.types import Batch, FeatureMaps
 
@@ -73,28 +74,33 @@ class Reconstruction(Detector):
         watch: Callable[[int, Self], dict[str, float]] | None = None,
         watch_every: int = 250,
     ) -> Self:
-        """Train on good images; see Detector.fit. They are gone over as often as `iterations` takes, however they are given.
+        """Train on good images; see Detector.fit. They are gone over as often as `iterations` takes, however
+        they are given.
 
-        folder: where log.jsonl and, every checkpoint_every steps, checkpoint.kizu of the training go (None: nowhere); resume: go on from
-        the checkpoint there. watch: called every watch_every steps and at the end with (step, a fitted copy as it is by then); the figures
-        that it returns go into the log's row of that step, and the training is the same with it as without.
-        Raises NotFinite when the loss is NaN or infinite; the checkpoint in `folder` is then the last good one.
-        """
+        folder: where log.jsonl and, every checkpoint_every steps, checkpoint.kizu of the training go (None:
+        nowhere); resume: go on from the checkpoint there. watch: called every watch_every steps and at the
+        end with (step, a fitted copy as it is by then); the figures that it returns go into the log's row of
+        that step, and the training is the same with it as without. Raises NotFinite when the loss is NaN or
+        infinite; the checkpoint in `folder` is then the last good one."""
         if watch_every < 1:
             raise UsageError(f"watch_every is a number of steps, at least 1, got {watch_every}.")
-        self._way = _Way(progress, None if folder is None else Path(folder), resume, checkpoint_every, watch, watch_every)
+        self._way = _Way(
+            progress, None if folder is None else Path(folder), resume, checkpoint_every, watch, watch_every
+        )
         try:
             return super().fit(data, progress=progress)
         finally:
             self.__dict__.pop("_pictures", None)
             del self._way
 
-    def map_landscape(self, images: Images, *, distance: float = 1.0, steps: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """(offsets (steps,), values (steps, steps)): mean of the maps of `images` as bottleneck and decoder move about what was learned.
+    def map_landscape(
+        self, images: Images, *, distance: float = 1.0, steps: int = 50, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """(offsets (steps,), values (steps, steps)): mean of the maps of `images` as bottleneck and decoder
+        move about what was learned.
 
-        Two random filter-normalised directions, drawn from `seed`; see nn.landscape (ReContrast's figure 4). The encoders stay.
-        Raises NotFitted.
-        """
+        Two random filter-normalised directions, drawn from `seed`; see nn.landscape (ReContrast's figure 4).
+        The encoders stay. Raises NotFitted."""
         self._require_fit("map_landscape")
 
         def measure() -> float:
@@ -102,7 +108,13 @@ class Reconstruction(Detector):
             return float(self.predict(images).map.double().mean())
 
         try:
-            return landscape(self.net_, measure, distance=distance, steps=steps, generator=torch.Generator().manual_seed(seed))
+            return landscape(
+                self.net_,
+                measure,
+                distance=distance,
+                steps=steps,
+                generator=torch.Generator().manual_seed(seed),
+            )
         finally:
             self._rebuilder = None
 
@@ -120,11 +132,13 @@ class Reconstruction(Detector):
         if self.decoder not in DECODERS:
             raise UnknownName("decoder", self.decoder, DECODERS)
         if self.embedding_width is not None and self.embedding_width < 1:
-            raise UsageError(f"embedding_width is a number of channels, at least 1, or None; got {self.embedding_width}.")
+            raise UsageError(
+                f"embedding_width is a number of channels, at least 1, or None; got {self.embedding_width}."
+            )
         if self.iterations < 1:
             raise UsageError(f"iterations is at least 1, got {self.iterations}.")
 
-    # -- learning ----------------------------------------------------------------------------------------------------
+    # -- learning --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._pictures = Pictures()
@@ -142,7 +156,8 @@ class Reconstruction(Detector):
                 features = Detector._features(self, kept)
                 if smallest_grid(features) * self.batch_size < 2:
                     raise UsageError(
-                        f"Images of {self._pictures.size} leave one number a channel to normalise: take larger images, or a larger "
+                        f"Images of {self._pictures.size} leave one number a channel to normalise: take "
+                        "larger images, or a larger "
                         "batch_size."
                     )
             yield len(batch)
@@ -192,10 +207,16 @@ class Reconstruction(Detector):
         return made
 
     def _new_net(self, seed: int | None = 0) -> Rebuilder:
-        return Rebuilder(self._plan(), twin=self.contrastive, blocks=self.decoder, width=self.embedding_width, seed=seed)
+        return Rebuilder(
+            self._plan(), twin=self.contrastive, blocks=self.decoder, width=self.embedding_width, seed=seed
+        )
 
     def _recipe(self, images: int) -> dict[str, Any]:
-        knobs = {name: list(value) if isinstance(value, tuple) else value for name, value in self.knobs.items() if name != "device"}
+        knobs = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.knobs.items()
+            if name != "device"
+        }
         return {**knobs, "images": images, "representation": self.representation.card["name"]}
 
     def _plan(self) -> MirrorPlan:
@@ -203,16 +224,22 @@ class Reconstruction(Detector):
         levels = getattr(net, "levels", range(1, len(net.channels) + 1))
         return plan(getattr(net, "net", net), levels, net.channels, net.strides)
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Sum over pairs and levels of the upsampled distance maps (align_corners=True, as the released code).
+        """Sum over pairs and levels of the upsampled distance maps (align_corners=True, as the released
+        code).
 
         Upsampling is linear: the pairs of a level are added before it.
         """
-        distances = [[distance_map(*both) for both in zip(rebuilt, target, strict=True)] for rebuilt, target in self._pairs(features)]
+        distances = [
+            [distance_map(*both) for both in zip(rebuilt, target, strict=True)]
+            for rebuilt, target in self._pairs(features)
+        ]
         grids = [torch.stack(same).sum(0) for same in zip(*distances, strict=True)]
-        total = torch.stack([maps.upsample(grid, size, sigma=self.sigma, align_corners=True) for grid in grids]).sum(0)
+        total = torch.stack(
+            [maps.upsample(grid, size, sigma=self.sigma, align_corners=True) for grid in grids]
+        ).sum(0)
         return total, maps.image_score(total, self.score_rule)
 
     def _inference(self) -> tuple[Rebuilder, torch.dtype]:
@@ -224,10 +251,12 @@ class Reconstruction(Detector):
         assert self._rebuilder is not None
         return self._rebuilder, self._dtype
 
-    # -- state -------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Tensor]:
-        return {"steps": torch.tensor([self.steps_])} | {f"net.{name}": value for name, value in self.net_.state_dict().items()}
+        return {"steps": torch.tensor([self.steps_])} | {
+            f"net.{name}": value for name, value in self.net_.state_dict().items()
+        }
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         self._forget()

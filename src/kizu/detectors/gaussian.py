@@ -1,12 +1,12 @@
 """Gaussian: one global density on pooled, L2-normalised features.
 
-Card. Papers: Rippel, Mertens and Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep Features for
-Anomaly Detection", ICPR 2020; few-shot contrastive fine-tuning, section 3.5, Eq. 4-5, whose density this is. Differences: Eq. 5 as
-printed leaves out the mean that Eq. 4 defines; the distance here is of f - mu. With few images the covariance is singular:
-Ledoit-Wolf shrinkage (J. Multivariate Analysis 88, 2004), computed in one streaming pass. The paper gives no map; here it is the
-score taken apart: with x_p the feature at position p, f = mean_p x_p / |mean_p x_p| and s the score, the share of p is
-(x_p / |mean x| - mu)^T S^-1 (f - mu) / s, and the shares' mean over the positions is s itself.
-"""
+Card. Papers: Rippel, Mertens and Merhof, "Modeling the Distribution of Normal Data in Pre-Trained Deep
+Features for Anomaly Detection", ICPR 2020; few-shot contrastive fine-tuning, section 3.5, Eq. 4-5, whose
+density this is. Differences: Eq. 5 as printed leaves out the mean that Eq. 4 defines; the distance here is of
+f - mu. With few images the covariance is singular: Ledoit-Wolf shrinkage (J. Multivariate Analysis 88, 2004),
+computed in one streaming pass. The paper gives no map; here it is the score taken apart: with x_p the feature
+at position p, f = mean_p x_p / |mean_p x_p| and s the score, the share of p is (x_p / |mean x| - mu)^T S^-1
+(f - mu) / s, and the shares' mean over the positions is s itself."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from kizu import maps
-from kizu.detectors._base import Detector
+from kizu.detectors.base import Detector
 from kizu.errors import ShapeError
 from kizu.nn.patches import align_levels
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 
 class Gaussian(Detector):
-    """Score = Mahalanobis distance of the pooled feature; map = each position's share of it (it may be negative).
+    """Score = Mahalanobis distance of the pooled feature; map = each position's share of it (it may be
+    negative).
 
-    Each level is averaged over its positions, levels are stacked to D channels and the vector is scaled to length one.
-    sigma: smoothing of the map in pixels. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in [0, 1].
-    """
+    Each level is averaged over its positions, levels are stacked to D channels and the vector is scaled to
+    length one. sigma: smoothing of the map in pixels. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in
+    [0, 1]."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (4,)
     by_image: ClassVar[bool] = True
@@ -46,7 +47,9 @@ class Gaussian(Detector):
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
+        super().__init__(
+            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
+        )
         self.sigma = sigma
 
     @classmethod
@@ -69,7 +72,9 @@ class Gaussian(Detector):
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         channels = sum(level.shape[1] for level in features)
         if channels != len(self.mean_):
-            raise ShapeError(f"The representation gives {channels} channels, the model was fitted on {len(self.mean_)}.")
+            raise ShapeError(
+                f"The representation gives {channels} channels, the model was fitted on {len(self.mean_)}."
+            )
         mean, factor = self.mean_.to(features[0].device), self.whitening_.to(features[0].device)
         raw = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
         length = raw.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)
@@ -104,12 +109,12 @@ def whitening(covariance: Tensor) -> Tensor:
 
 
 class ShrunkCovariance:
-    """Mean and Ledoit-Wolf covariance of rows that arrive in batches: memory O(D^2), equal to the two-pass estimate in float64.
+    """Mean and Ledoit-Wolf covariance of rows that arrive in batches: memory O(D^2), equal to the two-pass
+    estimate in float64.
 
-    Shrinkage = min(beta, delta) / delta towards the mean variance, delta = |S - mu 1|^2 / D, beta = sum_i |x_i x_i^T - S|^2 / (n^2 D)
-    (Ledoit and Wolf 2004, sections 3.2-3.3; x_i centred). The fourth moment that beta needs is accumulated about the first
-    batch's mean and moved to the final mean at the end.
-    """
+    Shrinkage = min(beta, delta) / delta towards the mean variance, delta = |S - mu 1|^2 / D, beta = sum_i
+    |x_i x_i^T - S|^2 / (n^2 D) (Ledoit and Wolf 2004, sections 3.2-3.3; x_i centred). The fourth moment that
+    beta needs is accumulated about the first batch's mean and moved to the final mean at the end."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -131,7 +136,8 @@ class ShrunkCovariance:
         self.fourth += float(square.square().sum())
 
     def finish(self) -> tuple[Tensor, Tensor, float]:
-        """(mean (D,), covariance (D, D), shrinkage), float64. One row alone gives the unit covariance: distances are then Euclidean."""
+        """(mean (D,), covariance (D, D), shrinkage), float64. One row alone gives the unit covariance:
+        distances are then Euclidean."""
         n, D = self.count, len(self.first)
         offset = self.first / n
         covariance = self.second / n - torch.outer(offset, offset)
@@ -149,4 +155,9 @@ class ShrunkCovariance:
         length = float(offset @ offset)
         square = float(self.second.diagonal().sum())
         terms = self.fourth + 4 * float(offset @ self.second @ offset) + self.count * length**2
-        return terms - 4 * float(self.cubic @ offset) + 2 * length * square - 4 * length * float(self.first @ offset)
+        return (
+            terms
+            - 4 * float(self.cubic @ offset)
+            + 2 * length * square
+            - 4 * length * float(self.first @ offset)
+        )

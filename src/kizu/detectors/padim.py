@@ -1,14 +1,14 @@
 """PaDiM: one Gaussian per position on a random subset of the stacked channels.
 
-Card. Paper: Defard, Setkov, Loesch and Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
-Localization", ICPR Workshops 2020, section III. No official code; the common re-implementation (xiahaifeng1995) agrees in
-what follows: levels 1-3 brought to level 1's grid by repetition, d = 100 of 448 channels for ResNet-18 and 550 of 1,792 for
-WRN-50, covariance with n - 1 plus 0.01 on the diagonal (the paper's Eq. 1 and its eps), distance sqrt((f - mu)^T S^-1 (f - mu)) (Eq. 2),
-bilinear upsampling, Gaussian of sigma 4, image score = maximum of the map. Differences: the subset is drawn by a generator of
-our own; no min-max over the test set; whitening factors are kept instead of inverses, rounded to float16 once fitted (the
-distance moves by about 1e-4 of itself), once for all positions that share them (_nesting): a file is a tenth of one with full
-float32 matrices.
-"""
+Card. Paper: Defard, Setkov, Loesch and Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly
+Detection and Localization", ICPR Workshops 2020, section III. No official code; the common re-implementation
+(xiahaifeng1995) agrees in what follows: levels 1-3 brought to level 1's grid by repetition, d = 100 of 448
+channels for ResNet-18 and 550 of 1,792 for WRN-50, covariance with n - 1 plus 0.01 on the diagonal (the
+paper's Eq. 1 and its eps), distance sqrt((f - mu)^T S^-1 (f - mu)) (Eq. 2), bilinear upsampling, Gaussian of
+sigma 4, image score = maximum of the map. Differences: the subset is drawn by a generator of our own; no
+min-max over the test set; whitening factors are kept instead of inverses, rounded to float16 once fitted (the
+distance moves by about 1e-4 of itself), once for all positions that share them (_nesting): a file is a tenth
+of one with full float32 matrices."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from kizu import maps
-from kizu.detectors._base import Detector
-from kizu.detectors._nesting import Grids, Nesting, cells_of, grids_of, nesting
-from kizu.detectors._position_gaussians import PositionGaussians, distances, unpack
+from kizu.accel.nesting import Grids, Nesting, cells_of, grids_of, nesting
+from kizu.accel.position_gaussians import PositionGaussians, distances, unpack
+from kizu.detectors.base import Detector
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import finest_grid
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 SIDE = 4096
@@ -35,10 +35,10 @@ SIDE = 4096
 class PaDiM(Detector):
     """Mahalanobis distance at each position.
 
-    dimensions: channels kept, drawn once from `seed` (all of them when there are not more; None keeps all). eps: added to
-    the covariance's diagonal. sigma: smoothing of the map in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, and for
-    each stage of _nesting means_ (C, d) and the factors of _position_gaussians. All images must have one size.
-    """
+    dimensions: channels kept, drawn once from `seed` (all of them when there are not more; None keeps all).
+    eps: added to the covariance's diagonal. sigma: smoothing of the map in pixels. Learned: channels_ (D,),
+    grids_ (h, w) of each level, and for each stage of _nesting means_ (C, d) and the factors of
+    _position_gaussians. All images must have one size."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     any_precision: ClassVar[bool] = True
@@ -57,9 +57,13 @@ class PaDiM(Detector):
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
+        super().__init__(
+            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
+        )
         if dimensions is not None and dimensions < 1:
-            raise UsageError(f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions}.")
+            raise UsageError(
+                f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions}."
+            )
         if eps <= 0:
             raise UsageError(f"eps keeps the covariance positive definite and must be above 0, got {eps}.")
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
@@ -80,7 +84,10 @@ class PaDiM(Detector):
         """Take channels (D,) of all levels together, rising; `_chosen`: those of each level."""
         self.channels_ = channels
         starts = list(itertools.accumulate(self.representation.channels, initial=0))
-        self._chosen = [channels[(channels >= start) & (channels < stop)] - start for start, stop in itertools.pairwise(starts)]
+        self._chosen = [
+            channels[(channels >= start) & (channels < stop)] - start
+            for start, stop in itertools.pairwise(starts)
+        ]
 
     def _nest(self, grids: Grids, device: torch.device) -> Nesting:
         return nesting(grids, tuple(len(mine) for mine in self._chosen), device)
@@ -95,7 +102,9 @@ class PaDiM(Detector):
             self.grids_ = tuple((int(h), int(w)) for h, w in grids)
             self._positions = PositionGaussians(self._nest(self.grids_, cells[0].device))
         elif grids.tolist() != [list(grid) for grid in self.grids_]:
-            raise ShapeError(f"All images must have one size: a grid of {tuple(grids[0].tolist())} after {self.grids_[0]}.")
+            raise ShapeError(
+                f"All images must have one size: a grid of {tuple(grids[0].tolist())} after {self.grids_[0]}."
+            )
         self._positions.update(cells)
 
     def _finish(self) -> None:
@@ -106,7 +115,8 @@ class PaDiM(Detector):
         self._keep([factor.cpu() for factor in factors])
 
     def _keep(self, stored: list[Tensor]) -> None:
-        """Take the factors as they are on disk, so that a saved model and the fitted one give the same numbers."""
+        """Take the factors as they are on disk, so that a saved model and the fitted one give the same
+        numbers."""
         self.stored_ = stored
         self._factors: list[Tensor] | None = None
 
@@ -121,14 +131,20 @@ class PaDiM(Detector):
         grids = grids_of(features)
         if grids != self.grids_:
             raise ShapeError(
-                f"The model was fitted on a grid of {self.grids_[0]} positions, these images give {grids[0]}: "
+                f"The model was fitted on a grid of {self.grids_[0]} positions, these images give "
+                f"{grids[0]}: "
                 "use the size it was fitted at."
             )
         assert self._factors is not None  # set by _ready
         nest = self._nest(grids, features[0].device)
         cells = cells_of(features, self._chosen, nest)
-        differences = [torch.sub(one.transpose(0, 1), mean[:, None]) for one, mean in zip(cells, self.means_, strict=True)]
-        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(1, finest_grid(features))
+        differences = [
+            torch.sub(one.transpose(0, 1), mean[:, None])
+            for one, mean in zip(cells, self.means_, strict=True)
+        ]
+        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(
+            1, finest_grid(features)
+        )
         map_ = maps.upsample(grid, size, sigma=self.sigma)
         return map_, maps.image_score(map_)
 
@@ -136,7 +152,9 @@ class PaDiM(Detector):
         return {
             "channels": self.channels_,
             "mean": torch.cat([mean.flatten() for mean in self.means_]).half(),
-            "factor": self.stored_[0] if self.thin_ else torch.cat([factor.flatten() for factor in self.stored_]),
+            "factor": self.stored_[0]
+            if self.thin_
+            else torch.cat([factor.flatten() for factor in self.stored_]),
             "grids": torch.tensor(self.grids_),
         }
 
@@ -144,20 +162,36 @@ class PaDiM(Detector):
         self._choose(tensors["channels"])
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
         factor, mean = tensors.get("factor"), tensors["mean"]
-        sound = len(self.grids_) == len(self._chosen) and all(0 < h <= SIDE and 0 < w <= SIDE for h, w in self.grids_)
-        if factor is None or not sound or sum(len(mine) for mine in self._chosen) != len(self.channels_) or not len(self.channels_):
+        sound = len(self.grids_) == len(self._chosen) and all(
+            0 < h <= SIDE and 0 < w <= SIDE for h, w in self.grids_
+        )
+        if (
+            factor is None
+            or not sound
+            or sum(len(mine) for mine in self._chosen) != len(self.channels_)
+            or not len(self.channels_)
+        ):
             raise ModelFileError(
-                f"The PaDiM model does not fit together: {len(self.channels_)} channels, grids {self.grids_}, {len(self._chosen)} levels."
+                f"The PaDiM model does not fit together: {len(self.channels_)} channels, grids "
+                f"{self.grids_}, {len(self._chosen)} levels."
             )
         nest = self._nest(self.grids_, torch.device("cpu"))
         self.thin_ = factor.ndim == 3
         sizes = [len(stage) * len(places) for stage, places in zip(nest.stages, nest.triangles, strict=True)]
-        fits = factor.shape[::2] == (len(nest.stages[-1]), nest.widths[-1]) if self.thin_ else factor.shape == (sum(sizes),)
+        fits = (
+            factor.shape[::2] == (len(nest.stages[-1]), nest.widths[-1])
+            if self.thin_
+            else factor.shape == (sum(sizes),)
+        )
         counts = [stage.count * stage.width for stage in nest.stages]
         if not fits or len(mean) != sum(counts):
             raise ModelFileError(
-                f"The PaDiM model does not fit together: grids {self.grids_}, mean {tuple(mean.shape)}, factor {tuple(factor.shape)}."
+                f"The PaDiM model does not fit together: grids {self.grids_}, mean {tuple(mean.shape)}, "
+                f"factor {tuple(factor.shape)}."
             )
-        self.means_ = [part.view(-1, stage.width) for part, stage in zip(mean.float().split(counts), nest.stages, strict=True)]
+        self.means_ = [
+            part.view(-1, stage.width)
+            for part, stage in zip(mean.float().split(counts), nest.stages, strict=True)
+        ]
         parts = zip(factor.split(sizes), nest.stages, strict=True) if not self.thin_ else []
         self._keep([factor] if self.thin_ else [part.view(len(stage), -1) for part, stage in parts])

@@ -1,16 +1,17 @@
 """PatchCore: the distance of each patch to its nearest patch of good images, of which a coreset is kept.
 
-Card. Paper: Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler, "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
-Official code: amazon-science/patchcore-inspection (Apache-2.0); nothing of it is used here. Source of the constants: 3 x 3
-neighbourhoods (section 3.1), levels 2 and 3 (section 4.1), 10 % or 1 % coreset and random projection to 128 (section 3.2 and the
-released runs; here the projection is off until the feature is wider than it), image score = the largest patch score (Eq. 6), bilinear
-upsampling and a Gaussian of sigma 4 (section 3.3).
-Where paper and code differ: the re-weighting of Eq. 7 is in the paper (b = 3) and not in the code: `reweight` is None (code) or b. The
-code's scores are squared distances (faiss), the paper's are distances: `squared`. The code averages over k neighbours with k = 5 by
-default and 1 in the published runs: `neighbours`. The code pools the 9 C values of a neighbourhood to `dimensions` = 1024 and the stacked
-levels again to 1024; dimensions=None, our default, keeps the mean of the neighbourhood for each channel instead. The code selects
-greedily from 10 random starting points by an approximation; here the greedy selection is exact, from patch 0.
-"""
+Card. Paper: Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler, "Towards Total Recall in Industrial Anomaly
+Detection", CVPR 2022. Official code: amazon-science/patchcore-inspection (Apache-2.0); nothing of it is used
+here. Source of the constants: 3 x 3 neighbourhoods (section 3.1), levels 2 and 3 (section 4.1), 10 % or 1 %
+coreset and random projection to 128 (section 3.2 and the released runs; here the projection is off until the
+feature is wider than it), image score = the largest patch score (Eq. 6), bilinear upsampling and a Gaussian
+of sigma 4 (section 3.3). Where paper and code differ: the re-weighting of Eq. 7 is in the paper (b = 3) and
+not in the code: `reweight` is None (code) or b. The code's scores are squared distances (faiss), the paper's
+are distances: `squared`. The code averages over k neighbours with k = 5 by default and 1 in the published
+runs: `neighbours`. The code pools the 9 C values of a neighbourhood to `dimensions` = 1024 and the stacked
+levels again to 1024; dimensions=None, our default, keeps the mean of the neighbourhood for each channel
+instead. The code selects greedily from 10 random starting points by an approximation; here the greedy
+selection is exact, from patch 0."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from kizu import maps
-from kizu.detectors._base import Detector
+from kizu.detectors.base import Detector
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
 from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 MEMORY_SHARE = 0.25
@@ -38,12 +39,13 @@ PATCHES = 1024
 class PatchCore(Detector):
     """Distance to the nearest patch of a bank of good patches.
 
-    neighbourhood: odd side of the window that a patch stands for. dimensions: None, or the pooled size of the released recipe (1024).
-    coreset: share of all patches kept, in (0, 1]. projection: dimensions in which the coreset's distances are measured, None for all.
-    selection: "exact" greedy k-centre or "approximate" (greedy on a random pool). neighbours: K, the score is their mean distance.
-    reweight: None or b of Eq. 7. squared: squared distances, as the released code. memory: GiB for patches during fit (None: a quarter
-    of what is free); beyond it they are reduced on the way. Learned: bank_ (N, D), reductions_ (0: the selection is exact).
-    """
+    neighbourhood: odd side of the window that a patch stands for. dimensions: None, or the pooled size of the
+    released recipe (1024). coreset: share of all patches kept, in (0, 1]. projection: dimensions in which the
+    coreset's distances are measured, None for all. selection: "exact" greedy k-centre or "approximate"
+    (greedy on a random pool). neighbours: K, the score is their mean distance. reweight: None or b of Eq. 7.
+    squared: squared distances, as the released code. memory: GiB for patches during fit (None: a quarter of
+    what is free); beyond it they are reduced on the way. Learned: bank_ (N, D), reductions_ (0: the selection
+    is exact)."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
     by_image: ClassVar[bool] = True
@@ -69,9 +71,13 @@ class PatchCore(Detector):
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
+        super().__init__(
+            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
+        )
         if not 0.0 < coreset <= 1.0:
-            raise UsageError(f"coreset is the share of patches to keep, above 0 and at most 1, got {coreset}.")
+            raise UsageError(
+                f"coreset is the share of patches to keep, above 0 and at most 1, got {coreset}."
+            )
         if selection not in ("exact", "approximate"):
             raise UsageError(f"selection is 'exact' or 'approximate', got {selection!r}.")
         whole = {
@@ -86,8 +92,18 @@ class PatchCore(Detector):
                 raise UsageError(f"{name} is at least 1, got {value}.")
         if memory is not None and memory <= 0:
             raise UsageError(f"memory is in GiB and above 0, got {memory}.")
-        self.neighbourhood, self.dimensions, self.coreset, self.projection = neighbourhood, dimensions, coreset, projection
-        self.selection, self.neighbours, self.reweight, self.squared = selection, neighbours, reweight, squared
+        self.neighbourhood, self.dimensions, self.coreset, self.projection = (
+            neighbourhood,
+            dimensions,
+            coreset,
+            projection,
+        )
+        self.selection, self.neighbours, self.reweight, self.squared = (
+            selection,
+            neighbours,
+            reweight,
+            squared,
+        )
         self.sigma, self.memory, self.seed = sigma, memory, seed
 
     @classmethod
@@ -129,8 +145,13 @@ class PatchCore(Detector):
     def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         h, w = finest_grid(features)
         few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
-        parts = [self._score_few(list(part), h, w) for part in zip(*(level.split(few) for level in features), strict=True)]
-        patches, score = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
+        parts = [
+            self._score_few(list(part), h, w)
+            for part in zip(*(level.split(few) for level in features), strict=True)
+        ]
+        patches, score = (
+            parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
+        )
         return maps.upsample(patches, size, sigma=self.sigma), score
 
     def _score_few(self, features: FeatureMaps, h: int, w: int) -> tuple[Tensor, Tensor]:
@@ -138,7 +159,9 @@ class PatchCore(Detector):
         grid = self._grid(features)
         B, D = grid.shape[:2]
         if self.bank_.shape[1] != D:
-            raise ShapeError(f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}.")
+            raise ShapeError(
+                f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}."
+            )
         assert self._index is not None  # set by _ready
         rows = to_rows(grid)
         distances, nearest = self._index.query(rows, min(self.neighbours, len(self.bank_)))
@@ -150,7 +173,8 @@ class PatchCore(Detector):
         return patches.reshape(B, h, w), score
 
     def _weight(self, rows: Tensor, nearest: Tensor, top: Tensor) -> Tensor:
-        """Eq. 7: 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|), for each image (B,)."""
+        """Eq. 7: 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|),
+        for each image (B,)."""
         assert self._index is not None  # set by _ready
         bank, patch = self._index.bank, rows[top]  # (B, D)
         star = nearest[top, 0]
@@ -163,11 +187,17 @@ class PatchCore(Detector):
         """Patch features (B, D, h, w) on the finest level's grid."""
         if self.dimensions is None:
             return align_levels([local_mean(level, self.neighbourhood) for level in features])
-        pooled = align_levels([pooled_neighbourhood(level, self.neighbourhood, self.dimensions) for level in features])
+        pooled = align_levels(
+            [pooled_neighbourhood(level, self.neighbourhood, self.dimensions) for level in features]
+        )
         if len(features) == 1:
             return pooled
         B, _, h, w = pooled.shape
-        return functional.adaptive_avg_pool1d(to_rows(pooled), self.dimensions).reshape(B, h, w, -1).permute(0, 3, 1, 2)
+        return (
+            functional.adaptive_avg_pool1d(to_rows(pooled), self.dimensions)
+            .reshape(B, h, w, -1)
+            .permute(0, 3, 1, 2)
+        )
 
     def _state(self) -> dict[str, Tensor]:
         return {"bank": self.bank_}

@@ -1,15 +1,17 @@
-"""ReContrast: two encoders, one frozen and one that adapts to the product, rebuild each other's features through one decoder.
+"""ReContrast: two encoders, one frozen and one that adapts to the product, rebuild each other's features
+through one decoder.
 
-Card. Paper: Guo, Lu, Jia, Zhang and Li, "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction", NeurIPS 2023.
-Official code: guojiajeremy/ReContrast (MIT). The ladder of table 6 by keywords (LADDER): Config C trains the encoder jointly, D adds
-stop_gradient (Eq. 4), C+cp contrastive_pairs, E both, E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5).
-AdamW, 2e-3 for new and 1e-5 for pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000
-on VisA, 1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper takes "train", but
-"eval" for nine products chosen on their test sets (appendix C, footnote 3); the default here is "stable", appendix E's remedy: a
-floor under the batch variance and an optimiser that forgets its moments every reset_every = 500 steps; the released
-stable script also pauses the encoder for 100 steps after a reset (pause), which the paper does not say. Differences: batches run
-over the end of a pass; no unused convolution; networks that are no ResNets get a decoder of basic blocks.
-"""
+Card. Paper: Guo, Lu, Jia, Zhang and Li, "ReContrast: Domain-Specific Anomaly Detection via Contrastive
+Reconstruction", NeurIPS 2023. Official code: guojiajeremy/ReContrast (MIT). The ladder of table 6 by keywords
+(LADDER): Config C trains the encoder jointly, D adds stop_gradient (Eq. 4), C+cp contrastive_pairs, E both,
+E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5). AdamW, 2e-3 for new and 1e-5 for
+pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000 on VisA,
+1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper takes
+"train", but "eval" for nine products chosen on their test sets (appendix C, footnote 3); the default here is
+"stable", appendix E's remedy: a floor under the batch variance and an optimiser that forgets its moments
+every reset_every = 500 steps; the released stable script also pauses the encoder for 100 steps after a reset
+(pause), which the paper does not say. Differences: batches run over the end of a pass; no unused convolution;
+networks that are no ResNets get a decoder of basic blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from kizu.detectors._reconstruction import Reconstruction, copied, own
 from kizu.errors import NotFitted, UnknownName, UsageError
 from kizu.nn.batch_norm import unstabilise
 from kizu.nn.rebuilder import Rebuilder
-from kizu.representations._base import Frozen, Representation
+from kizu.representations.base import Frozen, Representation
 from kizu.types import Batch, FeatureMaps
 
 LADDER: dict[str, dict[str, Any]] = {
@@ -43,14 +45,14 @@ MAPS = ("all", "trained", "frozen")
 class ReContrast(Reconstruction):
     """Cosine distances between two encoders' features and their reconstruction from one another.
 
-    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see LADDER. alpha: where mining ends,
-    reached after the share `ramp` of the iterations. batch_norm: of the trained encoder, "stable", "train" or "eval". reset_every,
-    pause: steps, with "stable" only. iterations: steps of batch_size images. learning_rate, encoder_learning_rate: per step.
-    decoder: block counts as the released "code" has them, or "mirrored". embedding_width: channels of the one-class embedding, None
-    takes twice the last level's. map_pairs: anomaly map from "all" six pairs, or from those whose target is the "trained" or the
-    "frozen" encoder (table A6). score_rule: "max", "mean" or "top" (mean of the highest 1 %) of the map. sigma: smoothing in
-    pixels. training_precision: "auto", "fp32" or "bf16". Learned: net_, encoder_.
-    """
+    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see LADDER. alpha:
+    where mining ends, reached after the share `ramp` of the iterations. batch_norm: of the trained encoder,
+    "stable", "train" or "eval". reset_every, pause: steps, with "stable" only. iterations: steps of
+    batch_size images. learning_rate, encoder_learning_rate: per step. decoder: block counts as the released
+    "code" has them, or "mirrored". embedding_width: channels of the one-class embedding, None takes twice the
+    last level's. map_pairs: anomaly map from "all" six pairs, or from those whose target is the "trained" or
+    the "frozen" encoder (table A6). score_rule: "max", "mean" or "top" (mean of the highest 1 %) of the map.
+    sigma: smoothing in pixels. training_precision: "auto", "fp32" or "bf16". Learned: net_, encoder_."""
 
     def __init__(
         self,
@@ -81,11 +83,34 @@ class ReContrast(Reconstruction):
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
-        self.contrastive_pairs, self.stop_gradient, self.loss, self.hard_mining = contrastive_pairs, stop_gradient, loss, hard_mining
-        self.alpha, self.ramp, self.batch_norm, self.reset_every, self.pause = alpha, ramp, batch_norm, reset_every, pause
-        self.iterations, self.learning_rate, self.encoder_learning_rate = iterations, learning_rate, encoder_learning_rate
-        self.weight_decay, self.decoder, self.map_pairs, self.score_rule, self.sigma = weight_decay, decoder, map_pairs, score_rule, sigma
+        super().__init__(
+            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
+        )
+        self.contrastive_pairs, self.stop_gradient, self.loss, self.hard_mining = (
+            contrastive_pairs,
+            stop_gradient,
+            loss,
+            hard_mining,
+        )
+        self.alpha, self.ramp, self.batch_norm, self.reset_every, self.pause = (
+            alpha,
+            ramp,
+            batch_norm,
+            reset_every,
+            pause,
+        )
+        self.iterations, self.learning_rate, self.encoder_learning_rate = (
+            iterations,
+            learning_rate,
+            encoder_learning_rate,
+        )
+        self.weight_decay, self.decoder, self.map_pairs, self.score_rule, self.sigma = (
+            weight_decay,
+            decoder,
+            map_pairs,
+            score_rule,
+            sigma,
+        )
         self.seed, self.training_precision, self.contrastive = seed, training_precision, contrastive_pairs
         self.embedding_width = embedding_width
         self._check()
@@ -109,12 +134,16 @@ class ReContrast(Reconstruction):
         )
 
     def adapted_representation(self) -> Representation:
-        """The trained encoder, a copy: a representation like any other, for save_representation and for every detector.
+        """The trained encoder, a copy: a representation like any other, for save_representation and for every
+        detector.
 
         Its card names this method and the number of images. Raises NotFitted.
         """
         if not self.fitted_:
-            raise NotFitted("There is an adapted representation once the detector is fitted: call .fit(good images) first.")
+            raise NotFitted(
+                "There is an adapted representation once the detector is fitted: call .fit(good images) "
+                "first."
+            )
         made = copied(self.encoder_).eval().requires_grad_(False)
         base = self.representation.card
         name = str(base["name"]).partition("@")[0]
@@ -130,16 +159,21 @@ class ReContrast(Reconstruction):
         }
         return made
 
-    # -- learning ----------------------------------------------------------------------------------------------------
+    # -- learning --------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         self._check_common()
         self._rules()
-        for name, value, known in (("batch_norm", self.batch_norm, BATCH_NORMS), ("map_pairs", self.map_pairs, MAPS)):
+        for name, value, known in (
+            ("batch_norm", self.batch_norm, BATCH_NORMS),
+            ("map_pairs", self.map_pairs, MAPS),
+        ):
             if value not in known:
                 raise UnknownName(name, value, known)
         if self.map_pairs == "frozen" and not self.contrastive_pairs:
-            raise UsageError("Without contrastive_pairs there is no map from the frozen encoder: take map_pairs='all'.")
+            raise UsageError(
+                "Without contrastive_pairs there is no map from the frozen encoder: take map_pairs='all'."
+            )
 
     def _rules(self) -> Rules:
         stable = self.batch_norm == "stable"
@@ -161,7 +195,9 @@ class ReContrast(Reconstruction):
         return ReconstructionObjective(
             net,
             self._rules(),
-            functools.partial(torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True),
+            functools.partial(
+                torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True
+            ),
             (self.learning_rate, self.encoder_learning_rate),
             frozen=self._eyes if self.contrastive_pairs else None,
             encoder=copied(self.representation),
@@ -175,7 +211,7 @@ class ReContrast(Reconstruction):
         unstabilise(trained)
         self.encoder_: Representation = trained.cpu().eval().requires_grad_(False)
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Levels of the trained encoder, then those of the frozen one when it takes part."""
@@ -195,10 +231,12 @@ class ReContrast(Reconstruction):
         chosen = {"trained": [(like_trained, trained)], "frozen": [(like_frozen, frozen)]}
         return chosen.get(self.map_pairs) or chosen["trained"] + chosen["frozen"]
 
-    # -- state -------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Tensor]:
-        return super()._state() | {f"encoder.{name}": value for name, value in self.encoder_.state_dict().items()}
+        return super()._state() | {
+            f"encoder.{name}": value for name, value in self.encoder_.state_dict().items()
+        }
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         super()._restore(tensors)

@@ -1,13 +1,15 @@
-"""Reverse distillation: a decoder rebuilds a frozen encoder's features from a compact embedding; flaws are not rebuilt.
+"""Reverse distillation: a decoder rebuilds a frozen encoder's features from a compact embedding; flaws are
+not rebuilt.
 
-Card. Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022 (RD4AD); the ladder and
-its names: Guo et al., "ReContrast", NeurIPS 2023, sections 2.1, 2.2, 2.6 and table 6. Official code: hq-deng/RD4AD (MIT). Paper and
-code disagree: the paper prints the distance averaged over positions (loss="regional", Config A; 95.3 mean I-AUROC on MVTec by
-ReContrast's count), the code flattens each level (loss="global", Config B; 98.9), which is the default. hard_mining adds Eq. 5
-(Config B+hm). Rates: recipe "recontrast" is ReContrast's (AdamW 2e-3, betas 0.9 and 0.999, weight decay 1e-5, 2,000 iterations of
-16), "rd4ad" the older (Adam 5e-3, betas 0.5 and 0.999, 200 epochs of 16). Differences: no unused convolution in the bottleneck;
-batches run over the end of a pass instead of being cut short; representations that are no ResNets get a decoder of basic blocks.
-"""
+Card. Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022
+(RD4AD); the ladder and its names: Guo et al., "ReContrast", NeurIPS 2023, sections 2.1, 2.2, 2.6 and table 6.
+Official code: hq-deng/RD4AD (MIT). Paper and code disagree: the paper prints the distance averaged over
+positions (loss="regional", Config A; 95.3 mean I-AUROC on MVTec by ReContrast's count), the code flattens
+each level (loss="global", Config B; 98.9), which is the default. hard_mining adds Eq. 5 (Config B+hm). Rates:
+recipe "recontrast" is ReContrast's (AdamW 2e-3, betas 0.9 and 0.999, weight decay 1e-5, 2,000 iterations of
+16), "rd4ad" the older (Adam 5e-3, betas 0.5 and 0.999, 200 epochs of 16). Differences: no unused convolution
+in the bottleneck; batches run over the end of a pass instead of being cut short; representations that are no
+ResNets get a decoder of basic blocks."""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ from kizu.detectors._objective import ReconstructionObjective, Rules, Tell
 from kizu.detectors._reconstruction import Reconstruction
 from kizu.errors import UnknownName
 from kizu.nn.rebuilder import Rebuilder
-from kizu.representations._base import Representation
+from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
-RECIPES: dict[str, tuple[type[torch.optim.AdamW] | type[torch.optim.Adam], float, tuple[float, float], float]] = {
+RECIPES: dict[
+    str, tuple[type[torch.optim.AdamW] | type[torch.optim.Adam], float, tuple[float, float], float]
+] = {
     "recontrast": (torch.optim.AdamW, 2e-3, (0.9, 0.999), 1e-5),
     "rd4ad": (torch.optim.Adam, 5e-3, (0.5, 0.999), 0.0),
 }
@@ -40,12 +44,12 @@ LADDER: dict[str, dict[str, Any]] = {
 class ReverseDistillation(Reconstruction):
     """Cosine distance between a frozen encoder's features and their reconstruction.
 
-    loss: "global" or "regional". hard_mining: no gradient where the distance is below mean + alpha * deviation; alpha rises from -3 in
-    the first tenth. iterations: steps of batch_size images. recipe: see the card; learning_rate: per step, None takes the recipe's.
-    decoder: block counts as the released "code" has them, or "mirrored". embedding_width: channels of the one-class embedding, None
-    takes twice the last level's. score_rule: image score "max", "mean" or "top" (mean of the highest 1 %) of the map. sigma:
-    smoothing of the map in pixels. training_precision: "auto", "fp32" or "bf16". Learned: net_.
-    """
+    loss: "global" or "regional". hard_mining: no gradient where the distance is below mean + alpha *
+    deviation; alpha rises from -3 in the first tenth. iterations: steps of batch_size images. recipe: see the
+    card; learning_rate: per step, None takes the recipe's. decoder: block counts as the released "code" has
+    them, or "mirrored". embedding_width: channels of the one-class embedding, None takes twice the last
+    level's. score_rule: image score "max", "mean" or "top" (mean of the highest 1 %) of the map. sigma:
+    smoothing of the map in pixels. training_precision: "auto", "fp32" or "bf16". Learned: net_."""
 
     def __init__(
         self,
@@ -68,11 +72,19 @@ class ReverseDistillation(Reconstruction):
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        super().__init__(representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size)
+        super().__init__(
+            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
+        )
         if recipe not in RECIPES:
             raise UnknownName("recipe", recipe, RECIPES)
         self.loss, self.hard_mining, self.alpha, self.iterations = loss, hard_mining, alpha, iterations
-        self.recipe, self.learning_rate, self.decoder, self.score_rule, self.sigma = recipe, learning_rate, decoder, score_rule, sigma
+        self.recipe, self.learning_rate, self.decoder, self.score_rule, self.sigma = (
+            recipe,
+            learning_rate,
+            decoder,
+            score_rule,
+            sigma,
+        )
         self.seed, self.training_precision = seed, training_precision
         self.embedding_width = embedding_width
         self._rules()

@@ -1,5 +1,5 @@
 """Losses: pure functions of embeddings, lower is better (level 1)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

@@ -14,7 +14,8 @@ REDUCTIONS = ("mean", "none")
 
 
 def same_shapes(**embeddings: Tensor) -> None:
-    """Raise ShapeError unless all are (B, D) alike with B and D at least 1, UsageError unless they are floating point tensors."""
+    """Raise ShapeError unless all are (B, D) alike with B and D at least 1, UsageError unless they are
+    floating point tensors."""
     bound: dict[str, tuple[int, str]] = {}
     for name, values in embeddings.items():
         matrix(name, values, "B D", bound)
@@ -23,7 +24,9 @@ def same_shapes(**embeddings: Tensor) -> None:
 def matrix(name: str, values: Tensor, pattern: str, bound: dict[str, tuple[int, str]]) -> None:
     """Check one (rows, D) matrix of embeddings against the letters bound so far."""
     if not isinstance(values, Tensor) or not values.dtype.is_floating_point:
-        raise UsageError(f"{name} must be a floating point tensor, got {getattr(values, 'dtype', type(values).__name__)}.")
+        raise UsageError(
+            f"{name} must be a floating point tensor, got {getattr(values, 'dtype', type(values).__name__)}."
+        )
     bind_shape(name, tuple(values.shape), pattern, bound)
     if not values.numel():
         raise ShapeError(f"{name} is empty: {tuple(values.shape)}; a loss of nothing is not defined.")

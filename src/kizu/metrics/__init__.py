@@ -1,5 +1,5 @@
 """Metrics: pure functions of raw scores; higher is more anomalous (level 1)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

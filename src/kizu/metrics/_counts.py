@@ -1,10 +1,10 @@
 """The one pass behind every exact figure: how many normal scores lie at or above each distinct defect score.
 
-Defect pixels are few. Defect scores and normal scores are sorted apart, never together; every figure of this room is then a sum
-over the distinct defect scores (see _figures.py). Normal scores below the lowest defect score cannot change any figure and are
-made equal before the sort, which then costs them nothing. The normals are sorted in as many parts as there are cores
-(numpy's sort leaves the interpreter lock), each part in a buffer of its own: the memory is one copy of the maps.
-"""
+Defect pixels are few. Defect scores and normal scores are sorted apart, never together; every figure of this
+room is then a sum over the distinct defect scores (see _figures.py). Normal scores below the lowest defect
+score cannot change any figure and are made equal before the sort, which then costs them nothing. The normals
+are sorted in as many parts as there are cores (numpy's sort leaves the interpreter lock), each part in a
+buffer of its own: the memory is one copy of the maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.metrics._inputs import as_labels, as_numpy, as_scores, check_classes, check_finite, defect_index, ranking_dtype
+from kizu.metrics._inputs import (
+    as_labels,
+    as_numpy,
+    as_scores,
+    check_classes,
+    check_finite,
+    defect_index,
+    ranking_dtype,
+)
 from kizu.metrics._regions import region_weights
 
 SMALL = 2**20
@@ -84,14 +92,18 @@ def _parts(images: int, pixels: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def _split(maps: NDArray[Any], masks: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def _split(
+    maps: NDArray[Any], masks: NDArray[Any], dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """A flat copy of the maps in the ranking type, and where its defects are."""
     buffer = np.empty(maps.size, dtype)
     np.copyto(buffer.reshape(maps.shape), maps, casting="unsafe")
     return buffer, defect_index(masks)
 
 
-def _weights(found: list[NDArray[np.intp]], parts: list[slice], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _weights(
+    found: list[NDArray[np.intp]], parts: list[slice], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
     """1 / (R |region|) of every defect pixel."""
     pixels = shape[1] * shape[2]
     weights, regions = region_weights(
@@ -107,7 +119,8 @@ def _below(lowest: Any) -> float:
 
 
 def _sort(buffer: NDArray[Any], defects: NDArray[np.intp], floor: float) -> NDArray[Any]:
-    """Sort one buffer in place, its defects and all that lies below the floor made equal to the floor. Raises NotFinite."""
+    """Sort one buffer in place, its defects and all that lies below the floor made equal to the floor. Raises
+    NotFinite."""
     buffer[defects] = floor
     lowest = buffer.min()
     if np.isnan(lowest) or lowest == -np.inf < floor:
@@ -119,7 +132,9 @@ def _sort(buffer: NDArray[Any], defects: NDArray[np.intp], floor: float) -> NDAr
     return buffer
 
 
-def _distinct(defects: NDArray[Any], weights: NDArray[np.float64] | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+def _distinct(
+    defects: NDArray[Any], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """Distinct defect scores, lowest first, how many defects have each, and the sum of their weights."""
     if weights is None:
         values, number = np.unique(defects, return_counts=True)
@@ -139,12 +154,24 @@ def _ranks(ranked: NDArray[Any], thresholds: NDArray[Any]) -> tuple[NDArray[np.i
     return ranked.size - left, tied
 
 
-def _assemble(ranked: tuple[Any, Any, Any], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]], normals: int) -> Counts:
+def _assemble(
+    ranked: tuple[Any, Any, Any], found: list[tuple[NDArray[np.int64], NDArray[np.int64]]], normals: int
+) -> Counts:
     """The parts' ranks summed, everything turned to highest first."""
-    above, tied = (functools.reduce(np.add, column)[::-1].astype(np.float64) for column in zip(*found, strict=True))
+    above, tied = (
+        functools.reduce(np.add, column)[::-1].astype(np.float64) for column in zip(*found, strict=True)
+    )
     thresholds, number, weights = ranked
     defects = number[::-1].astype(np.float64)
-    return Counts(thresholds[::-1], defects, np.cumsum(defects), above, tied, normals, None if weights is None else weights[::-1].copy())
+    return Counts(
+        thresholds[::-1],
+        defects,
+        np.cumsum(defects),
+        above,
+        tied,
+        normals,
+        None if weights is None else weights[::-1].copy(),
+    )
 
 
 def _search(ranked: NDArray[Any], wanted: NDArray[Any], side: Any) -> NDArray[np.int64]:

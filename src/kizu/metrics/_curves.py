@@ -12,11 +12,11 @@ Curve = dict[str, list[float]]
 
 
 def corners(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Normals above, defects above and region overlap at every corner of the staircase, from "nothing" to "everything" called a defect.
+    """Normals above, defects above and region overlap at every corner of the staircase, from "nothing" to
+    "everything" called a defect.
 
-    Two corners a distinct defect score: just above it (its own normals and defects left out) and at it. (2K + 2,) each;
-    the overlap is NaN without regions.
-    """
+    Two corners a distinct defect score: just above it (its own normals and defects left out) and at it. (2K +
+    2,) each; the overlap is NaN without regions."""
     true = np.r_[0.0, counts.found]
     overlap = np.full(true.size, np.nan) if counts.weights is None else np.r_[0.0, np.cumsum(counts.weights)]
     false = np.empty(2 * counts.above.size + 2)

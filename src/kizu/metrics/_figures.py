@@ -1,8 +1,7 @@
 """The exact figures, each a sum over the distinct defect scores of one `Counts`.
 
-D defects, n normals; at the k-th highest distinct defect score: d_k defects and t_k normals have exactly that score,
-TP_k defects and FP_k normals have it or a higher one.
-"""
+D defects, n normals; at the k-th highest distinct defect score: d_k defects and t_k normals have exactly that
+score, TP_k defects and FP_k normals have it or a higher one."""
 
 from __future__ import annotations
 
@@ -35,17 +34,19 @@ def f1_max(counts: Counts) -> float:
 
 
 def aupro(counts: Counts, fpr_limit: float) -> float:
-    """Area under the per-region overlap up to the false-positive rate `fpr_limit`, divided by it; ties count against the method.
+    """Area under the per-region overlap up to the false-positive rate `fpr_limit`, divided by it; ties count
+    against the method.
 
-    Each defect pixel, of weight w = 1 / (R |region|), is found for every false-positive rate from FP_k / n on, so its share of
-    the area is what is left up to the limit: sum w_k max(0, 1 - FP_k / (fpr_limit n)).
+    Each defect pixel, of weight w = 1 / (R |region|), is found for every false-positive rate from FP_k / n
+    on, so its share of the area is what is left up to the limit: sum w_k max(0, 1 - FP_k / (fpr_limit n)).
     """
     left = 1.0 - counts.above / (fpr_limit * counts.normals)
     return _capped(np.dot(_weights(counts), np.maximum(left, 0.0)))
 
 
 def aupro_shared_ties(counts: Counts, fpr_limit: float) -> float:
-    """As `aupro`, but a pixel tied with t normals is found evenly over the false-positive rates (FP - t) / n to FP / n."""
+    """As `aupro`, but a pixel tied with t normals is found evenly over the false-positive rates (FP - t) / n
+    to FP / n."""
     limit = fpr_limit * counts.normals
     below, end = counts.above - counts.tied, counts.above
     inside = np.clip(limit - below, 0.0, None) ** 2 - np.clip(limit - end, 0.0, None) ** 2
@@ -54,7 +55,8 @@ def aupro_shared_ties(counts: Counts, fpr_limit: float) -> float:
 
 
 def trapezoid(counts: Counts) -> float:
-    """Area under the polygon through all points (recall, precision), from (0, 1): sum d_k (precision before + precision at) / 2 / D."""
+    """Area under the polygon through all points (recall, precision), from (0, 1): sum d_k (precision before +
+    precision at) / 2 / D."""
     before = counts.found - counts.defects
     alarms = before + counts.above - counts.tied
     last = np.divide(before, alarms, out=np.ones(alarms.size), where=alarms > 0)

@@ -1,8 +1,9 @@
-"""Ground-truth regions: connected components of defect pixels, 8-connected, image by image, found from the defect pixels alone.
+"""Ground-truth regions: connected components of defect pixels, 8-connected, image by image, found from the
+defect pixels alone.
 
-The same components as `scipy.ndimage.label(mask, ones((3, 3)))` on every image, but the cost follows the defect pixels and not
-the images: pixels are joined to runs along the rows, runs that touch in the next row are joined by a sparse graph.
-"""
+The same components as `scipy.ndimage.label(mask, ones((3, 3)))` on every image, but the cost follows the
+defect pixels and not the images: pixels are joined to runs along the rows, runs that touch in the next row
+are joined by a sparse graph."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def label_regions(index: NDArray[np.intp], shape: tuple[int, ...]) -> tuple[NDAr
 
 
 def _join_runs(starts: NDArray[Any], ends: NDArray[Any], width: int) -> tuple[NDArray[Any], int]:
-    """Region of each run; a run touches the runs of the next row that reach from one left of its start to one right of its end."""
+    """Region of each run; a run touches the runs of the next row that reach from one left of its start to one
+    right of its end."""
     runs = starts.size
     lowest = np.searchsorted(ends, starts + width - 1, side="left")
     highest = np.searchsorted(starts, ends + width + 1, side="right")

@@ -1,4 +1,5 @@
-"""Rates at a list of given thresholds, prediction being strictly above: what the papers' threshold sweeps are made of."""
+"""Rates at a list of given thresholds, prediction being strictly above: what the papers' threshold sweeps are
+made of."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from kizu.metrics._regions import region_weights
 
 @dataclass(frozen=True)
 class Pixels:
-    """Normal scores and defect scores, each ascending, and the weight 1 / (R |region|) of each defect pixel in that order."""
+    """Normal scores and defect scores, each ascending, and the weight 1 / (R |region|) of each defect pixel
+    in that order."""
 
     normals: NDArray[Any]
     defects: NDArray[Any]
@@ -52,8 +54,11 @@ def equidistant(pixels: Pixels, count: int) -> NDArray[np.float64]:
     return low + (high - low) / count * np.arange(count, dtype=np.float64)
 
 
-def kept_rates(pixels: Pixels, count: int, fpr_limit: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False-positive rate and overlap at equidistant thresholds, highest first, where the rate is below the limit.
+def kept_rates(
+    pixels: Pixels, count: int, fpr_limit: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False-positive rate and overlap at equidistant thresholds, highest first, where the rate is below the
+    limit.
 
     Raises NotFinite when fewer than two different rates are left: the published copies divide 0 by 0 there.
     """
@@ -62,7 +67,8 @@ def kept_rates(pixels: Pixels, count: int, fpr_limit: float) -> tuple[NDArray[np
     kept = rate < fpr_limit
     if not kept.any() or rate[kept].max() == rate[kept].min():
         raise NotFinite(
-            f"Of {count} equidistant thresholds fewer than two false-positive rates lie below {fpr_limit}: this variant is not defined on "
+            f"Of {count} equidistant thresholds fewer than two false-positive rates lie below {fpr_limit}: "
+            "this variant is not defined on "
             "these maps (heavy tails do that). Use aupro, which looks at every threshold."
         )
     return rate[kept], pixels.overlap(thresholds)[kept]

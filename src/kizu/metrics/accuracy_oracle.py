@@ -1,4 +1,5 @@
-"""Accuracy at the F1-optimal threshold, as medical tables print it. It looks at the labels: an upper bound and not a decision."""
+"""Accuracy at the F1-optimal threshold, as medical tables print it. It looks at the labels: an upper bound
+and not a decision."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from kizu.metrics._counts import count_scores
 
 @check_shapes(scores="n", labels="n")
 def accuracy_oracle(scores: Any, labels: Any) -> float:
-    """Share of images that `score >= t` calls rightly, at the threshold t where its F1 is largest, chosen on these very labels.
+    """Share of images that `score >= t` calls rightly, at the threshold t where its F1 is largest, chosen on
+    these very labels.
 
     Where several thresholds reach the largest F1 the lowest is taken, as by ReContrast's evaluation_noseg: it has the lowest accuracy of
     them. Better than the accuracy of any threshold it is not: F1 is what is maximised.

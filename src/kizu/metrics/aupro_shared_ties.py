@@ -1,4 +1,5 @@
-"""AUPRO with tied points joined by a straight line, as MVTec's own script that sorts all pixels, and anomalib, do it."""
+"""AUPRO with tied points joined by a straight line, as MVTec's own script that sorts all pixels, and
+anomalib, do it."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from kizu.metrics._inputs import check_limit
 
 @check_shapes(maps="n H W", masks="n H W")
 def aupro_shared_ties(maps: Any, masks: Any, fpr_limit: float = 0.3) -> float:
-    """`aupro`, but pixels of equal score enter together along a straight line: a constant map scores fpr_limit / 2 instead of 0.
+    """`aupro`, but pixels of equal score enter together along a straight line: a constant map scores
+    fpr_limit / 2 instead of 0.
 
-    Differs from `aupro` only where normal and defect pixels share a score. Arguments, return and errors as `aupro`.
-    """
+    Differs from `aupro` only where normal and defect pixels share a score. Arguments, return and errors as
+    `aupro`."""
     check_limit(fpr_limit)
     return _figures.aupro_shared_ties(count_pixels(maps, masks), fpr_limit)

@@ -1,4 +1,5 @@
-"""F1-max: the best F1 that any threshold reaches. It looks at the labels, so it is an upper bound and not a decision."""
+"""F1-max: the best F1 that any threshold reaches. It looks at the labels, so it is an upper bound and not a
+decision."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from kizu.metrics._counts import count_scores
 
 @check_shapes(scores="n", labels="n")
 def f1_max(scores: Any, labels: Any) -> float:
-    """Largest F1 = 2 P R / (P + R) over all thresholds; equal to the maximum over scikit-learn's precision_recall_curve.
+    """Largest F1 = 2 P R / (P + R) over all thresholds; equal to the maximum over scikit-learn's
+    precision_recall_curve.
 
     scores: (n,) higher is more anomalous.   labels: (n,) 0 normal, 1 anomalous.   numpy or torch.
     Returns 0 to 1, higher is better. O(n log n).

@@ -11,7 +11,8 @@ from kizu.metrics._counts import count_scores
 
 @check_shapes(scores="n", labels="n")
 def image_curves(scores: Any, labels: Any, points: int = 512) -> dict[str, dict[str, list[float]]]:
-    """{"roc": {"x": false-positive rate, "y": true-positive rate}, "pr": {"x": recall, "y": precision}}, at most `points` points each.
+    """{"roc": {"x": false-positive rate, "y": true-positive rate}, "pr": {"x": recall, "y": precision}}, at
+    most `points` points each.
 
     Every point is a true operating point of `score >= t` for some t; they run from the highest threshold to the lowest.
     scores: (n,) higher is more anomalous.   labels: (n,) 0 normal, 1 anomalous.   numpy or torch.

@@ -1,4 +1,5 @@
-"""AUROC of MVTec LOCO AD: structural and logical anomalies, each against the same good images, and the mean of the two."""
+"""AUROC of MVTec LOCO AD: structural and logical anomalies, each against the same good images, and the mean
+of the two."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ KINDS = ("structural", "logical")
 
 
 def loco_auroc(scores: Any, kinds: Sequence[str]) -> dict[str, float]:
-    """{"structural", "logical", "mean"}: AUROC of the images of that kind against all good ones, and the unweighted mean of both.
+    """{"structural", "logical", "mean"}: AUROC of the images of that kind against all good ones, and the
+    unweighted mean of both.
 
     scores: (n,) higher is more anomalous; numpy or torch.   kinds: n words, "good", "structural" or "logical". Each figure 0 to 1,
     higher is better. After Bergmann et al., Beyond Dents and Scratches (IJCV 2022), per category.
@@ -25,7 +27,9 @@ def loco_auroc(scores: Any, kinds: Sequence[str]) -> dict[str, float]:
     """
     values, words = as_numpy(scores), np.asarray(kinds)
     if values.ndim != 1 or words.shape != values.shape:
-        raise UsageError(f"scores and kinds must be n scores and n words, got shapes {values.shape} and {words.shape}.")
+        raise UsageError(
+            f"scores and kinds must be n scores and n words, got shapes {values.shape} and {words.shape}."
+        )
     odd = sorted(set(words.tolist()) - {"good", *KINDS})
     if odd:
         raise UsageError(f"kinds must be 'good', 'structural' or 'logical', got {', '.join(map(repr, odd))}.")

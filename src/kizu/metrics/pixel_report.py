@@ -14,7 +14,8 @@ from kizu.metrics._inputs import check_limit
 def pixel_report(
     maps: Any, masks: Any, fpr_limit: float = 0.3, points: int = 512
 ) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
-    """(what `pixel_metrics` gives, what `pixel_curves` gives) for the price of one: the pixels are sorted once.
+    """(what `pixel_metrics` gives, what `pixel_curves` gives) for the price of one: the pixels are sorted
+    once.
 
     maps: (n, H, W) higher is more anomalous.   masks: (n, H, W) bool, 0/1 or 0/255.   numpy or torch.
     Raises as they do: ShapeError; UsageError for masks that are not binary, a missing class, a bad limit or points < 2; NotFinite.

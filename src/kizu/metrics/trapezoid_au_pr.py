@@ -11,7 +11,8 @@ from kizu.metrics._counts import count_scores
 
 @check_shapes(scores="n", labels="n")
 def trapezoid_au_pr(scores: Any, labels: Any) -> float:
-    """Area under the polygon through the (recall, precision) points from (0, 1) on: scikit-learn's auc(recall, precision).
+    """Area under the polygon through the (recall, precision) points from (0, 1) on: scikit-learn's
+    auc(recall, precision).
 
     Up to about 2 points below `average_precision` on small sets, and without its meaning as an expectation: only for comparing with papers
     that print it (spot-diff, utils/metrics.py; SimpleNet). scores: (n,) higher is more anomalous.   labels: (n,) 0 normal, 1 anomalous.

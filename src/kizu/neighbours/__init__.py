@@ -7,10 +7,17 @@ nearest(queries (Q, D), bank (N, D), k) -> distances, indices   NearestNeighbour
 
 from __future__ import annotations
 
-from kizu.neighbours._index import NearestNeighbours
-from kizu.neighbours._nearest import nearest
-from kizu.neighbours._projection import random_projection
-from kizu.neighbours._select import covering_radius, greedy_coreset
-from kizu.neighbours._streaming import StreamingCoreset
+from kizu.neighbours.index import NearestNeighbours
+from kizu.neighbours.nearest import nearest
+from kizu.neighbours.projection import random_projection
+from kizu.neighbours.select import covering_radius, greedy_coreset
+from kizu.neighbours.streaming import StreamingCoreset
 
-__all__ = ["NearestNeighbours", "StreamingCoreset", "covering_radius", "greedy_coreset", "nearest", "random_projection"]
+__all__ = [
+    "NearestNeighbours",
+    "StreamingCoreset",
+    "covering_radius",
+    "greedy_coreset",
+    "nearest",
+    "random_projection",
+]

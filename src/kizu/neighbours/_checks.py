@@ -32,7 +32,8 @@ def check_rows(name: str, value: Tensor) -> None:
 
 
 def check_finite(name: str, value: Tensor, before: int = 0) -> float:
-    """The largest magnitude of (N, D). Raises NotFinite, naming the first row, when there is NaN or infinity. One pass, no copy.
+    """The largest magnitude of (N, D). Raises NotFinite, naming the first row, when there is NaN or infinity.
+    One pass, no copy.
 
     before: rows that came before these in what the caller was given.
     """
@@ -43,7 +44,10 @@ def check_finite(name: str, value: Tensor, before: int = 0) -> float:
         peak = max(peak, -float(low), float(high))
         if not math.isfinite(float(low) + float(high)):
             row = before + start + int((~torch.isfinite(part)).any(1).nonzero()[0, 0])
-            raise NotFinite(f"{name} holds NaN or infinity, first in row {row}: find out where it comes from before measuring distances.")
+            raise NotFinite(
+                f"{name} holds NaN or infinity, first in row {row}: find out where it comes from before "
+                "measuring distances."
+            )
     return peak
 
 
@@ -51,10 +55,13 @@ def check_width(queries: Tensor, bank: Tensor, k: int) -> None:
     """Raise ShapeError unless queries are (Q, D) of the bank's D, UsageError unless 1 <= k <= N."""
     if queries.ndim != 2 or queries.shape[1] != bank.shape[1]:
         raise ShapeError(
-            f"queries must have shape (Q, {bank.shape[1]}) for this bank of {bank.shape[1]} features, got {tuple(queries.shape)}."
+            f"queries must have shape (Q, {bank.shape[1]}) for this bank of {bank.shape[1]} features, got "
+            f"{tuple(queries.shape)}."
         )
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= bank.shape[0]:
-        raise UsageError(f"k must be a whole number from 1 to the {bank.shape[0]} rows of the bank, got {k!r}.")
+        raise UsageError(
+            f"k must be a whole number from 1 to the {bank.shape[0]} rows of the bank, got {k!r}."
+        )
 
 
 def check_count(name: str, value: int, least: int, most: int, what: str) -> None:

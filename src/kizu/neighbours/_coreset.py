@@ -1,16 +1,17 @@
 """The greedy k-centre coreset by lazy blocks: the picks of the plain loop, most of its work left out.
 
-Sources: T. Gonzalez, Clustering to minimize the maximum intercluster distance (1985); K. Roth et al., Towards total recall in
-industrial anomaly detection (PatchCore, 2022), Alg. 1. The plain loop picks the row whose distance to its nearest pick is
-largest, n times. That distance only shrinks as picks are added, so an old value is an upper bound of it. Three tiers follow:
+Sources: T. Gonzalez, Clustering to minimize the maximum intercluster distance (1985); K. Roth et al., Towards
+total recall in industrial anomaly detection (PatchCore, 2022), Alg. 1. The plain loop picks the row whose
+distance to its nearest pick is largest, n times. That distance only shrinks as picks are added, so an old
+value is an upper bound of it. Three tiers follow:
 
     all N rows      an upper bound each, as old as it may be
     a block         the rows of largest bound; their bounds are renewed by matrix products against the picks since
     the front       the rows of largest bound in the block; their distances are known in float64, by direct difference
 
-The best row of the front is the next pick of the plain loop as soon as no bound outside the front is above its distance.
-Products are float32 and carry a proven rounding margin; they only decide which float64 distances are computed.
-"""
+The best row of the front is the next pick of the plain loop as soon as no bound outside the front is above
+its distance. Products are float32 and carry a proven rounding margin; they only decide which float64
+distances are computed."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ ROWS, COLUMNS = 512, 1024
 
 
 def exact_greedy(features: Tensor, n: int, start: int, progress: Progress | None) -> np.ndarray:
-    """Picks (n,) int64 of the greedy k-centre loop in float64 over features (N, D); equal distances: the smallest index."""
+    """Picks (n,) int64 of the greedy k-centre loop in float64 over features (N, D); equal distances: the
+    smallest index."""
     state = _State.begin(features, n, start)
     while state.count < n:
         _spend_block(state, n, progress)
@@ -40,8 +42,9 @@ def exact_greedy(features: Tensor, n: int, start: int, progress: Progress | None
 
 @dataclass
 class _State:
-    """What is known of the N rows. `upper`: bound of the squared distance to the nearest pick, -1 once picked (float64, frame units);
-    `stamp`: how many picks the bound has seen; `exact`, `exact_stamp`: the same for the float64 distance (host)."""
+    """What is known of the N rows. `upper`: bound of the squared distance to the nearest pick, -1 once picked
+    (float64, frame units); `stamp`: how many picks the bound has seen; `exact`, `exact_stamp`: the same for
+    the float64 distance (host)."""
 
     features: Tensor
     frame: Frame
@@ -99,7 +102,8 @@ class _State:
             self.stamp[chunk] = self.count
 
     def renew_exact(self, index: np.ndarray) -> np.ndarray:
-        """float64 squared distances (E,) of rows `index` to their nearest pick, by direct difference; kept for later."""
+        """float64 squared distances (E,) of rows `index` to their nearest pick, by direct difference; kept
+        for later."""
         order = np.argsort(self.exact_stamp[index], kind="stable")
         for chunk in np.array_split(index[order], max(1, len(index) // 64)):
             oldest = int(self.exact_stamp[chunk].min())
@@ -110,7 +114,9 @@ class _State:
 
     def _nearest_exact(self, chunk: np.ndarray, oldest: int) -> np.ndarray:
         index = torch.as_tensor(chunk, device=self.upper.device)
-        pairs = close_pairs(self.frame, self.rows(index), self.norms[index], self.centres[oldest : self.count])
+        pairs = close_pairs(
+            self.frame, self.rows(index), self.norms[index], self.centres[oldest : self.count]
+        )
         left, right = (pair.cpu().numpy() for pair in pairs)
         best = np.full(len(chunk), np.inf)
         np.minimum.at(best, left, self.frame.direct(self.features, chunk[left], self.picks[oldest + right]))
@@ -147,7 +153,8 @@ def _spend_block(state: _State, n: int, progress: Progress | None) -> None:
 
 
 def _split(bounds: Tensor, index: Tensor, size: int) -> tuple[Tensor, tuple[float, int]]:
-    """Rows of the `size` largest bounds, ascending, equal bounds by smallest index; and the (bound, -index) that leads the others.
+    """Rows of the `size` largest bounds, ascending, equal bounds by smallest index; and the (bound, -index)
+    that leads the others.
 
     `index` (M,) ascending names the rows of bounds (M,).
     """
@@ -165,7 +172,8 @@ def _split(bounds: Tensor, index: Tensor, size: int) -> tuple[Tensor, tuple[floa
 
 
 def _spend_front(state: _State, front: np.ndarray, limit: tuple[float, int], n: int) -> int:
-    """Pick from the front while its best is ahead of `limit` = (bound, -index) of all other rows; number of picks made."""
+    """Pick from the front while its best is ahead of `limit` = (bound, -index) of all other rows; number of
+    picks made."""
     front = front[state.upper[torch.as_tensor(front, device=state.upper.device)].cpu().numpy() >= 0]
     if not len(front):
         return 0

@@ -1,15 +1,16 @@
-"""One level of the search: a matrix whose product with the queries gives lower bounds of all squared distances.
+"""One level of the search: a matrix whose product with the queries gives lower bounds of all squared
+distances.
 
-A level holds the bank in an orthonormal basis of K of its directions (or in all D), rounded to the type of the product. With rounded
-rows q^ and b^ and the norms of what rounding took away, e_q = |q - q^| and e_b = |b - b^|, the triangle inequality gives
+A level holds the bank in an orthonormal basis of K of its directions (or in all D), rounded to the type of
+the product. With rounded rows q^ and b^ and the norms of what rounding took away, e_q = |q - q^| and e_b = |b
+- b^|, the triangle inequality gives
 
     |q - b|  >=  |projection of (q - b)|  >=  |q^ - b^| - e_q - e_b
 
-so a row farther in the product than a known distance plus e_q + e_b cannot be nearest. |q^ - b^|^2 comes out of one product, with
-the norms as additional columns: small distances are rounded relatively, not against the norms. Results of a bfloat16 product are
-compared by their bits, as int16: for numbers that are not negative the order is the same, and negative ones (true value near 0)
-sort first.
-"""
+so a row farther in the product than a known distance plus e_q + e_b cannot be nearest. |q^ - b^|^2 comes out
+of one product, with the norms as additional columns: small distances are rounded relatively, not against the
+norms. Results of a bfloat16 product are compared by their bits, as int16: for numbers that are not negative
+the order is the same, and negative ones (true value near 0) sort first."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ FAR = 1e30
 
 
 def product_type(device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively, float32 elsewhere (accelerators may add up bfloat16 loosely)."""
+    """bfloat16 where the processor multiplies it natively, float32 elsewhere (accelerators may add up
+    bfloat16 loosely)."""
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if device.type == "cpu" and native is not None and native() else torch.float32
 
@@ -41,8 +43,9 @@ def extra_columns(dtype: torch.dtype) -> int:
 
 @dataclass(frozen=True)
 class Level:
-    """`columns` (N padded to groups, K + extra) and `basis` (D, K), or None for all directions; lost: the largest e_b;
-    largest: the largest squared norm of a rounded row; rotation: relative error of a coordinate vector by the float32 rotation."""
+    """`columns` (N padded to groups, K + extra) and `basis` (D, K), or None for all directions; lost: the
+    largest e_b; largest: the largest squared norm of a rounded row; rotation: relative error of a coordinate
+    vector by the float32 rotation."""
 
     columns: Tensor
     basis: Tensor | None
@@ -55,23 +58,34 @@ class Level:
     def of(cls, rows: Tensor, basis: Tensor | None, dtype: torch.dtype) -> Level:
         """The level of bank rows (N, D) in the frame, float32."""
         size = rows.shape[1]
-        rotation = 0.0 if basis is None else (size + 2) * UNIT32 * basis.shape[1] ** 0.5 + rounding_of_products(rows.device)
+        rotation = (
+            0.0
+            if basis is None
+            else (size + 2) * UNIT32 * basis.shape[1] ** 0.5 + rounding_of_products(rows.device)
+        )
         coordinates = rows if basis is None else rows @ basis
         rounded = coordinates.to(dtype)
         norms = rounded.double().square().sum(1)
         lost = (coordinates - rounded.float()).norm(dim=1) + 1.01 * (rotation + 2 * UNIT32) * rows.norm(dim=1)
-        sides = [rounded, _pieces(norms, dtype), torch.ones(len(rows), _count(dtype), dtype=dtype, device=rows.device)]
+        sides = [
+            rounded,
+            _pieces(norms, dtype),
+            torch.ones(len(rows), _count(dtype), dtype=dtype, device=rows.device),
+        ]
         columns = torch.cat(sides, dim=1)
         padding = -len(rows) % GROUP
         if padding:
             far = columns.new_zeros(padding, columns.shape[1])
             far[:, rounded.shape[1]] = FAR
             columns = torch.cat([columns, far])
-        slack = 2 * (columns.shape[1] + 8) * UNIT32 + (rounding_of_products(rows.device) if dtype == torch.float32 else 0.0)
+        slack = 2 * (columns.shape[1] + 8) * UNIT32 + (
+            rounding_of_products(rows.device) if dtype == torch.float32 else 0.0
+        )
         return cls(columns, basis, 1.0001 * float(lost.amax()), float(norms.amax()), rotation, slack)
 
     def queries(self, rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The query side of the product (K + extra, Q), e_q (Q,) with the largest e_b added, and the product's absolute error (Q,).
+        """The query side of the product (K + extra, Q), e_q (Q,) with the largest e_b added, and the
+        product's absolute error (Q,).
 
         sizes: norms (Q,) of the rows (Q, D).
         """

@@ -11,7 +11,8 @@ from torch import Tensor
 from kizu.neighbours._filter import UNIT64, power_of_two, squared_norms
 
 TIE = 2.0**-16
-"""Relative gap of squared distances below which float32 does not decide (its sums are good to about 30 roundings of 2^-24)."""
+"""Relative gap of squared distances below which float32 does not decide (its sums are good to about 30
+roundings of 2^-24)."""
 STEP = 2**18
 """Numbers in one piece of differences: 1 MiB stays in the cache of a core."""
 
@@ -25,7 +26,8 @@ class Found(NamedTuple):
 
 
 def direct(queries: Tensor, bank: Tensor, query: Tensor | None, row: Tensor, scale: float) -> Tensor:
-    """Squared distances (M,) of pairs by direct difference, times scale^2; query None: the i-th query to the i-th row.
+    """Squared distances (M,) of pairs by direct difference, times scale^2; query None: the i-th query to the
+    i-th row.
 
     float32, or float64 for float64 features.
     """
@@ -41,7 +43,8 @@ def direct(queries: Tensor, bank: Tensor, query: Tensor | None, row: Tensor, sca
 
 
 def settle(found: list[Found], queries: Tensor, bank: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Distances (Q, k) and indices (Q, k) of the nearest among measured pairs; near-ties are decided in float64, then by index."""
+    """Distances (Q, k) and indices (Q, k) of the nearest among measured pairs; near-ties are decided in
+    float64, then by index."""
     query = torch.cat([part.query for part in found])
     row = torch.cat([part.row for part in found])
     squared = torch.cat([part.squared for part in found])
@@ -61,7 +64,9 @@ def settle(found: list[Found], queries: Tensor, bank: Tensor, k: int, scale: flo
     return (best.sqrt() / scale)[:, None], index[:, None]
 
 
-def _sorted(query: Tensor, row: Tensor, queries: Tensor, bank: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor]:
+def _sorted(
+    query: Tensor, row: Tensor, queries: Tensor, bank: Tensor, k: int, scale: float
+) -> tuple[Tensor, Tensor]:
     """The first k pairs of every query by (float64 distance, index)."""
     squared = direct64(queries, bank, query, row, scale)
     left, right, values = (part.cpu().numpy() for part in (query, row, squared))
@@ -81,18 +86,24 @@ def direct64(queries: Tensor, bank: Tensor, query: Tensor, row: Tensor, scale: f
 
 
 def measure(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Distances (Q, k) and indices (Q, k) by float64 products with every row: for banks of few rows, many neighbours, far queries."""
+    """Distances (Q, k) and indices (Q, k) by float64 products with every row: for banks of few rows, many
+    neighbours, far queries."""
     peak = max(float(queries.abs().amax()), float(bank.abs().amax()))
     scale = power_of_two(peak)
     rows = bank.double() * scale
     mean = rows.mean(0)
     rows -= mean
     norms = squared_norms(rows)
-    answers = [_measure(part, bank, rows, norms, mean, k, scale) for part in queries.split(max(1, 2**23 // len(bank)))]
+    answers = [
+        _measure(part, bank, rows, norms, mean, k, scale)
+        for part in queries.split(max(1, 2**23 // len(bank)))
+    ]
     return torch.cat([part[0] for part in answers]), torch.cat([part[1] for part in answers])
 
 
-def _measure(queries: Tensor, bank: Tensor, rows: Tensor, norms: Tensor, mean: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor]:
+def _measure(
+    queries: Tensor, bank: Tensor, rows: Tensor, norms: Tensor, mean: Tensor, k: int, scale: float
+) -> tuple[Tensor, Tensor]:
     left = queries.double() * scale - mean
     own = squared_norms(left)
     squared = own[:, None] + norms - 2.0 * (left @ rows.T)

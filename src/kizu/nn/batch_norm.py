@@ -1,9 +1,9 @@
 """Batch norm that does not fall over where a channel of one product hardly varies.
 
-Guo et al., ReContrast, NeurIPS 2023, appendix E: a batch variance below min(5e-4, pretrained variance) is replaced by the
-pretrained one. Images of one product leave some channels of an ImageNet network dead; dividing by their batch deviation blows up
-noise. The released "stable" script does the same with eps 1e-6; here the norm keeps its own eps.
-"""
+Guo et al., ReContrast, NeurIPS 2023, appendix E: a batch variance below min(5e-4, pretrained variance) is
+replaced by the pretrained one. Images of one product leave some channels of an ImageNet network dead;
+dividing by their batch deviation blows up noise. The released "stable" script does the same with eps 1e-6;
+here the norm keeps its own eps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ FLOOR = 5e-4
 
 
 class StableBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose batch variance has a floor in training; in evaluation the very same. Keeps names of state."""
+    """nn.BatchNorm2d whose batch variance has a floor in training; in evaluation the very same. Keeps names
+    of state."""
 
     reference: Tensor
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> StableBatchNorm2d:
-        """The same norm, its present running variance taken as the pretrained one. Parameters are shared, not copied."""
+        """The same norm, its present running variance taken as the pretrained one. Parameters are shared, not
+        copied."""
         made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         made.weight, made.bias = norm.weight, norm.bias
         made.running_mean, made.running_var = norm.running_mean, norm.running_var
@@ -54,8 +56,11 @@ def floored(variance: Tensor, reference: Tensor, floor: float = FLOOR) -> Tensor
 
 
 def stabilise(net: nn.Module) -> None:
-    """Put a StableBatchNorm2d in the place of every nn.BatchNorm2d with running statistics, in place; subclasses are left alone."""
-    _exchange(net, lambda norm: StableBatchNorm2d.of(norm) if norm.affine and norm.track_running_stats else norm)
+    """Put a StableBatchNorm2d in the place of every nn.BatchNorm2d with running statistics, in place;
+    subclasses are left alone."""
+    _exchange(
+        net, lambda norm: StableBatchNorm2d.of(norm) if norm.affine and norm.track_running_stats else norm
+    )
 
 
 def unstabilise(net: nn.Module) -> None:

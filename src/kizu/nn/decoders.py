@@ -1,4 +1,5 @@
-"""The mirrored decoder: from the one-class embedding back up to every level's features, and the twin projections on top."""
+"""The mirrored decoder: from the one-class embedding back up to every level's features, and the twin
+projections on top."""
 
 from __future__ import annotations
 
@@ -12,12 +13,11 @@ from kizu.types import FeatureMaps
 class MirroredDecoder(nn.Module):
     """(B, width, h, w) -> [(B, C_l, h_l, w_l)], finest first, at the sizes of `like`.
 
-    Stages of residual blocks of the encoder's kind; each stage's first block goes up by a transposed convolution
-    (Deng and Li, CVPR 2022, section 3.3). width: channels of the embedding, 2 C_L unless told. blocks "code": the coarsest level
-    gets as many blocks as the encoder's finest (3, 4, 6 from the top of Wide ResNet-50), as in the released code, with which the
-    published sizes agree; "mirrored": 6, 4, 3, each level as many as in the encoder. What doubling overshoots, where a grid's
-    side is odd, is cut off.
-    """
+    Stages of residual blocks of the encoder's kind; each stage's first block goes up by a transposed
+    convolution (Deng and Li, CVPR 2022, section 3.3). width: channels of the embedding, 2 C_L unless told.
+    blocks "code": the coarsest level gets as many blocks as the encoder's finest (3, 4, 6 from the top of
+    Wide ResNet-50), as in the released code, with which the published sizes agree; "mirrored": 6, 4, 3, each
+    level as many as in the encoder. What doubling overshoots, where a grid's side is odd, is cut off."""
 
     def __init__(self, plan: MirrorPlan, *, blocks: str = "code", width: int | None = None) -> None:
         super().__init__()
@@ -27,7 +27,9 @@ class MirroredDecoder(nn.Module):
         for level, count in zip(reversed(range(len(plan.channels))), counts, strict=True):
             width, inner = plan.channels[level], plan.inner(plan.channels[level])
             self.entries.append(ResidualBlock(source, width, inner=inner, up=stride // plan.strides[level]))
-            self.rests.append(nn.Sequential(*(ResidualBlock(width, width, inner=inner) for _ in range(count - 1))))
+            self.rests.append(
+                nn.Sequential(*(ResidualBlock(width, width, inner=inner) for _ in range(count - 1)))
+            )
             source, stride = width, plan.strides[level]
 
     def forward(self, embedding: Tensor, like: FeatureMaps) -> FeatureMaps:
@@ -40,7 +42,8 @@ class MirroredDecoder(nn.Module):
 
 
 class TwinProjections(nn.Module):
-    """Two sets of 1x1 convolutions with bias, one convolution a level each (Guo et al., NeurIPS 2023, appendix C).
+    """Two sets of 1x1 convolutions with bias, one convolution a level each (Guo et al., NeurIPS 2023,
+    appendix C).
 
     first: rebuilds the frozen encoder's features; second: the trained encoder's.
     """
@@ -51,7 +54,8 @@ class TwinProjections(nn.Module):
         self.second = nn.ModuleList(nn.Conv2d(width, width, 1) for width in channels)
 
     def forward(self, decoded: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
-        """[(2B, C_l, h_l, w_l)] -> first half of the batch through `first`, second half through `second`; B each."""
+        """[(2B, C_l, h_l, w_l)] -> first half of the batch through `first`, second half through `second`; B
+        each."""
         halves = [level.chunk(2) for level in decoded]
         return (
             [project(half[0]) for project, half in zip(self.first, halves, strict=True)],

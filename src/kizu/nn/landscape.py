@@ -1,9 +1,8 @@
 """A function of a network's weights on a plane through them, along two random filter-normalised directions.
 
-Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4: each filter of a random Gaussian direction is scaled
-to the norm of the filter that it moves; biases and norms do not move. ReContrast's figure 4 draws the mean anomaly map this way with
-distance 1 and 50 steps a side.
-"""
+Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4: each filter of a random
+Gaussian direction is scaled to the norm of the filter that it moves; biases and norms do not move.
+ReContrast's figure 4 draws the mean anomaly map this way with distance 1 and 50 steps a side."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def filter_normalised_direction(net: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """One tensor a weight of two dimensions or more, by name; each output filter has the norm of the weight's."""
+    """One tensor a weight of two dimensions or more, by name; each output filter has the norm of the
+    weight's."""
     found = {}
     for name, weight in net.named_parameters():
         if weight.ndim < 2:
@@ -29,12 +29,18 @@ def filter_normalised_direction(net: nn.Module, generator: torch.Generator) -> d
 
 @torch.no_grad()
 def landscape(
-    net: nn.Module, measure: Callable[[], float], *, distance: float = 1.0, steps: int = 50, generator: torch.Generator
+    net: nn.Module,
+    measure: Callable[[], float],
+    *,
+    distance: float = 1.0,
+    steps: int = 50,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """(offsets (steps,), values (steps, steps)): `measure()` at weights + offset_i * first + offset_j * second direction.
+    """(offsets (steps,), values (steps, steps)): `measure()` at weights + offset_i * first + offset_j *
+    second direction.
 
-    distance: offsets go from -distance / 2 to distance / 2, in units of the filters' own norms. measure reads `net`, whose weights
-    are moved for the call and put back at the end, whatever happens. values are float64.
+    distance: offsets go from -distance / 2 to distance / 2, in units of the filters' own norms. measure reads
+    `net`, whose weights are moved for the call and put back at the end, whatever happens. values are float64.
     """
     first, second = (filter_normalised_direction(net, generator) for _ in range(2))
     weights = {name: weight for name, weight in net.named_parameters() if name in first}

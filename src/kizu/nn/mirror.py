@@ -1,4 +1,5 @@
-"""What a reconstruction network must know of the network whose features it rebuilds: widths, strides, kind and number of blocks."""
+"""What a reconstruction network must know of the network whose features it rebuilds: widths, strides, kind
+and number of blocks."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ PLAIN_BLOCKS = 2
 
 @dataclass(frozen=True)
 class MirrorPlan:
-    """channels, strides: one number a level, finest first. blocks: residual blocks of each level's stage in the encoder.
-    share: width of a bottleneck's 3x3 convolution over the stage's width (1/4 ResNet-50, 1/2 Wide ResNet-50-2); 0: basic blocks."""
+    """channels, strides: one number a level, finest first. blocks: residual blocks of each level's stage in
+    the encoder. share: width of a bottleneck's 3x3 convolution over the stage's width (1/4 ResNet-50, 1/2
+    Wide ResNet-50-2); 0: basic blocks."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
@@ -30,7 +32,10 @@ class MirrorPlan:
         for fine, coarse in zip(self.strides, self.strides[1:], strict=False):
             ratio, rest = divmod(coarse, fine)
             if rest or ratio & (ratio - 1) or ratio < 1:
-                raise UsageError(f"Levels are rebuilt by doubling the grid: strides {self.strides} are not powers of two apart.")
+                raise UsageError(
+                    f"Levels are rebuilt by doubling the grid: strides {self.strides} are not powers of two "
+                    "apart."
+                )
 
     def inner(self, width: int) -> int:
         """Width of the 3x3 convolution in a block of `width`; 0 for basic blocks."""
@@ -38,7 +43,8 @@ class MirrorPlan:
 
 
 def plan(net: Any, levels: Sequence[int], channels: Sequence[int], strides: Sequence[int]) -> MirrorPlan:
-    """The plan of a ResNet's stages `layer1` ... `layer4`; any other network gets PLAIN_BLOCKS basic blocks a level."""
+    """The plan of a ResNet's stages `layer1` ... `layer4`; any other network gets PLAIN_BLOCKS basic blocks a
+    level."""
     stages = [getattr(net, f"layer{level}", None) for level in levels]
     widths, steps = tuple(int(width) for width in channels), tuple(int(stride) for stride in strides)
     if not all(isinstance(stage, nn.Sequential) and hasattr(stage[0], "conv2") for stage in stages):

@@ -1,9 +1,10 @@
-"""The one-class bottleneck: all levels on the coarsest grid, then residual blocks down to one compact embedding.
+"""The one-class bottleneck: all levels on the coarsest grid, then residual blocks down to one compact
+embedding.
 
-Deng and Li, Anomaly Detection via Reverse Distillation, CVPR 2022, section 3.3: multi-scale feature fusion (MFF) by strided 3x3
-convolutions, one-class embedding (OCE) by a copy of the encoder's fourth stage that takes all levels. The released code carries
-an unused 1x1 convolution with batch norm beside it (4 C_L to 2 C_L channels); it is not built here.
-"""
+Deng and Li, Anomaly Detection via Reverse Distillation, CVPR 2022, section 3.3: multi-scale feature fusion
+(MFF) by strided 3x3 convolutions, one-class embedding (OCE) by a copy of the encoder's fourth stage that
+takes all levels. The released code carries an unused 1x1 convolution with batch norm beside it (4 C_L to 2
+C_L channels); it is not built here."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ from kizu.types import FeatureMaps
 class OneClassEmbedding(nn.Module):
     """[(B, C_l, h_l, w_l)] -> (B, width, ceil(h_L / 2), ceil(w_L / 2)).
 
-    width: 2 C_L unless told, as the encoder's fourth stage. Residual blocks of the encoder's kind, the first of stride 2; as many as
-    the encoder's first stage has, which is what the fourth has in all ResNets of the literature (2 in ResNet-18, 3 in ResNet-50).
-    """
+    width: 2 C_L unless told, as the encoder's fourth stage. Residual blocks of the encoder's kind, the first
+    of stride 2; as many as the encoder's first stage has, which is what the fourth has in all ResNets of the
+    literature (2 in ResNet-18, 3 in ResNet-50)."""
 
     def __init__(self, plan: MirrorPlan, width: int | None = None) -> None:
         super().__init__()
@@ -35,7 +36,8 @@ class OneClassEmbedding(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, features: FeatureMaps) -> Tensor:
-        """Fuse and embed; the levels' grids must halve by rounding up, as those of networks with padded convolutions do."""
+        """Fuse and embed; the levels' grids must halve by rounding up, as those of networks with padded
+        convolutions do."""
         fused = torch.cat([down(level) for down, level in zip(self.fusion, features, strict=True)], dim=1)
         out: Tensor = self.blocks(fused)
         return out
@@ -46,7 +48,10 @@ def _descent(plan: MirrorPlan, level: int) -> nn.Sequential:
     steps: list[nn.Module] = []
     widths = _widths(plan, level)
     for source, target in itertools.pairwise(widths):
-        steps += [*conv_norm(nn.Conv2d(source, target, 3, stride=2, padding=1, bias=False)), nn.ReLU(inplace=True)]
+        steps += [
+            *conv_norm(nn.Conv2d(source, target, 3, stride=2, padding=1, bias=False)),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*steps)
 
 

@@ -26,10 +26,11 @@ def align_levels(features: FeatureMaps, *, mode: str = "bilinear") -> Tensor:
 
 
 def local_mean(feature: Tensor, neighbourhood: int) -> Tensor:
-    """Mean over the neighbourhood x neighbourhood window around each position, zero-padded: (B, C, h, w) -> same.
+    """Mean over the neighbourhood x neighbourhood window around each position, zero-padded: (B, C, h, w) ->
+    same.
 
-    As PatchCore's implementations: windows at the border count the zeros outside. neighbourhood is odd; 1 changes nothing.
-    """
+    As PatchCore's implementations: windows at the border count the zeros outside. neighbourhood is odd; 1
+    changes nothing."""
     if neighbourhood < 1 or neighbourhood % 2 == 0:
         raise UsageError(f"A neighbourhood has an odd side of at least 1 patch, got {neighbourhood}.")
     if neighbourhood == 1:
@@ -38,10 +39,11 @@ def local_mean(feature: Tensor, neighbourhood: int) -> Tensor:
 
 
 def pooled_neighbourhood(feature: Tensor, neighbourhood: int, dimensions: int) -> Tensor:
-    """PatchCore's released recipe: unfold each window (B, C*k*k, h, w) and average-pool those values to `dimensions`.
+    """PatchCore's released recipe: unfold each window (B, C*k*k, h, w) and average-pool those values to
+    `dimensions`.
 
-    Source: Roth et al., CVPR 2022, section 3.1 (adaptive average pooling), order of values as in the released code: channel-major.
-    """
+    Source: Roth et al., CVPR 2022, section 3.1 (adaptive average pooling), order of values as in the released
+    code: channel-major."""
     B, _, h, w = feature.shape
     windows = functional.unfold(feature, neighbourhood, padding=neighbourhood // 2)  # (B, C*k*k, h*w)
     pooled = functional.adaptive_avg_pool1d(windows.transpose(1, 2), dimensions)  # (B, h*w, dimensions)

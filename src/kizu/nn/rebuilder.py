@@ -1,4 +1,5 @@
-"""The network that reverse distillation and ReContrast train: one-class bottleneck, mirrored decoder, twin projections if asked for."""
+"""The network that reverse distillation and ReContrast train: one-class bottleneck, mirrored decoder, twin
+projections if asked for."""
 
 from __future__ import annotations
 
@@ -15,11 +16,18 @@ from kizu.types import FeatureMaps
 class Rebuilder(nn.Module):
     """Features -> features rebuilt from a compact embedding of them.
 
-    twin: with the projections of ReContrast, for `cross`. blocks, width: see MirroredDecoder. Weights are drawn from `seed` alone; None
-    leaves them undefined, for loading.
-    """
+    twin: with the projections of ReContrast, for `cross`. blocks, width: see MirroredDecoder. Weights are
+    drawn from `seed` alone; None leaves them undefined, for loading."""
 
-    def __init__(self, plan: MirrorPlan, *, twin: bool, blocks: str = "code", width: int | None = None, seed: int | None = 0) -> None:
+    def __init__(
+        self,
+        plan: MirrorPlan,
+        *,
+        twin: bool,
+        blocks: str = "code",
+        width: int | None = None,
+        seed: int | None = 0,
+    ) -> None:
         super().__init__()
         with torch.device("meta"):  # torch's own draws would cost time and touch the global generator
             self.embedding = OneClassEmbedding(plan, width)

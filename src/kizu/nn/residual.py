@@ -1,8 +1,8 @@
 """The residual blocks of ResNets, going down or up: the bricks of bottlenecks and decoders.
 
-He et al., Deep Residual Learning, CVPR 2016, figure 5: basic (3x3, 3x3) and bottleneck (1x1, 3x3, 1x1). Going up, a transposed
-convolution whose kernel is its stride takes the place of the strided 3x3 convolution (Deng and Li, CVPR 2022, section 3.3).
-"""
+He et al., Deep Residual Learning, CVPR 2016, figure 5: basic (3x3, 3x3) and bottleneck (1x1, 3x3, 1x1). Going
+up, a transposed convolution whose kernel is its stride takes the place of the strided 3x3 convolution (Deng
+and Li, CVPR 2022, section 3.3)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kizu.errors import UsageError
 class ResidualBlock(nn.Module):
     """(B, source, h, w) -> (B, target, h', w').
 
-    inner: width of the 3x3 convolution of a bottleneck block; 0 makes a basic block. down: h' = ceil(h / down); up: h' = h * up;
-    one of the two is 1. The skip is a 1x1 convolution (down) or a transposed one (up) with batch norm, nothing when shapes agree.
-    """
+    inner: width of the 3x3 convolution of a bottleneck block; 0 makes a basic block. down: h' = ceil(h /
+    down); up: h' = h * up; one of the two is 1. The skip is a 1x1 convolution (down) or a transposed one (up)
+    with batch norm, nothing when shapes agree."""
 
     def __init__(self, source: int, target: int, *, inner: int = 0, down: int = 1, up: int = 1) -> None:
         super().__init__()
@@ -52,7 +52,8 @@ class ResidualBlock(nn.Module):
 
 
 def resampling(source: int, target: int, down: int = 1, up: int = 1) -> nn.Module:
-    """A 3x3 convolution of stride `down`, or a transposed convolution of kernel and stride `up`; no bias, a norm follows."""
+    """A 3x3 convolution of stride `down`, or a transposed convolution of kernel and stride `up`; no bias, a
+    norm follows."""
     if up > 1:
         return nn.ConvTranspose2d(source, target, up, stride=up, bias=False)
     return nn.Conv2d(source, target, 3, stride=down, padding=1, bias=False)
@@ -66,13 +67,15 @@ def conv_norm(conv: nn.Module) -> tuple[nn.Module, nn.Module]:
 def randomise(net: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights again, in place, from `generator` alone.
 
-    3x3 and 1x1 convolutions without bias: He, normal, fan-out, as torchvision's ResNets; those with bias and transposed ones:
-    torch's default (uniform, 1/sqrt(fan-in)); norms at rest. This is how the released code of both papers begins.
-    """
+    3x3 and 1x1 convolutions without bias: He, normal, fan-out, as torchvision's ResNets; those with bias and
+    transposed ones: torch's default (uniform, 1/sqrt(fan-in)); norms at rest. This is how the released code
+    of both papers begins."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             if isinstance(module, nn.Conv2d) and module.bias is None:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
                 continue
             bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(module.weight)[0])
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
@@ -85,12 +88,15 @@ def randomise(net: nn.Module, generator: torch.Generator) -> None:
 def _skip(source: int, target: int, down: int, up: int) -> nn.Module:
     if source == target and down == up == 1:
         return nn.Identity()
-    conv = resampling(source, target, 1, up) if up > 1 else nn.Conv2d(source, target, 1, stride=down, bias=False)
+    conv = (
+        resampling(source, target, 1, up) if up > 1 else nn.Conv2d(source, target, 1, stride=down, bias=False)
+    )
     return nn.Sequential(*conv_norm(conv))
 
 
 def folded(net: nn.Module) -> nn.Module:
-    """An evaluation copy of `net` in which every convolution followed by a batch norm in one nn.Sequential is one convolution."""
+    """An evaluation copy of `net` in which every convolution followed by a batch norm in one nn.Sequential is
+    one convolution."""
     twin = copy.deepcopy(net).eval().requires_grad_(False)
     for module in twin.modules():
         if isinstance(module, nn.Sequential):

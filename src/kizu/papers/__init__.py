@@ -1,5 +1,5 @@
 """Published tables as data, each row with its source (level 4)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

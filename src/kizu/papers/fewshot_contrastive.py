@@ -1,21 +1,22 @@
 """Few-shot contrastive fine-tuning (under review, anonymous): Tables 1, 2, 3 and 6.
 
-Few-Shot Anomaly Detection on Industrial Images through Contrastive Fine-Tuning. ResNet-18, image AUROC. Several printed averages of
-Tables 1 and 3 are not the means of their printed rows; the `note` column says which and gives the mean. The text of one
-row of Table 1 lost a category (2 shots, with negative pairs): only its average is held. Table 6 and section 4.6.1 disagree on one number.
-"""
+Few-Shot Anomaly Detection on Industrial Images through Contrastive Fine-Tuning. ResNet-18, image AUROC.
+Several printed averages of Tables 1 and 3 are not the means of their printed rows; the `note` column says
+which and gives the mean. The text of one row of Table 1 lost a category (2 shots, with negative pairs): only
+its average is held. Table 6 and section 4.6.1 disagree on one number."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from kizu.papers._tables import published
+from kizu.papers.base import published
 
 CITATION = "Few-Shot Anomaly Detection on Industrial Images through Contrastive Fine-Tuning (anonymous, under review)"
 
 
 def fewshot_contrastive(table: str | None = None) -> pl.DataFrame:
-    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "1", "2", "3", "6" or None for all.
+    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "1", "2", "3", "6" or None
+    for all.
 
     Raises UnknownName for another table.
     """

@@ -1,11 +1,12 @@
-"""Pretraining: objectives that turn pictures into a representation on disk, which every detector reads (level 3).
+"""Pretraining: objectives that turn pictures into a representation on disk, which every detector reads (level
+3).
 
 pretrain("simsiam", ["photos/"], "rep/", steps=10_000, backbone="resnet18", spd=True)     resume("rep/")
 """
 
-from kizu import rooms
-from kizu.pretraining._run import pretrain, resume
+from kizu import registry
+from kizu.pretraining.run import pretrain, resume
 
 __all__ = ["pretrain", "resume"]
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

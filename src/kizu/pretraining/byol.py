@@ -1,11 +1,12 @@
 """BYOL: predict the embedding that a slowly moving twin gives of another view.
 
-Card. Paper: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020. Code: deepmind-research (Apache-2.0); nothing of it is used.
-Heads and LARS: lightly (MIT): projector and predictor width-4096-256. Constants: LARS 0.2 x batch / 256, weight decay 1.5e-6 not on biases
-and norms, cosine after a warm-up over the first hundredth of the run (10 of 1000 epochs), momentum 0.996 rising to 1 by a cosine, batch
-4096. Its views are asymmetric in the paper (blur always on one, solarise on the other); here both are SimCLR's. Not in SPD's paper, where
-it stands beside the four for the few-shot fine-tuning that builds on it. With spd=True: SPD, see docs/methods.
-"""
+Card. Paper: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020. Code: deepmind-research (Apache-2.0);
+nothing of it is used. Heads and LARS: lightly (MIT): projector and predictor width-4096-256. Constants: LARS
+0.2 x batch / 256, weight decay 1.5e-6 not on biases and norms, cosine after a warm-up over the first
+hundredth of the run (10 of 1000 epochs), momentum 0.996 rising to 1 by a cosine, batch 4096. Its views are
+asymmetric in the paper (blur always on one, solarise on the other); here both are SimCLR's. Not in SPD's
+paper, where it stands beside the four for the few-shot fine-tuning that builds on it. With spd=True: SPD, see
+docs/methods."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kizu.losses.negative_cosine import negative_cosine
-from kizu.pretraining._base import Difference, Pretraining, follow
+from kizu.pretraining.base import Difference, Pretraining, follow
 from kizu.training import cosine
 
 WARMUP = 0.01
@@ -53,8 +54,12 @@ class BYOL(Pretraining):
     ) -> None:
         self.hidden, self.dimensions, self.momentum = hidden, dimensions, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
-        super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
+        difference = (
+            Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
+        )
+        super().__init__(
+            backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference
+        )
 
     def build(self) -> None:
         """Projector, predictor and the moving twin."""

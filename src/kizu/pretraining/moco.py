@@ -1,12 +1,14 @@
-"""MoCo: a query must find its key, made by a slowly moving encoder, among a queue of keys of earlier pictures.
+"""MoCo: a query must find its key, made by a slowly moving encoder, among a queue of keys of earlier
+pictures.
 
-Card. Papers: He, Fan, Wu, Xie and Girshick, Momentum Contrast, CVPR 2020 (v1); Chen, Fan, Girshick and He, Improved Baselines with Momentum
-Contrastive Learning, 2020 (v2). Code: facebookresearch/moco (CC BY-NC); nothing of it is used. Constants: queue 65,536 x 128, key momentum
-0.999, SGD 0.03 x batch / 256, momentum 0.9, weight decay 1e-4, batch 256. v1: one linear layer, temperature 0.07, rate / 10 at 120 and
-160 of 200 epochs, views without blur. v2 (default: the usual release; SPD's paper says only "MoCo"): two layers, temperature 0.2,
-cosine, views of v2. On several processes the keys' batches are shuffled between them (section 3.3, shuffling BN).
-With spd=True: SPD, all three of its views through the query encoder; see pretraining.md in docs/methods.
-"""
+Card. Papers: He, Fan, Wu, Xie and Girshick, Momentum Contrast, CVPR 2020 (v1); Chen, Fan, Girshick and He,
+Improved Baselines with Momentum Contrastive Learning, 2020 (v2). Code: facebookresearch/moco (CC BY-NC);
+nothing of it is used. Constants: queue 65,536 x 128, key momentum 0.999, SGD 0.03 x batch / 256, momentum
+0.9, weight decay 1e-4, batch 256. v1: one linear layer, temperature 0.07, rate / 10 at 120 and 160 of 200
+epochs, views without blur. v2 (default: the usual release; SPD's paper says only "MoCo"): two layers,
+temperature 0.2, cosine, views of v2. On several processes the keys' batches are shuffled between them
+(section 3.3, shuffling BN). With spd=True: SPD, all three of its views through the query encoder; see
+pretraining.md in docs/methods."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.info_nce import info_nce
-from kizu.pretraining._base import Difference, Pretraining, follow
+from kizu.pretraining.base import Difference, Pretraining, follow
 from kizu.training import Position, cosine, gather, rank_and_world, steps_down
 
 VERSIONS = ("v1", "v2")
@@ -26,8 +28,8 @@ VERSIONS = ("v1", "v2")
 class MoCo(Pretraining):
     """InfoNCE against a queue (Eq. 1), the key encoder a moving average of the query encoder (Eq. 2).
 
-    version: "v1" or "v2"; temperature None is the version's. queue: keys kept, a multiple of batch_size. momentum: of the average.
-    """
+    version: "v1" or "v2"; temperature None is the version's. queue: keys kept, a multiple of batch_size.
+    momentum: of the average."""
 
     queue_keys: Tensor
     place: Tensor
@@ -62,8 +64,12 @@ class MoCo(Pretraining):
         self.version, self.queue, self.dimensions, self.momentum = version, queue, dimensions, momentum
         self.temperature = temperature if temperature is not None else (0.07 if version == "v1" else 0.2)
         self.learning_rate, self.weight_decay, self.recipe = learning_rate, weight_decay, f"moco_{version}"
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
-        super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
+        difference = (
+            Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
+        )
+        super().__init__(
+            backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference
+        )
 
     def build(self) -> None:
         """Heads, the key encoder and the queue, of random unit keys."""
@@ -75,7 +81,9 @@ class MoCo(Pretraining):
             self.projector = MoCoProjectionHead(self.width, self.width, self.dimensions)
         self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.register_buffer("queue_keys", nn.functional.normalize(torch.randn(self.queue, self.dimensions), dim=1))
+        self.register_buffer(
+            "queue_keys", nn.functional.normalize(torch.randn(self.queue, self.dimensions), dim=1)
+        )
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self._fresh: list[Tensor] = []
 
@@ -88,8 +96,10 @@ class MoCo(Pretraining):
         super().check_data(count, classes)
         if count is not None and count < self.queue + self.batch_size:
             raise UsageError(
-                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many pictures, there are {count}: "
-                f"give --set queue={max((count // self.batch_size - 1) * self.batch_size, self.batch_size)} or less, or more pictures."
+                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many pictures, "
+                f"there are {count}: "
+                f"give --set queue={max((count // self.batch_size - 1) * self.batch_size, self.batch_size)} "
+                "or less, or more pictures."
             )
 
     def embed(self, feature: Tensor) -> Tensor:
@@ -101,7 +111,9 @@ class MoCo(Pretraining):
         made = super().prepare(batch, position)
         world = rank_and_world()[1]
         if world > 1:
-            order = torch.randperm(world * position.count, generator=torch.Generator().manual_seed(position.step))
+            order = torch.randperm(
+                world * position.count, generator=torch.Generator().manual_seed(position.step)
+            )
             made["order"] = order.to(made["labels"].device)
         return made
 
@@ -137,7 +149,9 @@ class MoCo(Pretraining):
 
     def optimiser(self) -> torch.optim.Optimizer:
         """SGD."""
-        return torch.optim.SGD(self.groups(self.weight_decay), lr=self.learning_rate * self.batch_size / 256, momentum=0.9)
+        return torch.optim.SGD(
+            self.groups(self.weight_decay), lr=self.learning_rate * self.batch_size / 256, momentum=0.9
+        )
 
     def factor(self, step: int, steps: int) -> float:
         """v1: / 10 at 60 % and 80 %; v2: half a cosine."""

@@ -1,9 +1,11 @@
-"""SimSiam: two views of a picture predict each other's embedding; no negatives, no queue, no momentum encoder.
+"""SimSiam: two views of a picture predict each other's embedding; no negatives, no queue, no momentum
+encoder.
 
-Card. Paper: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021. Code: facebookresearch/simsiam (CC BY-NC); nothing
-of it is used. Heads: lightly (MIT): projector 3 x 2048 with batch norm, the last without affine; predictor 2048-512-2048. Constants: SGD,
-learning rate 0.05 x batch / 256, momentum 0.9, weight decay 1e-4, cosine to 0 without warm-up, predictor at the constant rate (the
-printed recipe's --fix-pred-lr), batch 512, views of MoCo v2. With spd=True: SPD, see pretraining.md in docs/methods.
+Card. Paper: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021. Code:
+facebookresearch/simsiam (CC BY-NC); nothing of it is used. Heads: lightly (MIT): projector 3 x 2048 with
+batch norm, the last without affine; predictor 2048-512-2048. Constants: SGD, learning rate 0.05 x batch /
+256, momentum 0.9, weight decay 1e-4, cosine to 0 without warm-up, predictor at the constant rate (the printed
+recipe's --fix-pred-lr), batch 512, views of MoCo v2. With spd=True: SPD, see pretraining.md in docs/methods.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ import torch
 from torch import Tensor
 
 from kizu.losses.negative_cosine import negative_cosine
-from kizu.pretraining._base import Difference, Pretraining
+from kizu.pretraining.base import Difference, Pretraining
 from kizu.training import cosine
 
 
 class SimSiam(Pretraining):
-    """Mean of the two negative cosines (Eq. 1-2); logs `spread`, the std of unit embeddings times sqrt(D): near 1, or 0 when collapsed.
+    """Mean of the two negative cosines (Eq. 1-2); logs `spread`, the std of unit embeddings times sqrt(D):
+    near 1, or 0 when collapsed.
 
-    hidden, predictor_hidden: widths of the heads. learning_rate: for a batch of 256, scaled with it. fix_predictor: its rate stays.
-    """
+    hidden, predictor_hidden: widths of the heads. learning_rate: for a batch of 256, scaled with it.
+    fix_predictor: its rate stays."""
 
     recipe = "simsiam"
 
@@ -47,8 +50,12 @@ class SimSiam(Pretraining):
     ) -> None:
         self.hidden, self.predictor_hidden = hidden, predictor_hidden
         self.learning_rate, self.weight_decay, self.fix_predictor = learning_rate, weight_decay, fix_predictor
-        difference = Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
-        super().__init__(backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference)
+        difference = (
+            Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
+        )
+        super().__init__(
+            backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference
+        )
 
     def build(self) -> None:
         """Projector and predictor."""

@@ -1,5 +1,5 @@
 """Protocols: who trains on what, and run folders (level 4)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

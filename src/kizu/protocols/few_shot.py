@@ -1,25 +1,23 @@
 """few_shot: learn from k good images, test on all others.
 
-Source of the random draw: few-shot contrastive fine-tuning, section 4.1 and Table 2 (k of the good images, every other image is a
-test image). Where the same part was photographed several times that puts a part on both sides: leak_safe=True draws k images of k
-different groups and tests on no image of those groups.
-"""
+Source of the random draw: few-shot contrastive fine-tuning, section 4.1 and Table 2 (k of the good images,
+every other image is a test image). Where the same part was photographed several times that puts a part on
+both sides: leak_safe=True draws k images of k different groups and tests on no image of those groups."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from kizu.datasets._samples import Samples
 from kizu.errors import EmptyData, UsageError
-from kizu.protocols._split import Split, units
+from kizu.protocols.base import Split, units
+from kizu.samples import Samples
 
 
 def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed: int = 0) -> Split:
     """Samples -> Split with `shots` good training images drawn by `seed`, and no calibration images.
 
-    With an official split the draw is from its training images and the test images are its test split. Raises EmptyData when
-    there are fewer good images (or groups) than shots; UsageError for shots < 1.
-    """
+    With an official split the draw is from its training images and the test images are its test split. Raises
+    EmptyData when there are fewer good images (or groups) than shots; UsageError for shots < 1."""
     if shots < 1:
         raise UsageError(f"shots is how many good images to learn from, at least 1, got {shots}.")
     official = len(samples.train) > 0
@@ -27,7 +25,9 @@ def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed:
     of_row = units(pool) if leak_safe else np.arange(len(pool))
     available = len(np.unique(of_row))
     if available < shots:
-        raise EmptyData(f"{shots} shots need as many good {'groups' if leak_safe else 'images'}; there are {available}.")
+        raise EmptyData(
+            f"{shots} shots need as many good {'groups' if leak_safe else 'images'}; there are {available}."
+        )
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(pool))
     _, first = np.unique(of_row[order], return_index=True)
@@ -45,7 +45,9 @@ def _others(samples: Samples, train: Samples, leak_safe: bool) -> Samples:
     table = samples.table
     keep = [
         row
-        for row, (image, group, label) in enumerate(zip(table["image"], table["group"], table["label"], strict=True))
+        for row, (image, group, label) in enumerate(
+            zip(table["image"], table["group"], table["label"], strict=True)
+        )
         if image not in taken and label is not None and (group is None or group not in groups)
     ]
     return samples.take(keep)

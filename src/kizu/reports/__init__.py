@@ -1,5 +1,5 @@
 """Run folders -> tables, figures, HTML; no torch (level 5)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

@@ -16,7 +16,8 @@ from kizu.reports._heat import colour, draw_outline, overlay, ramp, resize_map, 
 
 PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 26, 31), (98, 104, 114), (222, 225, 230)
 CALLED, PASSED = (198, 84, 22), (32, 104, 158)
-"""Frames: called anomalous (vermilion) and called normal (blue); told apart with any kind of colour vision, and named in words besides."""
+"""Frames: called anomalous (vermilion) and called normal (blue); told apart with any kind of colour vision,
+and named in words besides."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def pictures(
     map_range: tuple[float, float],
     longest: int,
 ) -> Pictures:
-    """The four pictures of one image, its longer side at most `longest` pixels; map and mask are brought to its size."""
+    """The four pictures of one image, its longer side at most `longest` pixels; map and mask are brought to
+    its size."""
     small = resize_image(image, fit(image.shape[:2], longest))
     size = small.shape[:2]
     flat = resize_mask(mask, (size[0], size[1])) if mask is not None else None
@@ -77,12 +79,15 @@ def shorten(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def frame(picture: NDArray[np.uint8], called: bool | None, width: int = 4) -> Image.Image:
-    """The picture inside a frame that tells the decision; a thin grey one without a decision. The size does not change."""
+    """The picture inside a frame that tells the decision; a thin grey one without a decision. The size does
+    not change."""
     framed = Image.fromarray(picture)
     if called is None:
         return framed
     pen = ImageDraw.Draw(framed)
-    pen.rectangle((0, 0, framed.width - 1, framed.height - 1), outline=CALLED if called else PASSED, width=width)
+    pen.rectangle(
+        (0, 0, framed.width - 1, framed.height - 1), outline=CALLED if called else PASSED, width=width
+    )
     return framed
 
 

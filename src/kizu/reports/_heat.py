@@ -1,8 +1,8 @@
 """Heat-map colours: raw map -> colours, overlays and contours. Pure functions on NumPy arrays.
 
-The display range (low, high) is fixed by the caller, so that one colour means one value in every picture of a run. The ramp is
-matplotlib's inferno: perceptually uniform, rising in lightness, so that it is read right without colour vision and in grey print.
-"""
+The display range (low, high) is fixed by the caller, so that one colour means one value in every picture of a
+run. The ramp is matplotlib's inferno: perceptually uniform, rising in lightness, so that it is read right
+without colour vision and in grey print."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def ramp() -> NDArray[np.uint8]:
 
 
 def to_unit(heat: NDArray[np.floating], map_range: tuple[float, float]) -> NDArray[np.float32]:
-    """(H, W) raw map -> (H, W) float32 in [0, 1] over the display range; what is not finite counts as low (NaN) or as its end.
+    """(H, W) raw map -> (H, W) float32 in [0, 1] over the display range; what is not finite counts as low
+    (NaN) or as its end.
 
     Raises ShapeError for another shape and UsageError for a range that is not low <= high.
     """
@@ -60,12 +61,15 @@ def colour(unit: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(image: NDArray[np.uint8], unit: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Lay the colours on the picture, the more opaque the higher the value; low values leave the picture as it is.
+    """Lay the colours on the picture, the more opaque the higher the value; low values leave the picture as
+    it is.
 
     image: (H, W, 3) uint8, unit: (H, W) in [0, 1]. Raises ShapeError when the sizes differ.
     """
     if image.shape != (*unit.shape, 3):
-        raise ShapeError(f"image must have shape (H, W, 3) with the (H, W) of the map, got {image.shape} and {unit.shape}.")
+        raise ShapeError(
+            f"image must have shape (H, W, 3) with the (H, W) of the map, got {image.shape} and {unit.shape}."
+        )
     alpha = OPAQUE * np.sqrt(np.clip((unit - CLEAR_BELOW) / (1 - CLEAR_BELOW), 0.0, 1.0))[..., None]
     mixed = image * (1 - alpha) + colour(unit) * alpha
     return np.round(mixed).astype(np.uint8)
@@ -83,12 +87,16 @@ def grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def draw_outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A copy of the picture with a white line around the mask and a black one around that, to be seen on any ground.
+    """A copy of the picture with a white line around the mask and a black one around that, to be seen on any
+    ground.
 
-    The lines run outside the mask, so that they hide no flaw, however thin. Raises ShapeError when the (H, W) of the two differ.
-    """
+    The lines run outside the mask, so that they hide no flaw, however thin. Raises ShapeError when the (H, W)
+    of the two differ."""
     if image.shape != (*mask.shape, 3):
-        raise ShapeError(f"image must have shape (H, W, 3) with the (H, W) of the mask, got {image.shape} and {mask.shape}.")
+        raise ShapeError(
+            f"image must have shape (H, W, 3) with the (H, W) of the mask, got {image.shape} and "
+            f"{mask.shape}."
+        )
     near = grow(mask)
     white = grow(near)
     drawn = image.copy()

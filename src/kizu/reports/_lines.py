@@ -1,4 +1,5 @@
-"""Several named lines in one chart, as inline SVG coloured by the page's CSS; and a square of values as a picture.
+"""Several named lines in one chart, as inline SVG coloured by the page's CSS; and a square of values as a
+picture.
 
 Class names used: line s0 ... s8 (the lines, in order), grid, tick.
 """
@@ -23,13 +24,19 @@ Line = tuple[Sequence[float], Sequence[float]]
 Place = Callable[[float, float], tuple[float, float]]
 
 
-def lines(title: str, given: Mapping[str, Line], labels: tuple[str, str], *, order: Sequence[str] = ()) -> Markup:
-    """A chart of lines by name, each (xs, ys); points that are not finite are left out. Empty when no line has a point.
+def lines(
+    title: str, given: Mapping[str, Line], labels: tuple[str, str], *, order: Sequence[str] = ()
+) -> Markup:
+    """A chart of lines by name, each (xs, ys); points that are not finite are left out. Empty when no line
+    has a point.
 
-    labels: of the axes. order: all names of the page, so that a name has one colour in every chart. A line of one point is a dot.
-    """
+    labels: of the axes. order: all names of the page, so that a name has one colour in every chart. A line of
+    one point is a dot."""
     names = list(order) or list(given)
-    points = {name: [(x, y) for x, y in zip(*line, strict=True) if math.isfinite(x) and math.isfinite(y)] for name, line in given.items()}
+    points = {
+        name: [(x, y) for x, y in zip(*line, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        for name, line in given.items()
+    }
     every = [point for path in points.values() for point in path]
     if not every:
         return Markup("")
@@ -46,7 +53,9 @@ def lines(title: str, given: Mapping[str, Line], labels: tuple[str, str], *, ord
         kind, said = f"line s{names.index(name) % SERIES}", f"<title>{escape(name)}</title>"
         drawn = thin([place(*point) for point in path])
         if len(drawn) == 1:
-            parts.append(f'<circle class="{kind}" cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3">{said}</circle>')
+            parts.append(
+                f'<circle class="{kind}" cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3">{said}</circle>'
+            )
         elif drawn:
             joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
             parts.append(f'<polyline class="{kind}" points="{joined}">{said}</polyline>')
@@ -59,7 +68,9 @@ def _span(values: list[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _axes(place: Place, across: tuple[float, float], upward: tuple[float, float], labels: tuple[str, str]) -> list[str]:
+def _axes(
+    place: Place, across: tuple[float, float], upward: tuple[float, float], labels: tuple[str, str]
+) -> list[str]:
     floor, parts = _HEIGHT - _BOTTOM, []
     for x in ticks(*across, 6):
         at = place(x, upward[0])[0]
@@ -69,13 +80,19 @@ def _axes(place: Place, across: tuple[float, float], upward: tuple[float, float]
         at = place(across[0], y)[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{y:.4g}</text>')
-    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(labels[0])}</text>')
+    parts.append(
+        f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" '
+        f'text-anchor="end">{escape(labels[0])}</text>'
+    )
     return parts
 
 
 def square(values: NDArray[np.floating], side: int = 288) -> NDArray[np.uint8]:
-    """(n, n) values -> a picture (side', side', 3) of equal fields, side' the multiple of n below `side`; low is dark."""
+    """(n, n) values -> a picture (side', side', 3) of equal fields, side' the multiple of n below `side`; low
+    is dark."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    unit = np.nan_to_num((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(np.float32)
+    unit = np.nan_to_num((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(
+        np.float32
+    )
     times = max(side // len(values), 1)
     return np.kron(colour(unit), np.ones((times, times, 1), dtype=np.uint8))

@@ -22,17 +22,18 @@ _QUALITIES = (80, 66, 50, 34, 20)
 @functools.lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("kizu.reports", "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template. The page's policy allows data: pictures, inline style and the one script whose hash it names; nothing else runs."""
+    """Fill a template. The page's policy allows data: pictures, inline style and the one script whose hash it
+    names; nothing else runs."""
     environment = _environment()
     style, script = (_source(environment, name) for name in ("_style.css", "_script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return environment.get_template(template).render(
         style=Markup(style), script=Markup(script), policy=policy, version=__version__, **values
     )
@@ -46,7 +47,8 @@ def _source(environment: jinja2.Environment, name: str) -> str:
 
 
 def photo_uri(picture: NDArray[np.uint8], budget: int) -> str:
-    """(H, W, 3) uint8 -> data URI of a WebP file; its quality goes down until it has at most `budget` bytes or is at its lowest."""
+    """(H, W, 3) uint8 -> data URI of a WebP file; its quality goes down until it has at most `budget` bytes
+    or is at its lowest."""
     data = b""
     for quality in _QUALITIES:
         stream = io.BytesIO()

@@ -1,4 +1,5 @@
-"""Reads a run folder: what a protocol wrote, nothing else. Nothing in it is trusted: no pickle, no path out of it."""
+"""Reads a run folder: what a protocol wrote, nothing else. Nothing in it is trusted: no pickle, no path out
+of it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ MISTAKES = ("false alarm", "missed flaw")
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluated run. `samples`: one row per test image with COLUMNS and `verdict`; `metrics`, `curves`: as on disk, {} if absent."""
+    """An evaluated run. `samples`: one row per test image with COLUMNS and `verdict`; `metrics`, `curves`: as
+    on disk, {} if absent."""
 
     folder: Path
     info: dict[str, Any]
@@ -61,7 +63,8 @@ class Run:
 
     @functools.cached_property
     def map_range(self) -> tuple[float, float]:
-        """Display range of the heat maps: the recorded one, else the 50th and 99.9th percentile over at most 64 maps."""
+        """Display range of the heat maps: the recorded one, else the 50th and 99.9th percentile over at most
+        64 maps."""
         recorded = self.info.get("map_range")
         if isinstance(recorded, list) and len(recorded) == 2:
             low, high = number(recorded[0]), number(recorded[1])
@@ -69,7 +72,11 @@ class Run:
                 return low, high
         heats = [heat for row in self.samples["row"][:64] if (heat := self.heat(row)) is not None]
         values = np.concatenate([heat[np.isfinite(heat)] for heat in heats]) if heats else np.zeros(0)
-        return (float(np.percentile(values, 50)), float(np.percentile(values, 99.9))) if values.size else (0.0, 1.0)
+        return (
+            (float(np.percentile(values, 50)), float(np.percentile(values, 99.9)))
+            if values.size
+            else (0.0, 1.0)
+        )
 
     def image(self, row: int) -> NDArray[np.uint8] | None:
         """Thumbnail (h, w, 3) of a test image, or None. Raises ImageError for a damaged one."""
@@ -89,23 +96,35 @@ class Run:
             scale = np.float32(self.maps.get("scale", 1.0))
             heat = np.asarray(self.maps[str(int(row))], dtype=np.float32) * scale
         except (ValueError, TypeError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise LayoutError(f"{self.folder / 'maps.npz'} is damaged: no array for row {row} ({error}). Evaluate again.") from error
+            raise LayoutError(
+                f"{self.folder / 'maps.npz'} is damaged: no array for row {row} ({error}). Evaluate again."
+            ) from error
         if heat.ndim != 2:
-            raise LayoutError(f"{self.folder / 'maps.npz'} is damaged: the map of row {row} has shape {heat.shape}, (H, W) was expected.")
+            raise LayoutError(
+                f"{self.folder / 'maps.npz'} is damaged: the map of row {row} has shape {heat.shape}, (H, W) "
+                "was expected."
+            )
         return heat
 
 
 @contextlib.contextmanager
 def open_run(folder: Path | str) -> Iterator[Run]:
-    """Open a run folder for reading. Raises LayoutError when it is none, naming the file that is missing or damaged."""
+    """Open a run folder for reading. Raises LayoutError when it is none, naming the file that is missing or
+    damaged."""
     folder = Path(folder)
     for name in ("run.json", "samples.parquet"):
         if not (folder / name).is_file():
-            raise LayoutError(f"{folder} is no run folder: it has no {name}. Give the folder that `kizu evaluate` wrote.")
-    info, metrics, curves = (_read_json(folder / name) for name in ("run.json", "metrics.json", "curves.json"))
+            raise LayoutError(
+                f"{folder} is no run folder: it has no {name}. Give the folder that `kizu evaluate` wrote."
+            )
+    info, metrics, curves = (
+        _read_json(folder / name) for name in ("run.json", "metrics.json", "curves.json")
+    )
     samples = _read_samples(folder / "samples.parquet")
     with contextlib.ExitStack() as stack:
-        maps = stack.enter_context(_open_maps(folder / "maps.npz")) if (folder / "maps.npz").is_file() else None
+        maps = (
+            stack.enter_context(_open_maps(folder / "maps.npz")) if (folder / "maps.npz").is_file() else None
+        )
         yield Run(folder, info, samples, metrics, curves, maps)
 
 
@@ -149,9 +168,9 @@ def verdict() -> pl.Expr:
 def worst_first(run: Run) -> pl.DataFrame:
     """Samples, the most instructive first.
 
-    False alarms (highest score first) and missed flaws (lowest first) in turn, then the rest, nearest to the threshold first.
-    Without decisions: by the share of images of the other label that are ranked on the wrong side of it, then by score.
-    """
+    False alarms (highest score first) and missed flaws (lowest first) in turn, then the rest, nearest to the
+    threshold first. Without decisions: by the share of images of the other label that are ranked on the wrong
+    side of it, then by score."""
     samples = run.samples
     if samples["is_anomalous"].null_count() == samples.height:
         return _worst_ranked(samples)
@@ -185,7 +204,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if record is None:
         return {}
     if not isinstance(record, dict):
-        raise LayoutError(f"{path} is damaged: an object was expected, got {type(record).__name__}. Evaluate again.")
+        raise LayoutError(
+            f"{path} is damaged: an object was expected, got {type(record).__name__}. Evaluate again."
+        )
     return record
 
 
@@ -193,11 +214,15 @@ def _read_samples(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise LayoutError(f"{path} is damaged: it is not a Parquet table ({error}). Evaluate again.") from error
+        raise LayoutError(
+            f"{path} is damaged: it is not a Parquet table ({error}). Evaluate again."
+        ) from error
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise LayoutError(f"{path} lacks the columns {missing}; it has {frame.columns}.")
-    absent = [pl.lit(None, dtype=kind).alias(name) for name, kind in COLUMNS.items() if name not in frame.columns]
+    absent = [
+        pl.lit(None, dtype=kind).alias(name) for name, kind in COLUMNS.items() if name not in frame.columns
+    ]
     frame = frame.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
     return frame.with_columns(verdict().alias("verdict"))
 
@@ -208,8 +233,12 @@ def _open_maps(path: Path) -> Iterator[Any]:
         try:
             maps = np.load(stream, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise LayoutError(f"{path} is damaged: it is not an NPZ file of arrays ({error}). Evaluate again.") from error
+            raise LayoutError(
+                f"{path} is damaged: it is not an NPZ file of arrays ({error}). Evaluate again."
+            ) from error
         if not isinstance(maps, np.lib.npyio.NpzFile):
-            raise LayoutError(f"{path} is damaged: one array, where an NPZ file of arrays was expected. Evaluate again.")
+            raise LayoutError(
+                f"{path} is damaged: one array, where an NPZ file of arrays was expected. Evaluate again."
+            )
         with maps:
             yield maps

@@ -1,7 +1,7 @@
 """Charts as inline SVG, coloured by the page's CSS (so they follow light and dark), light enough to mail.
 
-Class names used: good, flawed (the two groups), axis, grid, mark, label. Every chart has a title and a description for screen readers.
-"""
+Class names used: good, flawed (the two groups), axis, grid, mark, label. Every chart has a title and a
+description for screen readers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def histogram(above: Sequence[float], below: Sequence[float], names: tuple[str, str], threshold: float | None) -> Markup:
+def histogram(
+    above: Sequence[float], below: Sequence[float], names: tuple[str, str], threshold: float | None
+) -> Markup:
     """Two groups of scores, one counted upwards, one downwards, on one scale, with the threshold as a line.
 
-    A long upper tail (largest more than 20 medians, all positive) is drawn on a logarithmic scale, and said so. Values that are
-    not finite are left out. Returns an empty string when there is no score at all.
-    """
+    A long upper tail (largest more than 20 medians, all positive) is drawn on a logarithmic scale, and said
+    so. Values that are not finite are left out. Returns an empty string when there is no score at all."""
     groups = [np.asarray(g, dtype=float) for g in (above, below)]
     groups = [g[np.isfinite(g)] for g in groups]
     every = np.concatenate(groups)
@@ -55,7 +56,11 @@ def _edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
 
 
 def _draw_histogram(
-    counts: list[NDArray], edges: NDArray[np.float64], names: tuple[str, str], threshold: float | None, log: bool
+    counts: list[NDArray],
+    edges: NDArray[np.float64],
+    names: tuple[str, str],
+    threshold: float | None,
+    log: bool,
 ) -> Markup:
     left, right, top, bottom, width = 40, 8, 26, 44, 1060
     tallest = [max(1, int(c.max())) if c.sum() else 0 for c in counts]
@@ -71,16 +76,28 @@ def _draw_histogram(
     for side, group in enumerate(counts):
         for index, count in enumerate(group):
             if count:
-                x, wide, tall = place(edges[index]), place(edges[index + 1]) - place(edges[index]), count * unit
+                x, wide, tall = (
+                    place(edges[index]),
+                    place(edges[index + 1]) - place(edges[index]),
+                    count * unit,
+                )
                 y = middle - tall if side == 0 else middle
                 box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(1.0, wide - 1):.1f}" height="{tall:.1f}"'
                 parts.append(f'<rect class="{("good", "flawed")[side]}" {box}/>')
     parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
     floor = height - bottom
-    places = [(place(tick), tick) for tick in (_decades(edges) if log else ticks(float(edges[0]), float(edges[-1]), 9))]
-    parts += [f'<text class="tick" x="{x:.1f}" y="{floor + 18:.1f}" text-anchor="middle">{tick:.4g}</text>' for x, tick in places]
+    places = [
+        (place(tick), tick)
+        for tick in (_decades(edges) if log else ticks(float(edges[0]), float(edges[-1]), 9))
+    ]
+    parts += [
+        f'<text class="tick" x="{x:.1f}" y="{floor + 18:.1f}" text-anchor="middle">{tick:.4g}</text>'
+        for x, tick in places
+    ]
     scale = "score (log scale), higher is more anomalous" if log else "score, higher is more anomalous"
-    parts.append(f'<text class="tick" x="{width - right}" y="{height - 4:.1f}" text-anchor="end">{scale}</text>')
+    parts.append(
+        f'<text class="tick" x="{width - right}" y="{height - 4:.1f}" text-anchor="end">{scale}</text>'
+    )
     if threshold is not None:
         parts.append(_threshold(place(threshold), threshold, top, floor, width))
     said = " and ".join(f"{int(c.sum())} {n}" for c, n in zip(counts, names, strict=True) if c.sum())
@@ -97,7 +114,9 @@ def _grid_count(tallest: list[int], unit: float, middle: float, left: float, rig
             if tick or side == 0:
                 y = middle - tick * unit if side == 0 else middle + tick * unit
                 parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-                parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{int(tick)}</text>')
+                parts.append(
+                    f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{int(tick)}</text>'
+                )
     return "".join(parts)
 
 
@@ -106,7 +125,8 @@ def _threshold(x: float, value: float, top: float, floor: float, width: float) -
     anchor, shift = ("end", -6) if end else ("start", 6)
     return (
         f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 16:.1f}" y2="{floor:.1f}"/>'
-        f'<text class="label" x="{x + shift:.1f}" y="{top - 8:.1f}" text-anchor="{anchor}">threshold {value:.4g}</text>'
+        f'<text class="label" x="{x + shift:.1f}" y="{top - 8:.1f}" text-anchor="{anchor}">threshold '
+        f"{value:.4g}</text>"
     )
 
 
@@ -114,7 +134,11 @@ def _decades(edges: NDArray[np.float64]) -> list[float]:
     low, high = math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[-1]))
     every = [m * 10.0**p for p in range(low, high + 1) for m in (1, 2, 5)]
     inside = [v for v in every if edges[0] <= v <= edges[-1]]
-    return inside if len(inside) <= 10 else [v for v in inside if math.isclose(math.log10(v) % 1, 0, abs_tol=1e-9)]
+    return (
+        inside
+        if len(inside) <= 10
+        else [v for v in inside if math.isclose(math.log10(v) % 1, 0, abs_tol=1e-9)]
+    )
 
 
 def curve(
@@ -126,7 +150,8 @@ def curve(
     x_limit: float = 1.0,
     point: tuple[float, float] | None = None,
 ) -> Markup:
-    """One curve in a square: x in [0, x_limit], y in [0, 1]. `point`: where the calibrated decision stands. Empty without points."""
+    """One curve in a square: x in [0, x_limit], y in [0, 1]. `point`: where the calibrated decision stands.
+    Empty without points."""
     size, left, top, right = 216, 28, 8, 12
     inner = size - left - right
 
@@ -134,7 +159,13 @@ def curve(
         return left + min(max(x / x_limit, 0.0), 1.0) * inner, top + (1 - min(max(y, 0.0), 1.0)) * inner
 
     turn = f"translate({left - 12} {top + inner / 2}) rotate(-90)"
-    path = thin([place(x, y) for x, y in zip(xs, ys, strict=False) if math.isfinite(x) and math.isfinite(y) and x <= x_limit * (1 + 1e-9)])
+    path = thin(
+        [
+            place(x, y)
+            for x, y in zip(xs, ys, strict=False)
+            if math.isfinite(x) and math.isfinite(y) and x <= x_limit * (1 + 1e-9)
+        ]
+    )
     if len(path) < 2:
         return Markup("")
     parts = []
@@ -143,21 +174,30 @@ def curve(
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + inner}"/>')
         parts.append(f'<line class="grid" x1="{left}" x2="{left + inner}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if share in (0.0, 0.5, 1.0):
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{top + inner + 16}" text-anchor="middle">{share * x_limit:.3g}</text>')
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{top + inner + 16}" '
+                f'text-anchor="middle">{share * x_limit:.3g}</text>'
+            )
         if share in (0.0, 1.0):
-            parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0f}</text>')
+            parts.append(
+                f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0f}</text>'
+            )
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
     parts.append(f'<polyline class="curve" points="{points}"/>')
     if point is not None:
         x, y = place(*point)
         parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-    parts.append(f'<text class="tick" x="{left + inner}" y="{top + inner + 32}" text-anchor="end">{escape(labels[0])}</text>')
+    parts.append(
+        f'<text class="tick" x="{left + inner}" y="{top + inner + 32}" '
+        f'text-anchor="end">{escape(labels[0])}</text>'
+    )
     parts.append(f'<text class="tick" transform="{turn}" text-anchor="middle">{escape(labels[1])}</text>')
     return svg(size, top + inner + 38, title, f"{labels[1]} against {labels[0]}.", parts)
 
 
 def thin(path: list[tuple[float, float]], tolerance: float = 0.15) -> list[tuple[float, float]]:
-    """The same line with fewer points: none is farther than `tolerance` from the line that replaces it (Douglas and Peucker, 1973)."""
+    """The same line with fewer points: none is farther than `tolerance` from the line that replaces it
+    (Douglas and Peucker, 1973)."""
     if len(path) < 3:
         return path
     points = np.asarray(path)
@@ -179,7 +219,9 @@ def thin(path: list[tuple[float, float]], tolerance: float = 0.15) -> list[tuple
     return [(float(x), float(y)) for x, y in points[keep]]
 
 
-def svg(width: float, height: float, title: str, description: str, parts: list[str], kind: str = "chart") -> Markup:
+def svg(
+    width: float, height: float, title: str, description: str, parts: list[str], kind: str = "chart"
+) -> Markup:
     """The element around `parts`, with a title and a description for screen readers."""
     head = f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}. {escape(description)}">'
     return Markup(f"{head}<title>{escape(title)}</title>{''.join(parts)}</svg>")

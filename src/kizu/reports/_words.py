@@ -1,4 +1,5 @@
-"""The verdict of a run in plain sentences: what was learnt, what was promised, what was measured, and how sure that is."""
+"""The verdict of a run in plain sentences: what was learnt, what was promised, what was measured, and how
+sure that is."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from kizu.reports._run import Run, number, section
 
 @dataclass(frozen=True)
 class Tally:
-    """Decisions on the labelled test images. `good`, `flawed`: how many of each; `false_alarms`, `found`: None without decisions."""
+    """Decisions on the labelled test images. `good`, `flawed`: how many of each; `false_alarms`, `found`:
+    None without decisions."""
 
     good: int
     flawed: int
@@ -54,7 +56,11 @@ def learnt(run: Run) -> str:
     images, promised = number(calibration.get("images")), run.promised
     if run.threshold is None:
         return f"{first} It was not calibrated: it gives scores, but no decisions."
-    rate = "" if promised is None else f" so that at most {percent(promised)} of good parts should raise a false alarm"
+    rate = (
+        ""
+        if promised is None
+        else f" so that at most {percent(promised)} of good parts should raise a false alarm"
+    )
     if calibration.get("method") == "cross":
         return f"{first} Its threshold was set on the same pictures, each judged by a detector that had not learnt from it,{rate}."
     return f"{first} Its threshold was set on {_many(images, 'other good picture')}{rate}."
@@ -66,20 +72,34 @@ def measured(run: Run) -> list[str]:
     if not counted.good + counted.flawed + counted.unlabelled:
         return ["The test holds no pictures."]
     if counted.false_alarms is None or counted.found is None:
-        parts = [_many(counted.good, "good part"), _many(counted.flawed, "flawed part"), _many(counted.unlabelled, "unlabelled picture")]
-        held = [part for part, n in zip(parts, (counted.good, counted.flawed, counted.unlabelled), strict=True) if n]
+        parts = [
+            _many(counted.good, "good part"),
+            _many(counted.flawed, "flawed part"),
+            _many(counted.unlabelled, "unlabelled picture"),
+        ]
+        held = [
+            part
+            for part, n in zip(parts, (counted.good, counted.flawed, counted.unlabelled), strict=True)
+            if n
+        ]
         return [f"The test holds {' and '.join(held)}."]
     sentences = []
     if counted.good:
         promise = "" if run.promised is None else f"; promised: at most {percent(run.promised)}"
         rate = percent(counted.false_alarms / counted.good)
-        sentences.append(f"Of {_many(counted.good, 'good part')}, {_were(counted.false_alarms)} called anomalous ({rate}{promise}).")
+        sentences.append(
+            f"Of {_many(counted.good, 'good part')}, {_were(counted.false_alarms)} called anomalous "
+            f"({rate}{promise})."
+        )
     if counted.flawed:
         sentences.append(
-            f"Of {_many(counted.flawed, 'flawed part')}, {_were(counted.found)} found ({percent(counted.found / counted.flawed)})."
+            f"Of {_many(counted.flawed, 'flawed part')}, {_were(counted.found)} found "
+            f"({percent(counted.found / counted.flawed)})."
         )
     elif counted.good:
-        sentences.append("The test holds no flawed parts, so nothing can be said of how many flaws are found.")
+        sentences.append(
+            "The test holds no flawed parts, so nothing can be said of how many flaws are found."
+        )
     if counted.unlabelled:
         sentences.append(f"{_many(counted.unlabelled, 'picture')} carried no label and cannot be judged.")
     return sentences
@@ -99,7 +119,10 @@ def sureness(run: Run) -> str:
     if counted.flawed:
         bounds.append(f"{_span(counted.found, counted.flawed)} for flaws found")
     if bounds:
-        said.append(f"Judged by this many pictures, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at {' and '.join(bounds)}.")
+        said.append(
+            f"Judged by this many pictures, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at "
+            f"{' and '.join(bounds)}."
+        )
     return " ".join(said)
 
 

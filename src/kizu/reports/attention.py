@@ -1,7 +1,8 @@
-"""Attention maps side by side: the nearest good picture, the flawed one, and what sets them apart for each representation.
+"""Attention maps side by side: the nearest good picture, the flawed one, and what sets them apart for each
+representation.
 
-The rows of Fig. 11 of SPot-the-Difference's supplement. A map is drawn in units of its own peak: gradients of two networks share no scale.
-"""
+The rows of Fig. 11 of SPot-the-Difference's supplement. A map is drawn in units of its own peak: gradients of
+two networks share no scale."""
 
 from __future__ import annotations
 
@@ -28,9 +29,8 @@ _ARRAYS = ("images", "normals", "masks", "maps")
 def attention(folder: Path | str, *, limit: int = 8, longest: int = 160) -> Path:
     """Write attention.png and attention.html into a folder that `kizu attention` wrote; returns the page.
 
-    limit: how many pictures are shown at most, taken evenly from all. longest: pixels of a picture's longer side. Raises LayoutError
-    when the folder is another's.
-    """
+    limit: how many pictures are shown at most, taken evenly from all. longest: pixels of a picture's longer
+    side. Raises LayoutError when the folder is another's."""
     if limit < 1 or longest < 16:
         raise UsageError(f"attention needs limit >= 1 and longest >= 16, got {limit} and {longest}.")
     folder = Path(folder)
@@ -49,29 +49,61 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with np.load(folder / "attention.npz", allow_pickle=False) as held:
             arrays = {name: held[name] for name in _ARRAYS}
         n, (high, wide) = len(info["columns"]), info["image_size"]
-        shapes = [(n, high, wide, 3), (n, high, wide, 3), (n, high, wide), (len(info["representations"]), n, high, wide)]
+        shapes = [
+            (n, high, wide, 3),
+            (n, high, wide, 3),
+            (n, high, wide),
+            (len(info["representations"]), n, high, wide),
+        ]
         whole = all(name in info for name in _KEYS) and [arrays[name].shape for name in _ARRAYS] == shapes
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LayoutError(f"{folder} holds no attention maps ({error}). `kizu attention` writes them.") from error
+        raise LayoutError(
+            f"{folder} holds no attention maps ({error}). `kizu attention` writes them."
+        ) from error
     if not whole:
-        raise LayoutError(f"{folder} is damaged: attention.json and attention.npz do not fit together. Run `kizu attention` again.")
+        raise LayoutError(
+            f"{folder} is damaged: attention.json and attention.npz do not fit together. Run `kizu "
+            "attention` again."
+        )
     return info, arrays
 
 
 def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, longest: int) -> Image.Image:
     """Rows of pictures, a column a flawed image."""
     total, labels = len(info["columns"]), info["representations"]
-    shown = sorted({place * total // min(limit, total) for place in range(min(limit, total))})  # evenly over all
+    shown = sorted(
+        {place * total // min(limit, total) for place in range(min(limit, total))}
+    )  # evenly over all
     high, wide = fit(tuple(info["image_size"]), longest)
-    step, places = high + _FOOT + _GAP, [_MARGIN + _TEXT + index * (wide + _GAP) for index in range(len(shown))]
+    step, places = (
+        high + _FOOT + _GAP,
+        [_MARGIN + _TEXT + index * (wide + _GAP) for index in range(len(shown))],
+    )
     sheet = Image.new("RGB", (places[-1] + wide + _MARGIN, _HEAD + (2 + len(labels)) * step + _MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 6), "What sets a flawed picture apart from its nearest good one", INK, font(18, True))
-    pen.text((_MARGIN, _MARGIN + 20), f"{_counted(info, len(shown))} Each map in units of its own peak.", SOFT, font(12))
+    pen.text(
+        (_MARGIN, _MARGIN - 6),
+        "What sets a flawed picture apart from its nearest good one",
+        INK,
+        font(18, True),
+    )
+    pen.text(
+        (_MARGIN, _MARGIN + 20),
+        f"{_counted(info, len(shown))} Each map in units of its own peak.",
+        SOFT,
+        font(12),
+    )
     for line, label in enumerate(["nearest good", "flawed, outlined", *labels]):
-        pen.text((_MARGIN, _HEAD + line * step), shorten(label, font(14, True), _TEXT - 14), INK, font(14, True))
+        pen.text(
+            (_MARGIN, _HEAD + line * step), shorten(label, font(14, True), _TEXT - 14), INK, font(14, True)
+        )
         if line > 1:
-            pen.text((_MARGIN, _HEAD + line * step + 20), _said(info["share_inside"][label], info["area"]), SOFT, font(12))
+            pen.text(
+                (_MARGIN, _HEAD + line * step + 20),
+                _said(info["share_inside"][label], info["area"]),
+                SOFT,
+                font(12),
+            )
     for index, place in enumerate(shown):
         column = info["columns"][place]
         good, flawed = (resize_image(arrays[name][place], (high, wide)) for name in ("normals", "images"))
@@ -80,10 +112,20 @@ def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, lo
         for number, label in enumerate(labels):
             unit = np.clip(resize_map(arrays["maps"][number, place].astype(np.float32), (high, wide)), 0, 1)
             share = column["looks"][label]["share_inside"]
-            tiles.append((_outlined(overlay(flawed, unit), mask), "" if share is None else f"{100 * share:.0f} % in the flaw"))
+            tiles.append(
+                (
+                    _outlined(overlay(flawed, unit), mask),
+                    "" if share is None else f"{100 * share:.0f} % in the flaw",
+                )
+            )
         for line, (tile, words) in enumerate(tiles):
             sheet.paste(Image.fromarray(tile), (places[index], _HEAD + line * step))
-            pen.text((places[index], _HEAD + line * step + high + 2), shorten(words, font(12), wide), SOFT, font(12))
+            pen.text(
+                (places[index], _HEAD + line * step + high + 2),
+                shorten(words, font(12), wide),
+                SOFT,
+                font(12),
+            )
     return sheet
 
 
@@ -109,7 +151,13 @@ def _content(info: dict[str, Any], sheet: Image.Image, limit: int) -> dict[str, 
         figures = [(figure(look["similarity"]), _percent(look["share_inside"])) for look in looks]
         names = (PurePath(column["image"]).name, PurePath(column["normal"]).name)
         rows.append(
-            {"image": names[0], "normal": names[1], "defect": column["defect"] or "", "area": _percent(column["area"]), "looks": figures}
+            {
+                "image": names[0],
+                "normal": names[1],
+                "defect": column["defect"] or "",
+                "area": _percent(column["area"]),
+                "looks": figures,
+            }
         )
     return {
         "title": "Attention to what is different",

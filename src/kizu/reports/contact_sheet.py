@@ -19,13 +19,15 @@ _MARGIN, _GAP, _TEXT, _HEAD = 28, 12, 250, 118
 _LABELS = ("image", "true defect", "heat map", "decision")
 
 
-def contact_sheet(run_folder: Path | str, out: Path | str | None = None, *, limit: int = 24, longest: int = 168) -> Path:
+def contact_sheet(
+    run_folder: Path | str, out: Path | str | None = None, *, limit: int = 24, longest: int = 168
+) -> Path:
     """Write the contact sheet of a run folder and return its path.
 
-    out: a PNG, by default contact_sheet.png in the run folder; an old one is replaced. limit: how many images at most, at least 1.
-    longest: pixels of a picture's longer side. Order: false alarms (highest score first) and missed flaws (lowest first) in
-    turn, then the rest, nearest to the threshold first. Raises LayoutError when the folder is no run folder, EmptyData without images.
-    """
+    out: a PNG, by default contact_sheet.png in the run folder; an old one is replaced. limit: how many images
+    at most, at least 1. longest: pixels of a picture's longer side. Order: false alarms (highest score first)
+    and missed flaws (lowest first) in turn, then the rest, nearest to the threshold first. Raises LayoutError
+    when the folder is no run folder, EmptyData without images."""
     if limit < 1 or longest < 16:
         raise UsageError(f"contact_sheet needs limit >= 1 and longest >= 16, got {limit} and {longest}.")
     with open_run(run_folder) as run:
@@ -45,15 +47,24 @@ def _sheet(run: Run, chosen: list[dict[str, Any]], longest: int) -> Image.Image:
     strips = [_strip(run, sample, longest, wide) for sample in chosen]
     columns = 1 if len(strips) <= 6 else 2
     lines = [strips[first : first + columns] for first in range(0, len(strips), columns)]
-    sheet = Image.new("RGB", (columns * wide, _HEAD + sum(max(s.height for s in line) for line in lines) + _MARGIN), PAPER)
+    sheet = Image.new(
+        "RGB", (columns * wide, _HEAD + sum(max(s.height for s in line) for line in lines) + _MARGIN), PAPER
+    )
     pen = ImageDraw.Draw(sheet)
     title = str(run.info.get("name") or run.folder.name)
-    pen.text((_MARGIN, _MARGIN - 6), shorten(title, font(22, True), sheet.width - 2 * _MARGIN), INK, font(22, True))
+    pen.text(
+        (_MARGIN, _MARGIN - 6), shorten(title, font(22, True), sheet.width - 2 * _MARGIN), INK, font(22, True)
+    )
     pen.text((_MARGIN, _MARGIN + 26), _statement(run, len(chosen)), SOFT, font(13))
     _legend(sheet, pen, run.map_range, _HEAD - 24)
     for column in range(columns):
         for index, label in enumerate(_LABELS):
-            pen.text((column * wide + _MARGIN + _TEXT + index * (longest + _GAP), _HEAD - 24), label, SOFT, font(13))
+            pen.text(
+                (column * wide + _MARGIN + _TEXT + index * (longest + _GAP), _HEAD - 24),
+                label,
+                SOFT,
+                font(13),
+            )
     top = _HEAD
     for line in lines:
         for column, strip in enumerate(line):
@@ -79,13 +90,21 @@ def _legend(sheet: Image.Image, pen: ImageDraw.ImageDraw, map_range: tuple[float
 
 def _strip(run: Run, sample: dict[str, Any], longest: int, width: int) -> Image.Image:
     image = run.image(sample["row"])
-    shown = None if image is None else pictures(image, run.heat(sample["row"]), run.mask(sample["row"]), run.map_range, longest)
+    shown = (
+        None
+        if image is None
+        else pictures(image, run.heat(sample["row"]), run.mask(sample["row"]), run.map_range, longest)
+    )
     high = 90 if shown is None else max(90, shown.image.shape[0])
     strip = Image.new("RGB", (width, high + 2 * _GAP), PAPER)
     pen = ImageDraw.Draw(strip)
     pen.line((_MARGIN, 0, width - _MARGIN, 0), RULE)
     name = PurePath(sample["image"]).name
-    lines = [(sample["verdict"], font(15, True), INK), (name, font(13), INK), (sample["defect"] or "", font(13), SOFT)]
+    lines = [
+        (sample["verdict"], font(15, True), INK),
+        (name, font(13), INK),
+        (sample["defect"] or "", font(13), SOFT),
+    ]
     p_value = "" if sample["p_value"] is None else f"   p {figure(sample['p_value'], 3)}"
     lines.append((f"score {figure(sample['score'])}{p_value}", font(13), SOFT))
     for index, (text, face, ink) in enumerate(lines):

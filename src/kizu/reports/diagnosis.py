@@ -1,4 +1,5 @@
-"""How detectors by reconstruction learned, side by side: loss, test figures and feature diversity along the training, and landscapes.
+"""How detectors by reconstruction learned, side by side: loss, test figures and feature diversity along the
+training, and landscapes.
 
 Figures 4, 5a and 5b and the last/best of table 6 of ReContrast, of runs that `kizu diagnose` wrote.
 """
@@ -20,7 +21,18 @@ from kizu.reports._lines import lines, square
 from kizu.reports._page import photo_uri, render
 from kizu.store import replacing
 
-_KEYS = ("name", "detector", "representation", "knobs", "images", "steps", "tests", "last", "best_oracle", "landscape")
+_KEYS = (
+    "name",
+    "detector",
+    "representation",
+    "knobs",
+    "images",
+    "steps",
+    "tests",
+    "last",
+    "best_oracle",
+    "landscape",
+)
 _CHARTS = (
     ("Training loss", "steps", "loss"),
     ("Diversity of the encoder's features", "steps", "diversity"),
@@ -33,12 +45,14 @@ _FIGURES = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AU
 def diagnosis(folders: Sequence[Path | str], out: Path | str) -> Path:
     """Write the page `out` (an .html file) about the diagnoses in `folders`; returns it.
 
-    Raises UsageError without a folder or with two runs of one name, LayoutError for a folder that holds no whole diagnosis.
-    """
+    Raises UsageError without a folder or with two runs of one name, LayoutError for a folder that holds no
+    whole diagnosis."""
     runs = [_opened(Path(folder)) for folder in folders]
     names = [run["name"] for run in runs]
     if not runs or len(set(names)) < len(names):
-        raise UsageError(f"A page is about runs of different names, at least one; got {', '.join(names) or 'none'}.")
+        raise UsageError(
+            f"A page is about runs of different names, at least one; got {', '.join(names) or 'none'}."
+        )
     out = Path(out)
     with replacing(out) as temporary:
         temporary.write_text(render("diagnosis.html.j2", **_content(runs)), encoding="utf-8")
@@ -49,7 +63,9 @@ def _opened(folder: Path) -> dict[str, Any]:
     try:
         run: dict[str, Any] = json.loads((folder / "diagnosis.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise LayoutError(f"{folder} holds no readable diagnosis.json ({error}). `kizu diagnose` writes it.") from error
+        raise LayoutError(
+            f"{folder} holds no readable diagnosis.json ({error}). `kizu diagnose` writes it."
+        ) from error
     lost = [key for key in _KEYS if key not in run]
     if lost:
         raise LayoutError(f"{folder / 'diagnosis.json'} lacks {', '.join(lost)}. Run `kizu diagnose` again.")
@@ -73,7 +89,10 @@ def _content(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _chart(runs: list[dict[str, Any]], names: list[str], title: str, part: str, key: str) -> Markup:
-    given = {run["name"]: ([row["step"] for row in run[part]], [row.get(key, math.nan) for row in run[part]]) for run in runs}
+    given = {
+        run["name"]: ([row["step"] for row in run[part]], [row.get(key, math.nan) for row in run[part]])
+        for run in runs
+    }
     return lines(title, given, ("iteration", title), order=names)
 
 
@@ -90,5 +109,15 @@ def _percent(value: float | None) -> str:
 def _square(run: dict[str, Any]) -> dict[str, Any]:
     values, offsets = np.asarray(run["landscape"]["values"], dtype=np.float64), run["landscape"]["offsets"]
     drawn = square(values)
-    span = (figure(float(values.min())), figure(float(values.max())), figure(float(values[len(values) // 2, len(values) // 2])))
-    return {"name": run["name"], "uri": photo_uri(drawn, 60_000), "side": len(drawn), "span": span, "ends": (offsets[0], offsets[-1])}
+    span = (
+        figure(float(values.min())),
+        figure(float(values.max())),
+        figure(float(values[len(values) // 2, len(values) // 2])),
+    )
+    return {
+        "name": run["name"],
+        "uri": photo_uri(drawn, 60_000),
+        "side": len(drawn),
+        "span": span,
+        "ends": (offsets[0], offsets[-1]),
+    }

@@ -1,8 +1,8 @@
 """The report of a run as one HTML file that opens anywhere, without a network.
 
-The verdict in plain words, the metrics, the score histogram, the curves, every kind of defect, the pictures with the worst mistakes first,
-and what was run. A number that was not measured is an empty cell, never a zero.
-"""
+The verdict in plain words, the metrics, the score histogram, the curves, every kind of defect, the pictures
+with the worst mistakes first, and what was run. A number that was not measured is an empty cell, never a
+zero."""
 
 from __future__ import annotations
 
@@ -24,18 +24,25 @@ from kizu.reports._run import MISTAKES, Run, number, open_run, section, worst_fi
 from kizu.store import replacing
 
 _BYTES = 5_000_000
-"""Bytes of pictures in a report, before base64; a long report shows them at a lower quality instead of growing."""
-_METRICS = (("auroc", "AUROC"), ("ap", "AP"), ("aupro_0.3", "AUPRO (FPR ≤ 0.3)"), ("f1_max_oracle", "F1 max (oracle)"))
+"""Bytes of pictures in a report, before base64; a long report shows them at a lower quality instead of
+growing."""
+_METRICS = (
+    ("auroc", "AUROC"),
+    ("ap", "AP"),
+    ("aupro_0.3", "AUPRO (FPR ≤ 0.3)"),
+    ("f1_max_oracle", "F1 max (oracle)"),
+)
 _SHOWN_ABOVE = ("name", "counts", "notes", "errors", "map_range", "seen")
 
 
-def html(run_folder: Path | str, out: Path | str | None = None, *, limit: int = 200, longest: int = 224) -> Path:
+def html(
+    run_folder: Path | str, out: Path | str | None = None, *, limit: int = 200, longest: int = 224
+) -> Path:
     """Write the report of a run folder and return its path.
 
-    out: the file, by default report.html in the run folder; an old one is replaced. limit: how many test images are shown at most,
-    the worst mistakes first; the report says how many are not. longest: pixels of a picture's longer side.
-    Raises LayoutError when the folder is no run folder or a file in it is damaged.
-    """
+    out: the file, by default report.html in the run folder; an old one is replaced. limit: how many test
+    images are shown at most, the worst mistakes first; the report says how many are not. longest: pixels of a
+    picture's longer side. Raises LayoutError when the folder is no run folder or a file in it is damaged."""
     if limit < 1 or longest < 16:
         raise UsageError(f"html needs limit >= 1 and longest >= 16, got {limit} and {longest}.")
     target = Path(out) if out is not None else Path(run_folder) / "report.html"
@@ -83,8 +90,18 @@ def _outcome(counted: _words.Tally) -> list[dict[str, Any]]:
     """Two stacked bars: good parts passed and stopped, flawed parts found and missed."""
     if counted.false_alarms is None or counted.found is None:
         return []
-    good = {"name": "good parts", "n": counted.good, "right": counted.good - counted.false_alarms, "wrong": counted.false_alarms}
-    flawed = {"name": "flawed parts", "n": counted.flawed, "right": counted.found, "wrong": counted.flawed - counted.found}
+    good = {
+        "name": "good parts",
+        "n": counted.good,
+        "right": counted.good - counted.false_alarms,
+        "wrong": counted.false_alarms,
+    }
+    flawed = {
+        "name": "flawed parts",
+        "n": counted.flawed,
+        "right": counted.found,
+        "wrong": counted.flawed - counted.found,
+    }
     words = (("passed", "false alarm" if counted.false_alarms == 1 else "false alarms"), ("found", "missed"))
     return [{**bar, "words": said} for bar, said in zip((good, flawed), words, strict=True) if bar["n"]]
 
@@ -107,7 +124,8 @@ def _fixed(value: Any) -> str:
 
 
 def _defect_rows(run: Run) -> list[dict[str, Any]]:
-    """Kinds of defect with their images, AUROC (as measured by the run) and how many were found (counted here)."""
+    """Kinds of defect with their images, AUROC (as measured by the run) and how many were found (counted
+    here)."""
     entries = [entry for entry in _listed(run.metrics.get("by_defect")) if isinstance(entry, dict)]
     aurocs = {str(entry.get("defect")): _fixed(entry.get("auroc")) for entry in entries}
     flawed = run.samples.filter(pl.col("label") == 1).with_columns(pl.col("defect").fill_null("(not named)"))
@@ -120,7 +138,9 @@ def _histogram(run: Run) -> Markup:
     def scores(*labels: int | None) -> list[float]:
         return run.samples.filter(pl.col("label").is_in(labels, nulls_equal=True))["score"].to_list()
 
-    return _svg.histogram(scores(0, None), scores(1), ("good or unlabelled parts", "flawed parts"), run.threshold)
+    return _svg.histogram(
+        scores(0, None), scores(1), ("good or unlabelled parts", "flawed parts"), run.threshold
+    )
 
 
 def _curves(run: Run, counted: _words.Tally) -> list[tuple[str, Markup]]:
@@ -137,7 +157,10 @@ def _curves(run: Run, counted: _words.Tally) -> list[tuple[str, Markup]]:
     drawn = []
     for level, kind, title, labels, x_limit, marked in wanted:
         points = section(section(run.curves, level), kind)
-        xs, ys = ([float("nan") if (v := number(x)) is None else v for x in _listed(points.get(axis))] for axis in ("x", "y"))
+        xs, ys = (
+            [float("nan") if (v := number(x)) is None else v for x in _listed(points.get(axis))]
+            for axis in ("x", "y")
+        )
         drawn.append((title, _svg.curve(title, xs, ys, labels, x_limit=x_limit, point=marked)))
     return [(title, chart) for title, chart in drawn if chart]
 
@@ -163,8 +186,18 @@ def _cards(run: Run, chosen: pl.DataFrame, longest: int) -> list[dict[str, Any]]
     return cards
 
 
-def _shots(run: Run, sample: dict[str, Any], longest: int, map_range: tuple[float, float], budget: int) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"problem": "", "image": "", "truth": "", "heat": "", "decision": "", "wide": 1, "high": 1}
+def _shots(
+    run: Run, sample: dict[str, Any], longest: int, map_range: tuple[float, float], budget: int
+) -> dict[str, Any]:
+    nothing: dict[str, Any] = {
+        "problem": "",
+        "image": "",
+        "truth": "",
+        "heat": "",
+        "decision": "",
+        "wide": 1,
+        "high": 1,
+    }
     try:
         image, mask = run.image(sample["row"]), run.mask(sample["row"])
     except ImageError as error:
@@ -177,7 +210,9 @@ def _shots(run: Run, sample: dict[str, Any], longest: int, map_range: tuple[floa
         "image": photo_uri(shown.image, budget * 4 // 5),
         "truth": "" if shown.truth is None else mask_uri(shown.truth),
         "heat": "" if shown.heat is None else photo_uri(shown.heat, budget * 2 // 5),
-        "decision": photo_uri(_framed(shown.decision, sample["is_anomalous"]), budget * 4 // 5) if decided else "",
+        "decision": photo_uri(_framed(shown.decision, sample["is_anomalous"]), budget * 4 // 5)
+        if decided
+        else "",
         "wide": shown.image.shape[1],
         "high": shown.image.shape[0],
     }
@@ -195,16 +230,32 @@ def _legend(run: Run) -> dict[str, str]:
 
 def _details(run: Run) -> list[tuple[str, str]]:
     counts = section(run.info, "counts")
-    shown = [("pictures", _plain({key: value for key, value in counts.items() if value is not None}))] if counts else []
-    rest = [(key, _plain(value)) for key, value in run.info.items() if key not in _SHOWN_ABOVE and value is not None]
+    shown = (
+        [("pictures", _plain({key: value for key, value in counts.items() if value is not None}))]
+        if counts
+        else []
+    )
+    rest = [
+        (key, _plain(value))
+        for key, value in run.info.items()
+        if key not in _SHOWN_ABOVE and value is not None
+    ]
     return [(key.replace("_", " "), text) for key, text in shown + rest if text]
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{str(key).replace('_', ' ')} {_plain(inner)}" for key, inner in value.items() if inner is not None)
+        return ", ".join(
+            f"{str(key).replace('_', ' ')} {_plain(inner)}"
+            for key, inner in value.items()
+            if inner is not None
+        )
     if isinstance(value, list):
-        return " × ".join(_plain(inner) for inner in value) if all(isinstance(v, int) for v in value) else ", ".join(map(_plain, value))
+        return (
+            " × ".join(_plain(inner) for inner in value)
+            if all(isinstance(v, int) for v in value)
+            else ", ".join(map(_plain, value))
+        )
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,8 @@
-"""The result of inspecting unlabelled images as one HTML file: the most suspicious first, each with its panel.
+"""The result of inspecting unlabelled images as one HTML file: the most suspicious first, each with its
+panel.
 
-Reads the folder that `kizu inspect` wrote: results.jsonl and panels/. Nothing else on the disk is opened, whatever the records say.
-"""
+Reads the folder that `kizu inspect` wrote: results.jsonl and panels/. Nothing else on the disk is opened,
+whatever the records say."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ _BYTES = 5_000_000
 _WIDEST = 1320
 
 
-def inspection_html(folder: Path | str, out: Path | str | None = None, *, limit: int = 200, title: str = "Inspection") -> Path:
+def inspection_html(
+    folder: Path | str, out: Path | str | None = None, *, limit: int = 200, title: str = "Inspection"
+) -> Path:
     """Write the report of an inspection and return its path.
 
-    folder: holds results.jsonl, one line per image {"path", "score", "p_value", "is_anomalous", "error", "panel"}; "panel" is the path
-    of a PNG inside the folder. out: the file, by default report.html in the folder; an old one is replaced. limit: how many panels
-    at most, the lowest p-values and then the highest scores first; the report says how many are not shown.
-    Raises LayoutError when the folder is no such folder or results.jsonl is damaged.
-    """
+    folder: holds results.jsonl, one line per image {"path", "score", "p_value", "is_anomalous", "error",
+    "panel"}; "panel" is the path of a PNG inside the folder. out: the file, by default report.html in the
+    folder; an old one is replaced. limit: how many panels at most, the lowest p-values and then the highest
+    scores first; the report says how many are not shown. Raises LayoutError when the folder is no such folder
+    or results.jsonl is damaged."""
     if limit < 1:
         raise UsageError(f"inspection_html needs limit >= 1, got {limit}.")
     folder = Path(folder)
@@ -45,7 +48,10 @@ def inspection_html(folder: Path | str, out: Path | str | None = None, *, limit:
         histogram=_histogram(read),
         decided=any(r.get("is_anomalous") is not None for r in read),
         called=sum(r.get("is_anomalous") is True for r in read),
-        cards=[_card(folder, rank, record, _BYTES // max(1, min(limit, len(read)))) for rank, record in enumerate(read[:limit])],
+        cards=[
+            _card(folder, rank, record, _BYTES // max(1, min(limit, len(read))))
+            for rank, record in enumerate(read[:limit])
+        ],
         total=len(read),
         errors=[(str(r.get("path", "")), str(r.get("error") or "no score")) for r in failed],
     )
@@ -56,7 +62,9 @@ def inspection_html(folder: Path | str, out: Path | str | None = None, *, limit:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        raise LayoutError(f"{path.parent} has no results.jsonl. Give the folder that `kizu inspect ... -o OUT` wrote.")
+        raise LayoutError(
+            f"{path.parent} has no results.jsonl. Give the folder that `kizu inspect ... -o OUT` wrote."
+        )
     records = []
     for line, text in enumerate(path.read_text("utf-8").splitlines(), 1):
         if not text.strip():
@@ -64,16 +72,24 @@ def _read(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(text)
         except ValueError as error:
-            raise LayoutError(f"{path}, line {line}, is damaged: it is not JSON ({error}). Inspect again.") from error
+            raise LayoutError(
+                f"{path}, line {line}, is damaged: it is not JSON ({error}). Inspect again."
+            ) from error
         if not isinstance(record, dict):
-            raise LayoutError(f"{path}, line {line}: an object was expected, got {type(record).__name__}. Inspect again.")
+            raise LayoutError(
+                f"{path}, line {line}: an object was expected, got {type(record).__name__}. Inspect again."
+            )
         records.append(record)
     return records
 
 
 def _suspicion(record: dict[str, Any]) -> tuple[float, float, str]:
     p_value = number(record.get("p_value"))
-    return (2.0 if p_value is None else p_value, -(number(record.get("score")) or 0.0), str(record.get("path", "")))
+    return (
+        2.0 if p_value is None else p_value,
+        -(number(record.get("score")) or 0.0),
+        str(record.get("path", "")),
+    )
 
 
 def _verdict(read: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
@@ -91,12 +107,21 @@ def _verdict(read: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
 
 
 def _histogram(read: list[dict[str, Any]]) -> Markup:
-    normal, anomalous = ([float(r["score"]) for r in read if (r.get("is_anomalous") is True) is wanted] for wanted in (False, True))
-    return _svg.histogram(normal, anomalous, ("images called normal or not decided", "images called anomalous"), None)
+    normal, anomalous = (
+        [float(r["score"]) for r in read if (r.get("is_anomalous") is True) is wanted]
+        for wanted in (False, True)
+    )
+    return _svg.histogram(
+        normal, anomalous, ("images called normal or not decided", "images called anomalous"), None
+    )
 
 
 def _card(folder: Path, rank: int, record: dict[str, Any], budget: int) -> dict[str, Any]:
-    called, p_value, path = record.get("is_anomalous"), number(record.get("p_value")), str(record.get("path", ""))
+    called, p_value, path = (
+        record.get("is_anomalous"),
+        number(record.get("p_value")),
+        str(record.get("path", "")),
+    )
     card = {
         "rank": rank,
         "path": path,
@@ -123,4 +148,9 @@ def _panel(folder: Path, name: Any, budget: int) -> dict[str, Any]:
     except ImageError as error:
         return nothing | {"problem": error.reason}
     picture = resize_image(picture, fit(picture.shape[:2], _WIDEST))
-    return {"uri": photo_uri(picture, budget), "wide": picture.shape[1], "high": picture.shape[0], "problem": ""}
+    return {
+        "uri": photo_uri(picture, budget),
+        "wide": picture.shape[1],
+        "high": picture.shape[0],
+        "problem": "",
+    }

@@ -1,7 +1,7 @@
 """One image and what a detector says of it, side by side in one picture.
 
-Image, true defect (if it is known), heat map, and the heat map laid over the image inside a frame that tells the decision.
-"""
+Image, true defect (if it is known), heat map, and the heat map laid over the image inside a frame that tells
+the decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ from PIL import Image, ImageDraw
 
 from kizu.checks import check_shapes
 from kizu.errors import UsageError
-from kizu.reports._draw import CALLED, INK, PAPER, PASSED, RULE, SOFT, colour_bar, figure, font, frame, pictures, said, shorten
+from kizu.reports._draw import (
+    CALLED,
+    INK,
+    PAPER,
+    PASSED,
+    RULE,
+    SOFT,
+    colour_bar,
+    figure,
+    font,
+    frame,
+    pictures,
+    said,
+    shorten,
+)
 
 _MARGIN, _GAP, _HEAD, _FOOT = 16, 12, 26, 52
 
@@ -29,13 +43,14 @@ def panel(
     is_anomalous: bool | None = None,
     longest: int = 320,
 ) -> Image.Image:
-    """Draw one image (H, W, 3) uint8 beside its raw heat map (h, w), higher is more anomalous, and its true defect (y, x) bool.
+    """Draw one image (H, W, 3) uint8 beside its raw heat map (h, w), higher is more anomalous, and its true
+    defect (y, x) bool.
 
-    map_range: the values at the two ends of the colours, the same for every image of a run. title: usually the file name; where it
-    is too long its middle is left out. score, p_value, is_anomalous: as the detector gave them, None before calibration.
-    longest: pixels of a picture's longer side; a larger image is scaled down, a smaller one stays. Map and mask may be of any size.
-    Returns an RGB picture. Raises ShapeError, and UsageError for an image that is not uint8 or a range that is none.
-    """
+    map_range: the values at the two ends of the colours, the same for every image of a run. title: usually
+    the file name; where it is too long its middle is left out. score, p_value, is_anomalous: as the detector
+    gave them, None before calibration. longest: pixels of a picture's longer side; a larger image is scaled
+    down, a smaller one stays. Map and mask may be of any size. Returns an RGB picture. Raises ShapeError, and
+    UsageError for an image that is not uint8 or a range that is none."""
     if image.dtype != np.uint8:
         raise UsageError(f"panel takes an image of uint8, got {image.dtype}.")
     shown = pictures(image, heat, mask, map_range, longest)
@@ -47,7 +62,11 @@ def panel(
     tiles.append((_decided(is_anomalous, mask is not None), frame(shown.decision, is_anomalous)))
     high, wide = shown.image.shape[:2]
     cell = max(wide, 150)
-    sheet = Image.new("RGB", (2 * _MARGIN + len(tiles) * cell + (len(tiles) - 1) * _GAP, _MARGIN + _HEAD + high + _FOOT + _MARGIN), PAPER)
+    sheet = Image.new(
+        "RGB",
+        (2 * _MARGIN + len(tiles) * cell + (len(tiles) - 1) * _GAP, _MARGIN + _HEAD + high + _FOOT + _MARGIN),
+        PAPER,
+    )
     pen = ImageDraw.Draw(sheet)
     for index, (label, tile) in enumerate(tiles):
         left = _MARGIN + index * (cell + _GAP)
@@ -78,9 +97,13 @@ def _caption(
     sheet.paste(bar, (right - 6 - bar.width, top + 35))
     left = right - 12 - bar.width - round(small.getlength(low))
     pen.text((left, top + 32), low, SOFT, small)
-    pen.text((_MARGIN, top + 9), shorten(title, font(15, True), sheet.width - 2 * _MARGIN), INK, font(15, True))
+    pen.text(
+        (_MARGIN, top + 9), shorten(title, font(15, True), sheet.width - 2 * _MARGIN), INK, font(15, True)
+    )
     word = said(called)
-    pen.text((_MARGIN, top + 31), word, SOFT if called is None else CALLED if called else PASSED, font(14, True))
+    pen.text(
+        (_MARGIN, top + 31), word, SOFT if called is None else CALLED if called else PASSED, font(14, True)
+    )
     facts = f"score {figure(score)}" + ("" if p_value is None else f"   p-value {figure(p_value, 3)}")
     start = _MARGIN + round(font(14, True).getlength(word)) + 14
     pen.text((start, top + 31), shorten(facts, font(14), left - 14 - start), INK, font(14))

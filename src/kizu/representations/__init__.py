@@ -1,5 +1,5 @@
 """Image -> FeatureMaps: one file a kind of representation (level 2)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

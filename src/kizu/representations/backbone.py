@@ -1,10 +1,10 @@
 """Backbone: any timm network, cut after the levels that are asked for.
 
-Card. Networks and weights: timm (Wightman, pytorch-image-models; Apache-2.0), each weight with its own licence, kept in the
-card. Levels of a convolutional network are its stages: level l has stride 2^(l+1) (layer1 = level 1, stride 4). Levels of a
-vision transformer are blocks, counted from 1; tokens go back to their grid and the final norm is not applied, for PatchCore-like
-detectors read mid-network features (source: timm `forward_intermediates`, norm=False).
-"""
+Card. Networks and weights: timm (Wightman, pytorch-image-models; Apache-2.0), each weight with its own
+licence, kept in the card. Levels of a convolutional network are its stages: level l has stride 2^(l+1)
+(layer1 = level 1, stride 4). Levels of a vision transformer are blocks, counted from 1; tokens go back to
+their grid and the final norm is not applied, for PatchCore-like detectors read mid-network features (source:
+timm `forward_intermediates`, norm=False)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.representations import _weights
-from kizu.representations._base import Representation
+from kizu.representations import weights as weight_sources
+from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 SOURCES = ("timm", "random", "file")
@@ -25,11 +25,11 @@ SOURCES = ("timm", "random", "file")
 class Backbone(Representation):
     """A timm network as a representation.
 
-    architecture: a timm name such as "wide_resnet50_2.tv_in1k"; levels: which stages (1-4) or blocks (ViT), finest first.
-    source "timm" takes trained weights from timm's hub or cache, "random" draws them from `seed`, "file" reads `weights`, a
-    .safetensors state dict of the same architecture. `weights_state` is for loading a saved model: no other source is touched.
-    Raises UnknownName, WeightsUnavailable (neither cached nor reachable), ModelFileError, UsageError for levels it has not.
-    """
+    architecture: a timm name such as "wide_resnet50_2.tv_in1k"; levels: which stages (1-4) or blocks (ViT),
+    finest first. source "timm" takes trained weights from timm's hub or cache, "random" draws them from
+    `seed`, "file" reads `weights`, a .safetensors state dict of the same architecture. `weights_state` is for
+    loading a saved model: no other source is touched. Raises UnknownName, WeightsUnavailable (neither cached
+    nor reachable), ModelFileError, UsageError for levels it has not."""
 
     net: Any
     mean: Tensor
@@ -49,16 +49,16 @@ class Backbone(Representation):
         if source not in SOURCES:
             raise UsageError(f"A backbone's source is one of {', '.join(SOURCES)}, got {source!r}.")
         trained = source == "timm" and weights_state is None
-        overlay = _weights.timm_overlay(architecture) if trained else {}
+        overlay = weight_sources.timm_overlay(architecture) if trained else {}
         self.net, self.levels = _build(architecture, levels, trained, overlay)
         if weights_state is not None:
             _load_state(self.net, weights_state, architecture)
         elif source == "file":
             if weights is None:
                 raise UsageError("A backbone from a file needs weights=PATH, a .safetensors file.")
-            _load_state(self.net, _weights.file_state(Path(weights)), architecture)
+            _load_state(self.net, weight_sources.file_state(Path(weights)), architecture)
         elif source == "random":
-            _weights.randomise(self.net, seed)
+            weight_sources.randomise(self.net, seed)
         layout = getattr(self.net, "output_fmt", None)
         self.channels_last = getattr(layout, "value", layout) == "NHWC"
         self.is_transformer = type(self.net).__name__ == "FeatureGetterNet"
@@ -79,7 +79,8 @@ class Backbone(Representation):
         stride = self.strides[0]
         if self.is_transformer and (images.shape[2] % stride or images.shape[3] % stride):
             raise ShapeError(
-                f"{self.card['name']} cuts images into {stride} x {stride} patches; {tuple(images.shape[2:])} is not a multiple of that."
+                f"{self.card['name']} cuts images into {stride} x {stride} patches; "
+                f"{tuple(images.shape[2:])} is not a multiple of that."
             )
         dtype = next(self.net.parameters()).dtype
         normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=self.layout)
@@ -88,9 +89,15 @@ class Backbone(Representation):
             maps = [level.permute(0, 3, 1, 2) for level in maps]
         return list(maps)
 
-    def _card(self, architecture: str, source: str, seed: int, weights: str | None, config: dict[str, Any]) -> dict[str, Any]:
+    def _card(
+        self, architecture: str, source: str, seed: int, weights: str | None, config: dict[str, Any]
+    ) -> dict[str, Any]:
         levels = ",".join(str(level) for level in self.levels)
-        named = {"timm": f"timm/{architecture}", "random": f"random/{architecture}", "file": weights or architecture}[source]
+        named = {
+            "timm": f"timm/{architecture}",
+            "random": f"random/{architecture}",
+            "file": weights or architecture,
+        }[source]
         return {
             "name": f"{named}@{levels}",
             "kind": "backbone",
@@ -120,29 +127,40 @@ def _trained_on(architecture: str, source: str) -> list[str]:
     return [name for key, name in known.items() if key in tag] or ["unknown"]
 
 
-def _build(architecture: str, levels: tuple[int, ...] | None, trained: bool, overlay: dict[str, Any]) -> tuple[nn.Module, tuple[int, ...]]:
+def _build(
+    architecture: str, levels: tuple[int, ...] | None, trained: bool, overlay: dict[str, Any]
+) -> tuple[nn.Module, tuple[int, ...]]:
     """The network cut after its last level, and the levels taken."""
     import timm
 
     if not timm.is_model(architecture):
-        _weights.timm_overlay(architecture)
-    plain: dict[str, Any] = {"pretrained": trained, "pretrained_cfg_overlay": overlay or None, "features_only": True}
+        weight_sources.timm_overlay(architecture)
+    plain: dict[str, Any] = {
+        "pretrained": trained,
+        "pretrained_cfg_overlay": overlay or None,
+        "features_only": True,
+    }
     try:
         with torch.device("meta"):
             probe = timm.create_model(architecture, pretrained=False, features_only=True)
         indices, chosen = _indices(probe, architecture, levels)
         if type(probe).__name__ == "FeatureGetterNet":
             try:
-                return timm.create_model(architecture, out_indices=indices, dynamic_img_size=True, **plain), chosen
+                return timm.create_model(
+                    architecture, out_indices=indices, dynamic_img_size=True, **plain
+                ), chosen
             except TypeError:
                 pass  # an architecture of fixed input size: built as it is
         return timm.create_model(architecture, out_indices=indices, **plain), chosen
     except (OSError, EOFError) as error:
-        raise _weights.unavailable(architecture, error) from error
+        raise weight_sources.unavailable(architecture, error) from error
 
 
-def _indices(probe: Any, architecture: str, levels: tuple[int, ...] | None) -> tuple[list[int], tuple[int, ...]]:
-    """timm's out_indices of the wanted levels. Stage l has stride 2^(l+1); a transformer's level is its block."""
+def _indices(
+    probe: Any, architecture: str, levels: tuple[int, ...] | None
+) -> tuple[list[int], tuple[int, ...]]:
+    """timm's out_indices of the wanted levels. Stage l has stride 2^(l+1); a transformer's level is its
+    block."""
     if levels is not None and (not levels or list(levels) != sorted(set(levels))):
         raise UsageError(f"Levels are different numbers in rising order, such as 2,3; got {levels}.")
     if type(probe).__name__ == "FeatureGetterNet":
@@ -151,25 +169,32 @@ def _indices(probe: Any, architecture: str, levels: tuple[int, ...] | None) -> t
         if max(chosen) > blocks or min(chosen) < 1:
             raise UsageError(f"{architecture} has blocks 1 to {blocks}, got levels {chosen}.")
         return [level - 1 for level in chosen], chosen
-    stage_of = {int(info["reduction"]).bit_length() - 2: index for index, info in enumerate(probe.feature_info.info)}
+    stage_of = {
+        int(info["reduction"]).bit_length() - 2: index for index, info in enumerate(probe.feature_info.info)
+    }
     chosen = levels or (2, 3)
     unknown = [level for level in chosen if level not in stage_of]
     if unknown:
-        raise UsageError(f"{architecture} has levels {sorted(stage_of)} (level l has stride 2^(l+1)), got {chosen}.")
+        raise UsageError(
+            f"{architecture} has levels {sorted(stage_of)} (level l has stride 2^(l+1)), got {chosen}."
+        )
     return [stage_of[level] for level in chosen], chosen
 
 
 def _load_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> None:
-    """Fill `net` from a state dict; what `net` does not use (its later stages, the classifier) may be there, nothing may lack."""
+    """Fill `net` from a state dict; what `net` does not use (its later stages, the classifier) may be there,
+    nothing may lack."""
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise ModelFileError(
-            f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is '{missing[0]}'."
+            f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is "
+            f"'{missing[0]}'."
         )
     for name, tensor in wanted.items():
         if name in state and state[name].shape != tensor.shape:
             raise ModelFileError(
-                f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due is {tuple(tensor.shape)}."
+                f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due "
+                f"is {tuple(tensor.shape)}."
             )
     net.load_state_dict({name: state.get(name, tensor) for name, tensor in wanted.items()})

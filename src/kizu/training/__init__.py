@@ -1,13 +1,13 @@
 """The one loop that everything in kizu trains with (level 2).
 
-An `Objective` says what is minimised and how; a stream gives batches as a pure function of the position in the run; `train` does the
-rest: devices and precision, many processes and machines, checkpoints and exact resume, log and progress.
-"""
+An `Objective` says what is minimised and how; a stream gives batches as a pure function of the position in
+the run; `train` does the rest: devices and precision, many processes and machines, checkpoints and exact
+resume, log and progress."""
 
-from kizu.training._ahead import Position, Stream
-from kizu.training._loop import Objective, check_counts, train
-from kizu.training._schedule import constant, cosine, steps_down
-from kizu.training._spread import gather, is_first_process, rank_and_world
+from kizu.training.distributed import gather, is_first_process, rank_and_world
+from kizu.training.loop import Objective, check_counts, train
+from kizu.training.prefetch import Position, Stream
+from kizu.training.schedule import constant, cosine, steps_down
 
 __all__ = [
     "Objective", "Position", "Stream", "check_counts", "constant", "cosine",

@@ -1,5 +1,6 @@
-"""Views: pure functions of image batches, for training on looks that should not matter and on flaws that should (level 1)."""
+"""Views: pure functions of image batches, for training on looks that should not matter and on flaws that
+should (level 1)."""
 
-from kizu import rooms
+from kizu import registry
 
-rooms.open_room(__name__)
+registry.open_room(__name__)

@@ -1,8 +1,9 @@
-"""Global augmentation of a batch by a recipe: crop and flip, colour jitter, grey, blur; each picture by its own draws.
+"""Global augmentation of a batch by a recipe: crop and flip, colour jitter, grey, blur; each picture by its
+own draws.
 
-The steps and their chances are those of torchvision's RandomResizedCrop, ColorJitter, RandomGrayscale and RandomHorizontalFlip; the blur
-is a Gaussian whose sigma is drawn uniformly. Flipping commutes with colour and blur, so it is done with the crop.
-"""
+The steps and their chances are those of torchvision's RandomResizedCrop, ColorJitter, RandomGrayscale and
+RandomHorizontalFlip; the blur is a Gaussian whose sigma is drawn uniformly. Flipping commutes with colour and
+blur, so it is done with the crop."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _COLUMNS = 2 * _TRIES + 2 + 1 + 1 + _colour.COLUMNS + 1 + 2
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One recipe. crop_scale: part of the area; crop_ratio: width / height; blur_sigma in pixels of the result; the rest are chances."""
+    """One recipe. crop_scale: part of the area; crop_ratio: width / height; blur_sigma in pixels of the
+    result; the rest are chances."""
 
     crop_scale: Range
     crop_ratio: Range = (3 / 4, 4 / 3)
@@ -55,7 +57,12 @@ def augment(images: Tensor, recipe: Recipe, generator: Draws, size: tuple[int, i
     u = uniforms(generator, len(x), _COLUMNS)
     crop, (flip, jittered, greyed, blurred, sigma), colour = u[:, :22], u[:, 22:27].unbind(dim=1), u[:, 27:]
     height, width = x.shape[2:]
-    x = _crop(x, crop_boxes(crop, height, width, recipe.crop_scale, recipe.crop_ratio), flip < recipe.flip_chance, size or (height, width))
+    x = _crop(
+        x,
+        crop_boxes(crop, height, width, recipe.crop_scale, recipe.crop_ratio),
+        flip < recipe.flip_chance,
+        size or (height, width),
+    )
     if recipe.grey_first:
         x = _grey(x, greyed < recipe.grey_chance)
     x = _colour.jitter(x, recipe.jitter, colour, chosen=jittered < recipe.jitter_chance)
@@ -65,13 +72,17 @@ def augment(images: Tensor, recipe: Recipe, generator: Draws, size: tuple[int, i
     return x.clamp(0, 1).to(images.dtype)
 
 
-def crop_boxes(u: Tensor, height: int, width: int, scale: Range, ratio: Range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def crop_boxes(
+    u: Tensor, height: int, width: int, scale: Range, ratio: Range
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height, width (B,) of the windows of RandomResizedCrop, from draws u (B, 22).
 
-    Ten tries of area (uniform) and width / height (log-uniform), the first that fits anywhere in the picture; when none does, the
-    largest window in the middle whose ratio is within limits.
-    """
-    area, aspect = height * width * between(u[:, :_TRIES], scale), log_between(u[:, _TRIES : 2 * _TRIES], ratio)
+    Ten tries of area (uniform) and width / height (log-uniform), the first that fits anywhere in the picture;
+    when none does, the largest window in the middle whose ratio is within limits."""
+    area, aspect = (
+        height * width * between(u[:, :_TRIES], scale),
+        log_between(u[:, _TRIES : 2 * _TRIES], ratio),
+    )
     tall, wide = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
     fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
     first = fits.int().argmax(dim=1, keepdim=True)
@@ -84,7 +95,9 @@ def crop_boxes(u: Tensor, height: int, width: int, scale: Range, ratio: Range) -
     return top, left, tall, wide
 
 
-def _crop(images: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], flip: Tensor, size: tuple[int, int]) -> Tensor:
+def _crop(
+    images: Tensor, boxes: tuple[Tensor, Tensor, Tensor, Tensor], flip: Tensor, size: tuple[int, int]
+) -> Tensor:
     top, left, tall, wide = boxes
     rows = _linear.resize_weights(top, tall, images.shape[2], size[0])
     columns = _linear.resize_weights(left, wide, images.shape[3], size[1])

@@ -1,8 +1,8 @@
 """Colour jitter of a batch, each picture with its own factors in its own order.
 
-Brightness, contrast and saturation mix the picture with black, with its mean grey and with its grey version; hue turns the colour
-circle. Formulas and clamps are torchvision's ColorJitter for float pictures; its grey is 0.2989 R + 0.587 G + 0.114 B.
-"""
+Brightness, contrast and saturation mix the picture with black, with its mean grey and with its grey version;
+hue turns the colour circle. Formulas and clamps are torchvision's ColorJitter for float pictures; its grey is
+0.2989 R + 0.587 G + 0.114 B."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from kizu.errors import UsageError
 from kizu.views._random import between
 
 Jitter = tuple[float, float, float, float]
-"""Strengths of brightness, contrast, saturation (factor in 1 - s ... 1 + s) and hue (turn in -s ... s; 1 is the full circle)."""
+"""Strengths of brightness, contrast, saturation (factor in 1 - s ... 1 + s) and hue (turn in -s ... s; 1 is
+the full circle)."""
 
 COLUMNS = 8
 """Uniform draws that one picture's jitter takes: four factors, four for the order."""
@@ -22,11 +23,22 @@ COLUMNS = 8
 def check_jitter(strengths: Jitter) -> None:
     """Raise UsageError unless there are four strengths, none below 0, hue at most 0.5."""
     if len(strengths) != 4 or min(strengths) < 0 or strengths[3] > 0.5:
-        raise UsageError(f"jitter must be (brightness, contrast, saturation, hue), none below 0 and hue at most 0.5, got {strengths}.")
+        raise UsageError(
+            "jitter must be (brightness, contrast, saturation, hue), none below 0 and hue at most 0.5, got "
+            f"{strengths}."
+        )
 
 
-def jitter(images: Tensor, strengths: Jitter, u: Tensor, *, chosen: Tensor | None = None, inside: Tensor | None = None) -> Tensor:
-    """Jitter pictures (B, 3, H, W) by draws u (B, 8). chosen: (B,) bool, which ones. inside: (B, H, W) bool, what counts as the picture."""
+def jitter(
+    images: Tensor,
+    strengths: Jitter,
+    u: Tensor,
+    *,
+    chosen: Tensor | None = None,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """Jitter pictures (B, 3, H, W) by draws u (B, 8). chosen: (B,) bool, which ones. inside: (B, H, W) bool,
+    what counts as the picture."""
     factors, order = _factors(strengths, u[:, :4]), u[:, 4:].argsort(dim=1)
     chosen = torch.ones(len(images), dtype=torch.bool) if chosen is None else chosen
     images = images.clone()
@@ -51,7 +63,11 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     chroma = value - lowest
     red, green, blue = images.unbind(dim=1)
     safe = torch.where(chroma > 0, chroma, 1)
-    hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe))
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
     hue = hue + 6 * turn[:, 0]
     away = hue[:, None] + images.new_tensor([3, 1, -1])[:, None, None]
     away = (away - 6 * (away / 6).round()).abs()

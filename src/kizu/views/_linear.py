@@ -1,8 +1,8 @@
-"""Crop, resize, flip and blur as two matrix products, one for the rows and one for the columns of each picture.
+"""Crop, resize, flip and blur as two matrix products, one for the rows and one for the columns of each
+picture.
 
-A batch in which every picture has its own window or its own blur is one product, on any device, and the weights are those of the
-antialiased bilinear resize and of the Gaussian themselves.
-"""
+A batch in which every picture has its own window or its own blur is one product, on any device, and the
+weights are those of the antialiased bilinear resize and of the Gaussian themselves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -> Tensor:
-    """(B, size_out, size_in): antialiased bilinear resize of the pixels start ... start + length - 1, as torchvision's.
+    """(B, size_out, size_in): antialiased bilinear resize of the pixels start ... start + length - 1, as
+    torchvision's.
 
-    A pixel of the result is a weighted mean over a triangle of two of its own widths (of two source pixels when enlarging),
-    which never reaches out of the window.
-    """
+    A pixel of the result is a weighted mean over a triangle of two of its own widths (of two source pixels
+    when enlarging), which never reaches out of the window."""
     start, length = start.double()[:, None, None], length.double()[:, None, None]
     step = length / size_out
     centre = start + (torch.arange(size_out)[None, :, None] + 0.5) * step
@@ -26,16 +26,20 @@ def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 
 
 def blur_weights(sigma: Tensor, size: int) -> Tensor:
-    """(B, size, size): Gaussian blur of `sigma` (B,) pixels, as far as the picture is wide, the border pixel repeated outwards."""
+    """(B, size, size): Gaussian blur of `sigma` (B,) pixels, as far as the picture is wide, the border pixel
+    repeated outwards."""
     position = torch.arange(size)
     share = summed_gaussian(sigma, size, torch.arange(-1, size)[None, None, :] - position[None, :, None])
     share[..., 0], share[..., -1] = 0, 1
     weights = share.diff(dim=2)
-    return weights * (weights > 1e-9)  # what lies below is no colour, but numbers near the smallest float make products slow
+    return weights * (
+        weights > 1e-9
+    )  # what lies below is no colour, but numbers near the smallest float make products slow
 
 
 def summed_gaussian(sigma: Tensor, radius: int, upto: Tensor) -> Tensor:
-    """Sum of the Gaussian's taps -radius ... upto; all taps sum to 1. sigma (B,), upto whole numbers that broadcast to (B, ...)."""
+    """Sum of the Gaussian's taps -radius ... upto; all taps sum to 1. sigma (B,), upto whole numbers that
+    broadcast to (B, ...)."""
     taps = torch.arange(-radius, radius + 1).double()
     kernel = torch.exp(-0.5 * (taps / sigma.double()[:, None]) ** 2)
     table = torch.nn.functional.pad((kernel / kernel.sum(dim=1, keepdim=True)).cumsum(dim=1), (1, 0))

@@ -1,9 +1,9 @@
 """Perlin noise of a batch, each picture with its own lattice, turned by its own angle.
 
-Perlin, "Improving noise", 2002 (fade 6t^5 - 15t^4 + 10t^3), gradients of length one, times sqrt(2), so that values lie in [-1, 1].
-DRAEM and GLASS draw the noise upright and turn the raster; here it is computed at the turned places, which needs no interpolation and
-lets the picture have any size (theirs is a multiple of the cells). What turns into the picture from outside is 0, as theirs.
-"""
+Perlin, "Improving noise", 2002 (fade 6t^5 - 15t^4 + 10t^3), gradients of length one, times sqrt(2), so that
+values lie in [-1, 1]. DRAEM and GLASS draw the noise upright and turn the raster; here it is computed at the
+turned places, which needs no interpolation and lets the picture have any size (theirs is a multiple of the
+cells). What turns into the picture from outside is 0, as theirs."""
 
 from __future__ import annotations
 
@@ -23,20 +23,29 @@ COLUMNS = 3 + _NODES**2
 
 
 def noise(u: Tensor, height: int, width: int, device: torch.device) -> Tensor:
-    """(B, height, width) float32 noise from draws u (B, COLUMNS): cells down and across, turn (-90 to 90 degrees), gradients."""
+    """(B, height, width) float32 noise from draws u (B, COLUMNS): cells down and across, turn (-90 to 90
+    degrees), gradients."""
     exponent = torch.tensor(EXPONENTS)
     cells = 2 ** torch.stack([below(u[:, 0], exponent), below(u[:, 1], exponent)])
-    return lattice_noise(cells, between(u[:, 2], (-math.pi / 2, math.pi / 2)), u[:, 3:] * 2 * math.pi, height, width, device)
+    return lattice_noise(
+        cells, between(u[:, 2], (-math.pi / 2, math.pi / 2)), u[:, 3:] * 2 * math.pi, height, width, device
+    )
 
 
-def lattice_noise(cells: Tensor, turn: Tensor, gradients: Tensor, height: int, width: int, device: torch.device) -> Tensor:
-    """cells (2, B) down and across; turn (B,) radians; gradients (B, nodes^2) radians, row by row of a square lattice."""
+def lattice_noise(
+    cells: Tensor, turn: Tensor, gradients: Tensor, height: int, width: int, device: torch.device
+) -> Tensor:
+    """cells (2, B) down and across; turn (B,) radians; gradients (B, nodes^2) radians, row by row of a square
+    lattice."""
     down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
     across = torch.arange(width, device=device)[None, :] - (width - 1) / 2
     cos, sin = _each(turn.cos(), device), _each(turn.sin(), device)
     y, x = cos * down + sin * across + (height - 1) / 2, cos * across - sin * down + (width - 1) / 2
     within = (y >= -1e-3) & (y <= height - 1 + 1e-3) & (x >= -1e-3) & (x <= width - 1 + 1e-3)
-    y, x = y.clamp(0, height - 1) * _each(cells[0] / height, device), x.clamp(0, width - 1) * _each(cells[1] / width, device)
+    y, x = (
+        y.clamp(0, height - 1) * _each(cells[0] / height, device),
+        x.clamp(0, width - 1) * _each(cells[1] / width, device),
+    )
     row, column = y.floor(), x.floor()
     y, x = y - row, x - column
     nodes = math.isqrt(gradients.shape[1])

@@ -1,4 +1,5 @@
-"""What every view does with its pictures: check them, work in float32 or better, cut windows out and put them back."""
+"""What every view does with its pictures: check them, work in float32 or better, cut windows out and put them
+back."""
 
 from __future__ import annotations
 
@@ -13,19 +14,24 @@ SMALLEST = 8
 
 
 def checked(images: Tensor, name: str = "images") -> Tensor:
-    """`images` (B, 3, H, W) in the dtype to work in: float32, or float64 when they are that. Raises ShapeError, UsageError."""
+    """`images` (B, 3, H, W) in the dtype to work in: float32, or float64 when they are that. Raises
+    ShapeError, UsageError."""
     if not isinstance(images, Tensor):
         raise UsageError(f"{name} must be a torch tensor (B, 3, H, W), got {type(images).__name__}.")
     bind_shape(name, tuple(images.shape), "B 3 H W", {})
     if not images.dtype.is_floating_point:
         raise UsageError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide bytes by 255.")
     if images.shape[0] < 1 or min(images.shape[2:]) < SMALLEST:
-        raise ShapeError(f"{name} must hold at least one picture of {SMALLEST}x{SMALLEST} pixels or more, got {tuple(images.shape)}.")
+        raise ShapeError(
+            f"{name} must hold at least one picture of {SMALLEST}x{SMALLEST} pixels or more, got "
+            f"{tuple(images.shape)}."
+        )
     return images if images.dtype == torch.float64 else images.float()
 
 
 def finished(images: Tensor, worked: Tensor, return_mask: bool) -> Tensor | tuple[Tensor, Tensor]:
-    """The result in the dtype of the input, with the mask (B, H, W) of pixels that changed in any channel when asked for."""
+    """The result in the dtype of the input, with the mask (B, H, W) of pixels that changed in any channel
+    when asked for."""
     out = worked.clamp(0, 1).to(images.dtype)
     return (out, (out != images).any(dim=1)) if return_mask else out
 

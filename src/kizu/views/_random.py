@@ -1,8 +1,8 @@
 """Randomness of the views: every picture takes the same number of uniform draws, one row each.
 
-With a CPU generator the draws run on from row to row, so a batch draws what its pictures would draw one after the other.
-All parameters are worked out on the CPU in float64 from these rows: where the pictures are does not change what happens to them.
-"""
+With a CPU generator the draws run on from row to row, so a batch draws what its pictures would draw one after
+the other. All parameters are worked out on the CPU in float64 from these rows: where the pictures are does
+not change what happens to them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from kizu.errors import UsageError
 
 Range = tuple[float, float]
 Draws = torch.Generator | Sequence[torch.Generator]
-"""One generator for the batch, or one for each picture: a picture's draws then do not depend on its company."""
+"""One generator for the batch, or one for each picture: a picture's draws then do not depend on its company.
+"""
 
 
 def uniforms(generator: Draws, count: int, columns: int) -> Tensor:
-    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no torch.Generator, nor `count` of them."""
+    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no
+    torch.Generator, nor `count` of them."""
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
             raise UsageError(f"One generator for each picture: {count} are needed, got {len(generator)}.")
         return torch.cat([uniforms(one, 1, columns) for one in generator])
     if not isinstance(generator, torch.Generator):
-        raise UsageError(f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {type(generator).__name__}.")
+        raise UsageError(
+            "generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got "
+            f"{type(generator).__name__}."
+        )
     dtype = torch.float32 if generator.device.type == "mps" else torch.float64
-    return torch.rand(count, columns, generator=generator, device=generator.device, dtype=dtype).cpu().double()
+    return (
+        torch.rand(count, columns, generator=generator, device=generator.device, dtype=dtype).cpu().double()
+    )
 
 
 def between(u: Tensor, limits: Range) -> Tensor:

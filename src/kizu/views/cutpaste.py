@@ -1,12 +1,13 @@
 """CutPaste: a piece of the picture, cut out and pasted elsewhere with sharp edges.
 
-Li et al., CutPaste, CVPR 2021 (no official code). "patch": area 0.02 to 0.15 of the picture, width / height 0.3 to 1 or 1 to 3.3, each
-side of 1 equally likely (one re-implementation draws uniformly from 0.3 to 3.3 instead). "scar": 2 to 16 pixels wide, 10 to 25 tall in a
-picture of 256x256, turned by -45 to 45 degrees, pasted through the turned rectangle. Both: colour jitter of 0.1 on the piece alone; any
-place, overlap with where it came from not excluded.
+Li et al., CutPaste, CVPR 2021 (no official code). "patch": area 0.02 to 0.15 of the picture, width / height
+0.3 to 1 or 1 to 3.3, each side of 1 equally likely (one re-implementation draws uniformly from 0.3 to 3.3
+instead). "scar": 2 to 16 pixels wide, 10 to 25 tall in a picture of 256x256, turned by -45 to 45 degrees,
+pasted through the turned rectangle. Both: colour jitter of 0.1 on the piece alone; any place, overlap with
+where it came from not excluded.
 
-Their 3-way task is cat([images, cutpaste(images, kind="patch"), cutpaste(images, kind="scar")]) with labels 0, 1, 2.
-"""
+Their 3-way task is cat([images, cutpaste(images, kind="patch"), cutpaste(images, kind="scar")]) with labels
+0, 1, 2."""
 
 from __future__ import annotations
 
@@ -34,13 +35,14 @@ def cutpaste(
     jitter: _colour.Jitter = (0.1, 0.1, 0.1, 0.1),
     return_mask: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece pasted, each by its own draws; same dtype and device.
+    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece pasted, each by its own draws; same dtype and
+    device.
 
-    kind: "patch", "scar", or "both", where each picture gets one or the other with equal chance. area: of a patch, part of the
-    picture. jitter: strengths of brightness, contrast, saturation, hue on the piece. A scar's size follows sqrt(H W) / 256.
-    A piece that does not fit an elongated picture is shortened. return_mask: also give the pixels that changed in any channel,
-    (B, H, W) bool. With a CPU generator a batch is its pictures one by one, to rounding. Raises UnknownName, ShapeError, UsageError.
-    """
+    kind: "patch", "scar", or "both", where each picture gets one or the other with equal chance. area: of a
+    patch, part of the picture. jitter: strengths of brightness, contrast, saturation, hue on the piece. A
+    scar's size follows sqrt(H W) / 256. A piece that does not fit an elongated picture is shortened.
+    return_mask: also give the pixels that changed in any channel, (B, H, W) bool. With a CPU generator a
+    batch is its pictures one by one, to rounding. Raises UnknownName, ShapeError, UsageError."""
     if kind not in KINDS:
         raise UnknownName("kind of cutpaste", kind, KINDS)
     check_range("area", area, 1e-6, 1.0)
@@ -49,7 +51,10 @@ def cutpaste(
     u = uniforms(generator, len(x), _COLUMNS)
     height, width = x.shape[2:]
     is_scar = torch.full((len(x),), kind == "scar") if kind != "both" else u[:, 0] < 0.5
-    (patch_tall, patch_wide), (scar_tall, scar_wide) = _patch(u[:, 1:4], height, width, area), _scar(u[:, 4:6], height, width)
+    (patch_tall, patch_wide), (scar_tall, scar_wide) = (
+        _patch(u[:, 1:4], height, width, area),
+        _scar(u[:, 4:6], height, width),
+    )
     tall, wide = torch.where(is_scar, scar_tall, patch_tall), torch.where(is_scar, scar_wide, patch_wide)
     angle = torch.where(is_scar, between(u[:, 6], (-math.pi / 4, math.pi / 4)), 0.0)
     return finished(images, _paste(x, tall, wide, angle, u[:, 7:], jitter), return_mask)
@@ -86,9 +91,16 @@ def _paste(x: Tensor, tall: Tensor, wide: Tensor, angle: Tensor, u: Tensor, jitt
     cos, sin = cos[:, None, None], sin[:, None, None]
     piece_row = (cos * down + sin * right + tall[:, None, None] / 2).floor().long()
     piece_column = (cos * right - sin * down + wide[:, None, None] / 2).floor().long()
-    inside = (piece_row >= 0) & (piece_row < tall[:, None, None]) & (piece_column >= 0) & (piece_column < wide[:, None, None])
+    inside = (
+        (piece_row >= 0)
+        & (piece_row < tall[:, None, None])
+        & (piece_column >= 0)
+        & (piece_column < wide[:, None, None])
+    )
     from_row = (piece_row + source_top[:, None, None]).clamp(0, height - 1)
     from_column = (piece_column + source_left[:, None, None]).clamp(0, width - 1)
-    rows, columns, from_row, from_column, inside = (t.to(x.device) for t in (rows, columns, from_row, from_column, inside))
+    rows, columns, from_row, from_column, inside = (
+        t.to(x.device) for t in (rows, columns, from_row, from_column, inside)
+    )
     piece = _colour.jitter(cut(x, from_row, from_column), jitter, u[:, 4:], inside=inside)
     return put(x, rows, columns, torch.where(inside[:, None], piece, cut(x, rows, columns)))

@@ -1,7 +1,9 @@
-"""SmoothBlend: one small piece of the picture blended in elsewhere through a blurred mask; the local change of SPD's negatives.
+"""SmoothBlend: one small piece of the picture blended in elsewhere through a blurred mask; the local change
+of SPD's negatives.
 
-Zou et al., SPot-the-Difference, ECCV 2022, section 3.2; constants from the supplement: area 0.56 to 1 % of the picture, aspect 0.3 to 3,
-mask blurred with sigma (8, 8), one piece a picture. No training code is public. With alpha the blurred mask of the pasted rectangle,
+Zou et al., SPot-the-Difference, ECCV 2022, section 3.2; constants from the supplement: area 0.56 to 1 % of
+the picture, aspect 0.3 to 3, mask blurred with sigma (8, 8), one piece a picture. No training code is public.
+With alpha the blurred mask of the pasted rectangle,
 
     out = (1 - alpha) x + alpha u,
 
@@ -12,13 +14,14 @@ and `reading` says what the layer u is outside the rectangle.
     "pasted"  x itself: no frame, nothing changes outside the rectangle, but its edge stays sharp at that same alpha.
     "clean"   what surrounds the piece where it was cut, moved and jittered with it (reflected at the border): no frame and no edge.
 
-"clean" is the default because the paper's words ask for it: a "smoothed version of CutPaste" with "local and subtle perturbations with
-smooth edges". The letter of its formula has neither, and hands a network the frame as a shortcut. "paper" is there for comparisons.
+"clean" is the default because the paper's words ask for it: a "smoothed version of CutPaste" with "local and
+subtle perturbations with smooth edges". The letter of its formula has neither, and hands a network the frame
+as a shortcut. "paper" is there for comparisons.
 
-Silent, and filled in: the colour jitter on the piece (0.1, 0.1, 0.1, 0.05, as the paper's weak augmentation), the aspect (width / height,
-log-uniform), the image size that sigma belongs to (224, the size of pre-training), the blur's extent (3 sigma, 49 taps at 224, zero beyond
-the border). It works on pictures in [0, 1], before any normalisation.
-"""
+Silent, and filled in: the colour jitter on the piece (0.1, 0.1, 0.1, 0.05, as the paper's weak augmentation),
+the aspect (width / height, log-uniform), the image size that sigma belongs to (224, the size of
+pre-training), the blur's extent (3 sigma, 49 taps at 224, zero beyond the border). It works on pictures in
+[0, 1], before any normalisation."""
 
 from __future__ import annotations
 
@@ -49,14 +52,15 @@ def smooth_blend(
     jitter: _colour.Jitter = (0.1, 0.1, 0.1, 0.05),
     return_mask: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece blended in, each by its own draws; same dtype and device.
+    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece blended in, each by its own draws; same dtype
+    and device.
 
-    reading: "clean", "pasted" or "paper", see above. area: of the piece, part of the picture. aspect: its width / height. sigma: of
-    the mask's blur in pixels of a 224x224 picture; in another size it is sigma sqrt(H W) / 224, so that alpha keeps its height.
-    jitter: strengths of brightness, contrast, saturation, hue on the piece. return_mask: also give the pixels that changed in any
-    channel, however little, (B, H, W) bool. With a CPU generator a batch is its pictures one by one, to rounding.
-    Raises UnknownName, ShapeError, UsageError.
-    """
+    reading: "clean", "pasted" or "paper", see above. area: of the piece, part of the picture. aspect: its
+    width / height. sigma: of the mask's blur in pixels of a 224x224 picture; in another size it is sigma
+    sqrt(H W) / 224, so that alpha keeps its height. jitter: strengths of brightness, contrast, saturation,
+    hue on the piece. return_mask: also give the pixels that changed in any channel, however little, (B, H, W)
+    bool. With a CPU generator a batch is its pictures one by one, to rounding. Raises UnknownName,
+    ShapeError, UsageError."""
     if reading not in READINGS:
         raise UnknownName("reading of smooth_blend", reading, READINGS)
     check_range("area", area, 1e-6, 1.0)
@@ -70,7 +74,9 @@ def smooth_blend(
     pixels, ratio = height * width * between(u[:, 0], area), log_between(u[:, 1], aspect)
     rows = _Span.drawn((pixels / ratio).sqrt(), height, u[:, 2], u[:, 3])
     columns = _Span.drawn((pixels * ratio).sqrt(), width, u[:, 4], u[:, 5])
-    blended = _blend(x, rows, columns, sigma * math.sqrt(height * width) / _SIGMA_SIDE, reading, jitter, u[:, 6:])
+    blended = _blend(
+        x, rows, columns, sigma * math.sqrt(height * width) / _SIGMA_SIDE, reading, jitter, u[:, 6:]
+    )
     return finished(images, blended, return_mask)
 
 
@@ -94,22 +100,29 @@ class _Span:
         """(B, n) the blurred mask's profile: a rectangle's blur is the product of two of these."""
         widths = torch.full((len(pixels),), sigma, dtype=torch.float64)
         start, stop = self.target[:, None], (self.target + self.length)[:, None]
-        return summed_gaussian(widths, reach, stop - 1 - pixels) - summed_gaussian(widths, reach, start - 1 - pixels)
+        return summed_gaussian(widths, reach, stop - 1 - pixels) - summed_gaussian(
+            widths, reach, start - 1 - pixels
+        )
 
     def inside(self, pixels: Tensor) -> Tensor:
         """(B, n) bool: pixels of the pasted piece itself."""
         return (pixels >= self.target[:, None]) & (pixels < (self.target + self.length)[:, None])
 
     def origin(self, pixels: Tensor) -> Tensor:
-        """(B, n) where each pixel comes from when piece and surroundings move together; reflected at the picture's border."""
+        """(B, n) where each pixel comes from when piece and surroundings move together; reflected at the
+        picture's border."""
         place = (pixels - self.target[:, None] + self.source[:, None]) % (2 * self.size)
         return torch.minimum(place, 2 * self.size - 1 - place)
 
 
-def _blend(x: Tensor, rows: _Span, columns: _Span, sigma: float, reading: str, jitter: _colour.Jitter, u: Tensor) -> Tensor:
+def _blend(
+    x: Tensor, rows: _Span, columns: _Span, sigma: float, reading: str, jitter: _colour.Jitter, u: Tensor
+) -> Tensor:
     reach = math.ceil(3 * sigma)
     y, across = rows.window(reach), columns.window(reach)
-    alpha = (rows.alpha(y, sigma, reach)[:, :, None] * columns.alpha(across, sigma, reach)[:, None, :]).to(x)[:, None]
+    alpha = (rows.alpha(y, sigma, reach)[:, :, None] * columns.alpha(across, sigma, reach)[:, None, :]).to(x)[
+        :, None
+    ]
     inside = (rows.inside(y)[:, :, None] & columns.inside(across)[:, None, :]).to(x.device)
     here = y[:, :, None].to(x.device), across[:, None, :].to(x.device)
     source = rows.origin(y)[:, :, None].to(x.device), columns.origin(across)[:, None, :].to(x.device)

@@ -1,4 +1,5 @@
-"""Strong global augmentation: the recipes of SimSiam, MoCo and SimCLR for the two views of self-supervised learning.
+"""Strong global augmentation: the recipes of SimSiam, MoCo and SimCLR for the two views of self-supervised
+learning.
 
 Sources: the official repositories (SimSiam and MoCo of Facebook Research, SimCLR of Google Research).
 
@@ -8,9 +9,9 @@ Sources: the official repositories (SimSiam and MoCo of Facebook Research, SimCL
     simclr    0.08 - 1    0.8, 0.8, 0.8, 0.2     0.8      0.2    0.1 - 2, 0.5    0.5
     plain     0.08 - 1    none                   -        none   none            0.5     (supervised training of torchvision's references)
 
-Differences: the pictures are float, not bytes, between the steps; the blur is a true Gaussian (Pillow's, used by SimSiam and MoCo, is
-three box blurs; SimCLR cuts it at a tenth of the side); the crop is resized by antialiased bilinear weights.
-"""
+Differences: the pictures are float, not bytes, between the steps; the blur is a true Gaussian (Pillow's, used
+by SimSiam and MoCo, is three box blurs; SimCLR cuts it at a tenth of the side); the crop is resized by
+antialiased bilinear weights."""
 
 from __future__ import annotations
 
@@ -23,21 +24,36 @@ from kizu.views._random import Draws
 _MOCO_V2 = Recipe(crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1))
 RECIPES = {
     "simsiam": _MOCO_V2,
-    "moco_v1": Recipe(crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.4), jitter_chance=1.0, grey_first=True, blur_chance=0.0),
+    "moco_v1": Recipe(
+        crop_scale=(0.2, 1.0),
+        jitter=(0.4, 0.4, 0.4, 0.4),
+        jitter_chance=1.0,
+        grey_first=True,
+        blur_chance=0.0,
+    ),
     "moco_v2": _MOCO_V2,
     "simclr": Recipe(crop_scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
-    "plain": Recipe(crop_scale=(0.08, 1.0), jitter=(0.0, 0.0, 0.0, 0.0), jitter_chance=0.0, grey_chance=0.0, blur_chance=0.0),
+    "plain": Recipe(
+        crop_scale=(0.08, 1.0),
+        jitter=(0.0, 0.0, 0.0, 0.0),
+        jitter_chance=0.0,
+        grey_chance=0.0,
+        blur_chance=0.0,
+    ),
 }
 """Recipe by name."""
 
 
-def strong(images: Tensor, *, generator: Draws, recipe: str = "simsiam", size: tuple[int, int] | None = None) -> Tensor:
-    """Strongly augmented copies of `images` (B, 3, H, W) in [0, 1], each by its own draws; same dtype and device.
+def strong(
+    images: Tensor, *, generator: Draws, recipe: str = "simsiam", size: tuple[int, int] | None = None
+) -> Tensor:
+    """Strongly augmented copies of `images` (B, 3, H, W) in [0, 1], each by its own draws; same dtype and
+    device.
 
-    recipe: "simsiam", "moco_v1", "moco_v2", "simclr" or "plain", see the table above. size: (h, w) of the result, by default that of
-    `images`; blur sigmas are pixels of the result (the originals use 224). With a CPU generator a batch draws what its pictures
-    would draw one by one, and agrees with them to rounding. Raises UnknownName, ShapeError, UsageError.
-    """
+    recipe: "simsiam", "moco_v1", "moco_v2", "simclr" or "plain", see the table above. size: (h, w) of the
+    result, by default that of `images`; blur sigmas are pixels of the result (the originals use 224). With a
+    CPU generator a batch draws what its pictures would draw one by one, and agrees with them to rounding.
+    Raises UnknownName, ShapeError, UsageError."""
     if recipe not in RECIPES:
         raise UnknownName("recipe of strong", recipe, RECIPES)
     return augment(images, RECIPES[recipe], generator, size)

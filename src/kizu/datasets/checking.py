@@ -1,0 +1,173 @@
+"""Look at a whole data set on disk: counts, every image and mask, sizes, labels, files that occur twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from kizu import registry
+from kizu.errors import DataError
+from kizu.images import open_image
+from kizu.masks import DataMaskRule, read_mask
+from kizu.samples import Samples, some
+
+Counts = dict[tuple[str, str | None, int], int]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. `ok`: nothing is wrong. `lines`: plain text for a person, problems first marked
+    "problem: "."""
+
+    ok: bool
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One row, looked at. `marked` is whether its mask marks any pixel; None when it has no mask that can be
+    read."""
+
+    row: int
+    digest: str
+    broken: tuple[str, ...] = ()
+    marked: bool | None = None
+
+
+def check(
+    name: str, path: Path | str, *, progress: Callable[[int, int], None] | None = None, threads: int = 2
+) -> Report:
+    """Check the data set `name` at `path`: decodes every image and mask once.
+
+    Looked for: a layout or a pairing that does not hold; published counts that are not met; images and masks
+    that cannot be decoded; masks of another size than their image; anomalous images whose mask marks nothing
+    and normal ones whose mask marks something; files of equal bytes. progress(done, total) is called from
+    this thread. What is found is reported, not raised; an unknown `name` raises UnknownName."""
+    module = registry.module("datasets", name)
+    head = [f"{name} at {path}", f"licence: {getattr(module, 'LICENCE', 'unknown')}"]
+    try:
+        samples: Samples = registry.load("datasets", name)(path)
+    except DataError as error:
+        return Report(False, (*head, f"problem: {error}"))
+    head += repr(samples).splitlines()
+    problems, notes = _counted(module, samples, Path(path).absolute())
+    seen = _look(samples, getattr(module, "MASK_RULE", "half"), progress, threads)
+    problems += _files(samples, seen) + _twice(samples, seen)
+    blind = len(samples.anomalous) - len(samples.pixel_labelled.anomalous)
+    notes += [f"{blind} anomalous images have no mask; pixel metrics leave them out"] if blind else []
+    last = (
+        f"{len(problems)} problems"
+        if problems
+        else f"no problem: {len(samples)} images and their masks are as they should be"
+    )
+    return Report(
+        not problems,
+        (*head, *(f"problem: {text}" for text in problems), *(f"note: {text}" for text in notes), last),
+    )
+
+
+def compare_counts(samples: Samples, expected: Counts) -> list[str]:
+    """Where the number of images of a category, split and label is not the expected one; only categories that
+    are there are compared."""
+    got: Counts = {}
+    for category, split, label, count in (
+        samples.table.group_by("category", "split", "label").len().iter_rows()
+    ):
+        got[category, split, label] = count
+    there = {key[0] for key in got}
+    wanted = {key: n for key, n in expected.items() if key[0] in there}
+    known = {key[0] for key in wanted}
+    keys = sorted(wanted.keys() | {key for key in got if key[0] in known}, key=str)
+    return [
+        f"{category}, {split or 'no split'}, {'anomalous' if label else 'normal'}: "
+        f"{got.get((category, split, label), 0)} images where "
+        f"{wanted.get((category, split, label), 0)} are published"
+        for category, split, label in keys
+        if got.get((category, split, label), 0) != wanted.get((category, split, label), 0)
+    ]
+
+
+def _counted(module: ModuleType, samples: Samples, root: Path) -> tuple[list[str], list[str]]:
+    """(problems, notes) about numbers, from the data set's own `expected_counts` and `problems`."""
+    expected: Counts = module.expected_counts() if hasattr(module, "expected_counts") else {}
+    problems = compare_counts(samples, expected)
+    problems += module.problems(root, samples) if hasattr(module, "problems") else []
+    official = {key[0] for key in expected}
+    there = set(samples.table["category"].unique())
+    notes = []
+    if official and there - official:
+        notes.append(f"no counts are published for: {some(sorted(there - official))}")
+    if official - there:
+        notes.append(f"categories that are not here: {some(sorted(official - there), 20)}")
+    return problems, notes
+
+
+def _look(
+    samples: Samples, rule: DataMaskRule, progress: Callable[[int, int], None] | None, threads: int
+) -> list[_Seen]:
+    jobs = list(samples.table.select("image", "mask").with_row_index().iter_rows())
+    seen = []
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-check")
+    try:
+        for result in pool.map(lambda job: _inspect(job[0], job[1], job[2], rule), jobs):
+            seen.append(result)
+            if progress is not None:
+                progress(len(seen), len(jobs))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return seen
+
+
+def _inspect(row: int, image: str, mask: str | None, rule: DataMaskRule) -> _Seen:
+    try:
+        shape = open_image(image).shape[:2]
+        with open(image, "rb") as file:  # noqa: PTH123
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except DataError as error:
+        return _Seen(row, "", (str(error),))
+    if mask is None:
+        return _Seen(row, digest)
+    try:
+        return _Seen(row, digest, marked=bool(read_mask(mask, shape=(shape[0], shape[1]), rule=rule).any()))
+    except DataError as error:
+        return _Seen(row, digest, (str(error),))
+
+
+def _files(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
+    labels, paths = samples.labels, samples.paths
+    broken = [reason for one in seen for reason in one.broken]
+    empty = [paths[one.row] for one in seen if one.marked is False and labels[one.row] == 1]
+    marked = [paths[one.row] for one in seen if one.marked and labels[one.row] == 0]
+    found = []
+    if broken:
+        found.append(f"{len(broken)} images or masks cannot be used: " + some(broken))
+    if empty:
+        found.append(f"{len(empty)} anomalous images have a mask that marks nothing: {some(empty)}")
+    if marked:
+        found.append(f"{len(marked)} normal images have a mask that marks a defect: {some(marked)}")
+    return found
+
+
+def _twice(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
+    """Files of equal bytes; the worst kinds, that spoil a result, are said apart."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for one in seen:
+        if one.digest:
+            same[one.digest].append(one.row)
+    labels, splits, paths = samples.labels, samples.table["split"].to_list(), samples.paths
+    found: dict[str, list[str]] = defaultdict(list)
+    for rows in same.values():
+        if len(rows) < 2:
+            continue
+        kind = "occur more than once"
+        if {"train", "test"} <= {splits[row] for row in rows}:
+            kind = "occur in both train and test"
+        elif len({labels[row] for row in rows}) > 1:
+            kind = "occur both as normal and as anomalous"
+        found[kind].append(" = ".join(paths[row] for row in rows))
+    return [f"{len(groups)} images {kind}: {some(groups)}" for kind, groups in found.items()]

@@ -1,0 +1,229 @@
+"""Evaluate a fitted detector on labelled images and leave a run folder: all that reports and the web page
+ever read.
+
+run.json         what was run: detector, knobs, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
+samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
+maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
+images/, masks/  thumbnails of the test images; masks at the size of the maps
+metrics.json     image, pixel, decision, by_defect, and categories with their mean where there are several; null where undefined
+curves.json      ROC, PR and PRO curves, thinned to true operating points
+log.jsonl        what happened when
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from kizu import store
+from kizu.detectors.base import Detector, Progress
+from kizu.errors import UsageError
+from kizu.evaluation.by_category import by_category
+from kizu.evaluation.measure import Measured, measure
+from kizu.evaluation.predict import Seen, predict_all
+from kizu.images import open_image
+from kizu.loader import masks_for
+from kizu.samples import Samples
+
+THUMBNAIL = 320
+HEADROOM = 1024.0
+"""float16 reaches 65,504: the first batch's largest value is stored at about this, which leaves a factor 64
+above it."""
+
+
+@dataclass
+class Run:
+    """Words for run.json that the detector does not know itself."""
+
+    name: str
+    protocol: str = "one_class"
+    seed: int = 0
+    dataset: str = ""
+    category: str = ""
+    command: str = ""
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    pictures: bool = True
+    allow_seen: bool = False
+
+
+def evaluate(
+    detector: Detector,
+    test: Samples,
+    out: Path | str,
+    run: Run,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
+
+    Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists,
+    EmptyData when there is no labelled image that can be read, UsageError when `test` carries no labels, or
+    when the representation was trained on this data set and the run does not say allow_seen."""
+    if was_seen(detector, run.dataset) and not run.allow_seen:
+        name = detector.representation.card["name"]
+        raise UsageError(
+            f"{name} was trained on {run.dataset}: numbers on it flatter. Say --allow-seen to run it all the "
+            "same, marked as seen."
+        )
+    labelled = test.take(np.flatnonzero(test.labels >= 0))
+    if not len(labelled):
+        raise UsageError(
+            "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` looks at images "
+            "without labels."
+        )
+    with store.replacing_folder(out, overwrite=overwrite) as folder:
+        log = _Log(folder / "log.jsonl")
+        log("start", images=len(labelled))
+        started = time.perf_counter()
+        seen = _predict(detector, labelled, folder, run, progress)
+        run.seconds["predict"], run.errors = time.perf_counter() - started, run.errors + seen.errors
+        log("predicted", images=len(seen.rows), unreadable=len(seen.errors))
+        if progress:
+            progress(len(seen.rows), "measuring")
+        started = time.perf_counter()
+        readable = labelled.take(seen.rows)
+        measured = measure(readable, seen.scores, seen.flagged, seen.pixels(readable))
+        measured.metrics.update(by_category(readable, seen))
+        run.seconds["measure"] = time.perf_counter() - started
+        log("measured", **(measured.metrics["image"] or {}))
+        _write(folder, detector, labelled, seen, measured, run)
+        log("done")
+    return measured.metrics
+
+
+def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress: Progress | None) -> Seen:
+    """Run the detector and write the maps as they come."""
+    with zipfile.ZipFile(folder / "maps.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        scale = 0.0
+
+        def keep(rows: list[int], maps: np.ndarray) -> None:
+            nonlocal scale
+            scale = scale or _scale(maps)
+            for row, heat in zip(rows, maps, strict=True):
+                _put(archive, str(row), np.clip(heat / scale, -65504, 65504).astype(np.float16))
+
+        seen = predict_all(detector, test, each=keep if run.pictures else None, progress=progress)
+        _put(archive, "scale", np.float32(scale))
+    return seen
+
+
+def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]:
+    """(low, high) of the heat maps' colours: the calibrated range, else the median and the 99.9 % quantile of
+    what was seen."""
+    known = (detector.calibration_ or {}).get("map_range")
+    if known:
+        return float(known[0]), float(known[1])
+    low, high = (float(value) for value in np.quantile(sample, (0.5, 0.999)))
+    return low, high if high > low else low + 1.0
+
+
+def _write(folder: Path, detector: Detector, test: Samples, seen: Seen, measured: Measured, run: Run) -> None:
+    if run.pictures:
+        _thumbnails(folder, test, seen)
+    readable = test.take(seen.rows)
+    _table(readable, seen).write_parquet(folder / "samples.parquet")
+    store.write_json(folder / "run.json", _facts(detector, readable, seen, run))
+    store.write_json(folder / "metrics.json", measured.metrics)
+    store.write_json(folder / "curves.json", measured.curves)
+
+
+def _table(readable: Samples, seen: Seen) -> pl.DataFrame:
+    """samples.parquet."""
+    empty = [None] * len(seen.rows)
+    return readable.table.drop("view").with_columns(
+        pl.Series("row", seen.rows, dtype=pl.Int64),
+        pl.Series("score", seen.scores, dtype=pl.Float32),
+        pl.Series("p_value", empty if seen.p_values is None else seen.p_values, dtype=pl.Float64),
+        pl.Series("is_anomalous", empty if seen.flagged is None else seen.flagged, dtype=pl.Boolean),
+    )
+
+
+def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[str, Any]:
+    """run.json."""
+    labels, origin = readable.labels, store.provenance()
+    calibration = (
+        {key: value for key, value in detector.calibration_.items() if key != "scores"}
+        if detector.calibration_
+        else None
+    )
+    return {
+        "kizu": origin["kizu"],
+        "name": run.name,
+        "created": origin["created"],
+        "command": run.command,
+        "detector": type(detector).__module__.rpartition(".")[2],
+        "knobs": detector.knobs,
+        "representation": detector.representation.card["name"],
+        "card": detector.representation.card,
+        "dataset": run.dataset,
+        "category": run.category,
+        "protocol": run.protocol,
+        "seed": run.seed,
+        "image_size": list(seen.size),
+        "counts": {
+            **run.counts,
+            "test_normal": int((labels == 0).sum()),
+            "test_anomalous": int((labels == 1).sum()),
+        },
+        "calibration": calibration,
+        "map_range": list(display_range(detector, seen.sample)),
+        "seconds": run.seconds,
+        "seen": was_seen(detector, run.dataset),
+        "notes": run.notes,
+        "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
+        "machine": origin,
+        "commit": origin["commit"],
+    }
+
+
+def was_seen(detector: Detector, dataset: str) -> bool:
+    """Whether the representation's card says that it was trained on this very data set."""
+    return bool(dataset) and dataset in detector.representation.card.get("trained_on", [])
+
+
+def _thumbnails(folder: Path, test: Samples, seen: Seen) -> None:
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    labels = test.labels
+    for row in seen.rows:
+        picture = Image.fromarray(open_image(test.paths[row]))
+        picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        picture.save(folder / "images" / f"{row}.jpg", quality=88)
+        if labels[row] == 1:
+            mask = masks_for(test.take([row]), seen.size, allow_missing=True)[0]
+            if mask.any():
+                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{row}.png")
+
+
+def _scale(maps: np.ndarray) -> float:
+    """The power of two by which the first maps come near HEADROOM."""
+    peak = float(np.abs(maps).max())
+    return 2.0 ** np.ceil(np.log2(peak / HEADROOM)) if peak > 0 else 1.0
+
+
+def _put(archive: zipfile.ZipFile, name: str, array: Any) -> None:
+    with archive.open(f"{name}.npy", "w") as stream:
+        np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+
+
+class _Log:
+    """JSONL, one event a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": time.time(), "event": event, **facts}) + "\n")

@@ -1,5 +1,0 @@
-"""Drawn training pictures without end and without a licence: `Procedural`."""
-
-from kizu.pretraining._procedural.generator import Procedural
-
-__all__ = ["Procedural"]

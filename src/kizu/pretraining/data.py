@@ -1,0 +1,184 @@
+"""Training pictures: any folder, ImageNet's layout, our own generator, or several of them in turn, as one
+endless seeded sequence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kizu import images
+from kizu.errors import EmptyData, ImageError, LayoutError, UsageError
+from kizu.training import Position
+
+CACHE = 2 * 2**30
+"""Bytes of decoded pictures that are kept in memory; larger sets are decoded anew each time."""
+ENDLESS = "procedural"
+
+
+class Folder:
+    """Pictures of a folder, at any depth. The first folder level is the class where there are at least two of
+    them (ImageNet's layout).
+
+    `skipped` grows by (path, reason) for files that cannot be read; their place is taken by the next that
+    can."""
+
+    def __init__(self, path: Path, side: int) -> None:
+        if not path.is_dir():
+            raise LayoutError(
+                f"{path} is no folder. Give a folder of pictures, of class folders with pictures, or "
+                f"'{ENDLESS}'."
+            )
+        found = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file()
+        )
+        if not found:
+            raise EmptyData(f"{path} holds no pictures.")
+        tops = [
+            file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in found
+        ]
+        names = sorted(set(tops))
+        labelled = len(names) > 1 and "" not in names
+        self.classes = tuple(names) if labelled else ("",)
+        numbers = {name: number for number, name in enumerate(names)}
+        self.labels = np.array([numbers[top] if labelled else 0 for top in tops], dtype=np.int64)
+        self.paths, self.side, self.skipped = found, side, dict[str, str]()
+        self.name, self.count = path.name, len(found)
+        small = len(found) * side * side * 3 <= CACHE
+        self._cache: NDArray[np.uint8] | None = (
+            np.empty((len(found), side, side, 3), np.uint8) if small else None
+        )
+        self._known = np.zeros(len(found), dtype=bool)
+        self._lock = threading.Lock()
+
+    def picture(self, number: int) -> tuple[NDArray[np.uint8], int]:
+        """((side, side, 3) uint8, label) of one file; of the next readable one when it is broken. Raises
+        EmptyData when none is."""
+        for offset in range(self.count):
+            index = (number + offset) % self.count
+            if str(self.paths[index]) in self.skipped:
+                continue
+            if self._cache is not None and self._known[index]:
+                return self._cache[index], int(self.labels[index])
+            try:
+                made = squared(self.paths[index], self.side)
+            except ImageError as error:
+                with self._lock:
+                    self.skipped[str(self.paths[index])] = error.reason
+                continue
+            if self._cache is not None:
+                self._cache[index] = made
+                self._known[index] = True
+            return made, int(self.labels[index])
+        raise EmptyData(
+            f"None of the {self.count} pictures can be read; the first: {next(iter(self.skipped.items()))}."
+        )
+
+
+def squared(path: Path, side: int) -> NDArray[np.uint8]:
+    """(side, side, 3): the short side resized to `side`, the middle square kept. Raises ImageError."""
+    height, width = images.image_shape(path)
+    scale = side / min(height, width)
+    size = (max(round(height * scale), side), max(round(width * scale), side))
+    whole = images.open_image(path, size=size)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return whole[top : top + side, left : left + side]
+
+
+class Generated:
+    """Our own generator's pictures: endless, seeded, no licence attached."""
+
+    def __init__(self, classes: int, side: int, seed: int) -> None:
+        from kizu.synthetic.procedural import Procedural
+
+        self._source = Procedural(size=side, seed=seed, classes=classes)
+        self.classes, self.name, self.count, self.skipped = (
+            self._source.classes,
+            ENDLESS,
+            None,
+            dict[str, str](),
+        )
+
+    def picture(self, number: int) -> tuple[NDArray[np.uint8], int]:
+        """((side, side, 3) uint8, label)."""
+        return self._source.picture(number)
+
+
+class Pictures:
+    """Sources in turn: picture k is the (k // S)-th of source k % S, in a new order a pass; their classes are
+    put one after the other."""
+
+    def __init__(self, sources: Sequence[str | Path], *, side: int, seed: int = 0, threads: int = 2) -> None:
+        if not sources:
+            raise UsageError(f"Give pictures to train on: a folder, or '{ENDLESS}'.")
+        self.sources = [_source(source, side, seed) for source in sources]
+        self.side, self.seed = side, seed
+        starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
+        self._starts, self.classes = starts[:-1], int(starts[-1])
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-pictures")
+
+    @property
+    def count(self) -> int | None:
+        """Different pictures there are; None when endless."""
+        counts = [source.count for source in self.sources]
+        return (
+            None
+            if any(count is None for count in counts)
+            else sum(count for count in counts if count is not None)
+        )
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that could not be read, with the reason."""
+        return {path: reason for source in self.sources for path, reason in source.skipped.items()}
+
+    def card(self) -> list[dict[str, Any]]:
+        """What they are, for a representation's card."""
+        return [
+            {"name": source.name, "pictures": source.count, "classes": len(source.classes)}
+            for source in self.sources
+        ]
+
+    def __call__(self, position: Position) -> tuple[Tensor, Tensor]:
+        """(pictures (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""
+        found = list(self._pool.map(self._one, range(position.first, position.first + position.count)))
+        stacked = np.stack([picture for picture, _ in found])
+        return torch.from_numpy(stacked), torch.tensor([label for _, label in found])
+
+    def _one(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        which = place % len(self.sources)
+        source, number = self.sources[which], place // len(self.sources)
+        if source.count is not None:
+            number = int(self._order(which, number // source.count, source.count)[number % source.count])
+        picture, label = source.picture(number)
+        return picture, label + int(self._starts[which])
+
+    def _order(self, which: int, turn: int, count: int) -> NDArray[np.int64]:
+        key = (which, turn)
+        order = self._orders.get(key)
+        if order is None:
+            order = np.random.default_rng([self.seed, which, turn]).permutation(count)
+            self._orders = {
+                k: value for k, value in self._orders.items() if k[0] != which or k[1] >= turn - 1
+            }
+            self._orders[key] = order
+        return order
+
+
+def _source(source: str | Path, side: int, seed: int) -> Folder | Generated:
+    name, _, classes = str(source).partition(":")
+    if name == ENDLESS:
+        if classes and not classes.isdigit():
+            raise UsageError(
+                f"After '{ENDLESS}:' comes the number of classes, as in {ENDLESS}:200; got '{classes}'."
+            )
+        return Generated(int(classes or 200), side, seed)
+    return Folder(Path(source), side)

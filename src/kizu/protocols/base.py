@@ -1,0 +1,86 @@
+"""What a protocol yields, and fair ways to divide rows: by group, never a part photographed twice on both
+sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kizu.errors import EmptyData
+from kizu.samples import Samples
+
+
+@dataclass(frozen=True)
+class Split:
+    """train: good images to learn from. calibration: good images held out for the promise (may be empty).
+    test: the rest, labelled.
+
+    protocol, seed and settings name it in the run folder; notes say what a reader of the numbers should know.
+    """
+
+    train: Samples
+    calibration: Samples
+    test: Samples
+    protocol: str
+    seed: int
+    settings: dict[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def units(samples: Samples) -> np.ndarray:
+    """(n,) number of the unit (group, or the image itself where no group is known) of each row."""
+    groups = samples.table["group"].to_list()
+    names = [f"image {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
+    return np.unique(names, return_inverse=True)[1] if names else np.zeros(0, dtype=np.int64)
+
+
+def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    """(kept, held out): about `share` of the units held out, whole units only, at least one on each side when
+    there are two.
+
+    Raises EmptyData when there are not two units to divide.
+    """
+    of_row = units(samples)
+    count = int(of_row.max()) + 1 if len(of_row) else 0
+    if count < 2:
+        raise EmptyData(
+            f"{count} image (or group) of good parts cannot be divided: at least 2 are needed to hold some "
+            "out."
+        )
+    held = min(max(round(count * share), 1), count - 1)
+    chosen = np.random.default_rng(seed).permutation(count)[:held]
+    is_held = np.isin(of_row, chosen)
+    return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))
+
+
+def learn_and_test(
+    samples: Samples, calibration: float, train_share: float, seed: int
+) -> tuple[Samples, Samples, Samples, tuple[str, ...]]:
+    """(train, calibration, test, notes) of one category: its official split, else `train_share` of its good
+    images for training.
+
+    calibration: share of the good training images held out. Raises EmptyData as `one_class` says.
+    """
+    notes: tuple[str, ...] = ()
+    if len(samples.train):
+        train, test = samples.train.normal, samples.test
+    else:
+        train, held = hold_out(_good(samples), 1.0 - train_share, seed)
+        test = held.concat(samples.anomalous)
+        notes = (
+            f"no official split: {train_share:.0%} of the good images (whole groups) for training, seed "
+            f"{seed}",
+        )
+    train = _good(train)
+    kept, calibrating = hold_out(train, calibration, seed) if calibration > 0 else (train, train.take([]))
+    return kept, calibrating, test, notes
+
+
+def _good(samples: Samples) -> Samples:
+    good = samples.normal
+    if not len(good):
+        raise EmptyData(
+            f"There are no good images to learn from among {len(samples)} rows; label 0 marks them."
+        )
+    return good

@@ -1,0 +1,137 @@
+"""Where a backbone's weights come from: timm's hub or its cache, a local file, or a seeded random draw."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
+
+STARTER = "kizu/starter"
+DEFAULT = STARTER
+"""The representation taken when none is named: trained weights inside the package."""
+PROBE_SECONDS = 3.0
+
+
+def timm_overlay(name: str) -> dict[str, Any]:
+    """`pretrained_cfg_overlay` for timm: the cached file when there is one, nothing when the hub can be
+    asked.
+
+    Raises UnknownName for an architecture or tag that timm does not have; WeightsUnavailable when the weights
+    are neither cached nor reachable: without this look, the hub's client would retry for most of a minute
+    before saying so."""
+    import timm
+
+    if not timm.is_model(name):
+        raise UnknownName("timm model", name, timm.list_models())
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except (RuntimeError, ValueError) as error:
+        raise UnknownName("timm weights", name, timm.list_pretrained(name.partition(".")[0] + "*")) from error
+    source = config.to_dict() if config is not None else {}
+    hub, url = source.get("hf_hub_id"), source.get("url")
+    if not hub and not url:
+        raise WeightsUnavailable(
+            f"timm has no trained weights for '{name}'. Use random/{name}, or the embedded default {DEFAULT}."
+        )
+    cached = _cached(hub, source.get("hf_hub_filename")) if hub else None
+    if cached:
+        return {"file": cached}
+    if not _reachable(hub, url):
+        raise WeightsUnavailable(_sentence(name))
+    return {}
+
+
+def unavailable(name: str, error: Exception) -> WeightsUnavailable:
+    """The same sentence, for a download that broke off."""
+    return WeightsUnavailable(f"{_sentence(name)} ({type(error).__name__})")
+
+
+def file_state(path: Path) -> dict[str, Tensor]:
+    """State dict of a local .safetensors file. Raises ModelFileError for another kind of file or a damaged
+    one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix != ".safetensors":
+        raise ModelFileError(
+            f"{path}: local weights are read from .safetensors files only (others can run code). Convert it "
+            "with safetensors."
+        )
+    if not path.is_file():
+        raise ModelFileError(f"{path} does not exist.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: the weights are damaged or cut short ({error}).") from error
+
+
+def randomise(net: nn.Module, seed: int) -> None:
+    """Draw every convolution and linear weight again from a generator (He initialisation, fan-in), batch
+    norms at rest.
+
+    In place and independent of the global generator. Raises nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for parameter_owner in net.modules():
+        if isinstance(parameter_owner, nn.Conv2d | nn.Linear):
+            weight = parameter_owner.weight
+            nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            if parameter_owner.bias is not None:
+                nn.init.zeros_(parameter_owner.bias)
+        elif isinstance(parameter_owner, nn.BatchNorm2d | nn.LayerNorm):
+            parameter_owner.reset_parameters()
+
+
+def digest(net: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of the state dict, in order."""
+    total = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        total.update(f"{name}{tuple(tensor.shape)}".encode())
+        total.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else str(tensor.item()).encode()
+        )
+    return total.hexdigest()
+
+
+def _sentence(name: str) -> str:
+    return (
+        f"The weights of timm/{name} are not on this machine and their hub cannot be reached; "
+        f"use the embedded default {DEFAULT} (or give a local .safetensors file)."
+    )
+
+
+def _cached(hub: str, filename: str | None) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for candidate in dict.fromkeys([filename or "model.safetensors", "model.safetensors"]):
+        found = try_to_load_from_cache(hub, candidate)
+        if isinstance(found, str) and Path(found).is_file():
+            return found
+    return None
+
+
+def _reachable(hub: str | None, url: str | None) -> bool:
+    """Whether the download's host answers within a few seconds; with a proxy set, it is for the proxy to say."""
+    from huggingface_hub import constants
+
+    if hub and constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    address = urllib.parse.urlsplit(constants.ENDPOINT if hub else url or "")
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS):
+            return True
+    except OSError:
+        return False

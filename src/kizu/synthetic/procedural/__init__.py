@@ -1,0 +1,5 @@
+"""Drawn training pictures without end and without a licence: `Procedural`."""
+
+from kizu.synthetic.procedural.generator import Procedural
+
+__all__ = ["Procedural"]

@@ -1,0 +1,93 @@
+"""Checkpoints: all that a run needs to go on exactly, as safetensors and JSON in one file that is replaced
+atomically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kizu import store
+from kizu.errors import ModelFileError, UsageError
+
+if TYPE_CHECKING:
+    from kizu.training.loop import Objective
+
+NAME = "checkpoint.kizu"
+
+
+def save(
+    folder: Path, objective: Objective, optimiser: torch.optim.Optimizer, step: int, recipe: dict[str, Any]
+) -> Path:
+    """Write folder/checkpoint.kizu: parameters and buffers, the optimiser's state, the step and the recipe."""
+    tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
+    state = optimiser.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{index}.{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    card = {
+        "kind": "checkpoint",
+        "step": step,
+        "recipe": recipe,
+        "optimiser": {"groups": state["param_groups"], "plain": plain},
+    }
+    return store.save(folder / NAME, tensors, card, overwrite=True)
+
+
+def step_of(folder: Path, recipe: dict[str, Any]) -> int:
+    """The step of the checkpoint in `folder`. Raises UsageError when there is none or it is of another
+    recipe, ModelFileError."""
+    if not (folder / NAME).exists():
+        raise UsageError(f"{folder} holds no checkpoint to resume from. Start it without resume.")
+    card = store.load_card(folder / NAME)
+    if card.get("kind") != "checkpoint":
+        raise ModelFileError(f"{folder / NAME} holds a {card.get('kind')}, not a checkpoint.")
+    for key, theirs, ours in _differences(
+        card["recipe"], json.loads(json.dumps(recipe))
+    ):  # a tuple is a list there
+        raise UsageError(
+            f"{folder / NAME} is of another recipe: {key} was {theirs!r} there and is {ours!r} here. "
+            "Resume with the same settings, or start anew in another folder."
+        )
+    return int(card["step"])
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*theirs, *ours}):
+        one, other = theirs.get(key), ours.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other)
+        elif one != other:
+            yield key, one, other
+
+
+def restore(folder: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
+    """Fill objective and optimiser, in place. Raises ModelFileError."""
+    tensors, card = store.load(folder / NAME)
+    own = {
+        name.removeprefix("objective."): value
+        for name, value in tensors.items()
+        if name.startswith("objective.")
+    }
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(values) for index, values in card["optimiser"]["plain"].items()
+    }
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    try:
+        objective.load_state_dict(own)
+        optimiser.load_state_dict({"state": state, "param_groups": card["optimiser"]["groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelFileError(
+            f"{folder / NAME} does not fit this run: {str(error).splitlines()[0]}"
+        ) from error

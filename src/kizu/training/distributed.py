@@ -1,0 +1,46 @@
+"""Work on many processes: who am I, and values of all."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+
+def rank_and_world() -> tuple[int, int]:
+    """(rank, number of processes) of the run under way; (0, 1) alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def launched() -> tuple[int, int]:
+    """(processes on this machine, machines) as torchrun or `fabric run` set them; (1, 1) when nobody did."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1, 1
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    return local, max(world // local, 1)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, of those that a launcher started; known before they have
+    met."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def gather(values: Tensor) -> Tensor:
+    """(B, ...) of this process -> (world * B, ...) of all, in rank order. Gradients flow back to every
+    process's own part."""
+    if rank_and_world()[1] == 1:
+        return values
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(list(all_gather(values.contiguous())))
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    if rank_and_world()[1] > 1:
+        torch.distributed.all_reduce(values)
+    return values

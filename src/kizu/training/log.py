@@ -1,0 +1,77 @@
+"""What a run says of itself: log.jsonl, one line every few steps, and a progress bar with pictures a second
+and the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kizu import store
+
+
+class Log:
+    """Lines of a run, kept in memory and, when there is a folder, appended to folder/log.jsonl.
+
+    `begin(step)` drops what an interrupted run wrote after its last checkpoint, so that a resumed log has
+    every step once."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._path = None if folder is None else folder / "log.jsonl"
+
+    def begin(self, step: int) -> None:
+        """Start after `step` steps."""
+        if self._path is None:
+            return
+        if step and self._path.exists():
+            self.rows = [row for row in _rows(self._path) if row["step"] <= step]
+        with store.replacing(self._path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One line."""
+        self.rows.append(row)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be half
+            yield json.loads(line)
+
+
+class Progress:
+    """A rich bar on standard error: step of steps, loss, pictures a second, time left. Silent where nobody
+    looks."""
+
+    def __init__(self, title: str, done: int, steps: int, *, show: bool) -> None:
+        self._bar: Any = None
+        if show and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            columns = [
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+            ]
+            more = [progress.TextColumn("{task.fields[said]}"), progress.TimeRemainingColumn()]
+            self._bar = progress.Progress(*columns, *more, console=Console(stderr=True))
+            self._task = self._bar.add_task(title, total=steps, completed=done, said="")
+            self._bar.start()
+
+    def step(self, done: int, said: str | None = None) -> None:
+        """`done` steps are done; `said` replaces the text beside the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, **({} if said is None else {"said": said}))
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
