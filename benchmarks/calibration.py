@@ -1,9 +1,9 @@
 """The promise of calibration, kept or not: wanted 5 %, measured false alarms over 50 seeds, split and cross,
 for every detector.
 
-For each seed: `--known` good pictures of one planted product are drawn; the detector is fitted and calibrated
+For each seed: `--known` good images of one planted product are drawn; the detector is fitted and calibrated
 on them (split: a third held out; cross: 5 folds), and its false alarms are counted on the other good
-pictures. The promise is the mean over draws.
+images. The promise is the mean over draws.
 
     python benchmarks/calibration.py [--seeds 50] [--known 60] -> benchmarks/results/calibration.json,
     docs/results/calibration.md and .png
@@ -33,13 +33,13 @@ NETWORK = {"patchcore": "random/resnet18@2", "padim": "random/resnet18@1,2", "ga
 
 
 def false_alarms(name: str, images: torch.Tensor, known: int, seed: int, method: str) -> float:
-    """Share of new good pictures called anomalous, one draw."""
+    """Share of new good images called anomalous, one draw."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     mine, new = images[order[:known]], images[order[known:]]
-    knobs: dict[str, Any] = {"image_size": int(images.shape[-1]), "batch_size": 64}
+    parameters: dict[str, Any] = {"image_size": int(images.shape[-1]), "batch_size": 64}
 
     def fit(rows: torch.Tensor) -> Any:
-        return kizu.detector(name, net(name), **knobs).fit(rows)
+        return kizu.detector(name, net(name), **parameters).fit(rows)
 
     if method == "split":
         held = known // 3
@@ -163,7 +163,7 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         "",
         f"`python benchmarks/calibration.py --seeds {options.seeds} --known {options.known}`: planted "
         f"{options.product}, 64 pixels, "
-        f"{options.known} good pictures to fit and calibrate on, {options.new} new ones to count false "
+        f"{options.known} good images to fit and calibrate on, {options.new} new ones to count false "
         f"alarms on, {options.seeds} seeds. "
         f"Wanted: at most {RATE:.0%}, on average over draws.",
         "",

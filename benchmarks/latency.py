@@ -113,8 +113,8 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
         test_defective=12,
         size=size,
     )
-    knobs = {"image_size": size, **({"coreset": case["coreset"]} if case["coreset"] else {})}
-    detector = kizu.detector(case["detector"], name, **knobs).fit(samples.train)
+    parameters = {"image_size": size, **({"coreset": case["coreset"]} if case["coreset"] else {})}
+    detector = kizu.detector(case["detector"], name, **parameters).fit(samples.train)
     test = torch.cat(
         [batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)]
     )

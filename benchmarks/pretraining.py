@@ -1,6 +1,6 @@
 """Throughput of pretraining: kizu's SimSiam beside lightly's own example, and what SPD costs.
 
-Same backbone, heads, batch, size and pictures (JPEG files), in turn in one run. lightly's side is the plain
+Same backbone, heads, batch, size and images (JPEG files), in turn in one run. lightly's side is the plain
 loop of its example: its transform in loader processes, its heads and loss, SGD, float32. Ours once in float32
 and once as it comes (bf16 where the machine has it).
 
@@ -22,7 +22,7 @@ import _harness
 import torch
 from PIL import Image
 
-from kizu.pretraining.data import Pictures
+from kizu.pretraining.data import Images
 from kizu.pretraining.simsiam import SimSiam
 from kizu.synthetic.procedural import Procedural
 from kizu.training import train
@@ -32,7 +32,7 @@ def draw(folder: Path, count: int, side: int) -> None:
     """`count` JPEG files."""
     source = Procedural(size=side)
     for number in range(count):
-        Image.fromarray(source.picture(number)[0]).save(folder / f"{number:04d}.jpg", quality=90)
+        Image.fromarray(source.image(number)[0]).save(folder / f"{number:04d}.jpg", quality=90)
 
 
 def lightly_example(folder: Path, backbone: str, size: int, batch_size: int, steps: int) -> Callable[[], Any]:
@@ -75,9 +75,9 @@ def lightly_example(folder: Path, backbone: str, size: int, batch_size: int, ste
 def ours(folder: Path, given: argparse.Namespace, precision: str, spd: bool) -> Callable[[], Any]:
     """The same steps by kizu."""
     objective = SimSiam(backbone=given.backbone, size=given.size, batch_size=given.batch_size, spd=spd)
-    pictures = Pictures([folder], side=given.size)
+    images = Images([folder], side=given.size)
     return lambda: train(
-        objective, pictures, steps=given.steps, batch_size=given.batch_size, precision=precision, show=False
+        objective, images, steps=given.steps, batch_size=given.batch_size, precision=precision, show=False
     )
 
 
@@ -102,8 +102,8 @@ def main() -> None:
             "kizu + SPD": ours(folder, given, "auto", True),
         }
         seconds = _harness.interleave(cases, given.rounds, warmup=1)
-    pictures = given.steps * given.batch_size
-    rates = {name: pictures / value["median"] for name, value in seconds.items()}
+    images = given.steps * given.batch_size
+    rates = {name: images / value["median"] for name, value in seconds.items()}
     ratios = {
         "kizu fp32 / lightly": rates["kizu, fp32"] / rates["lightly, fp32"],
         "kizu / lightly": rates["kizu"] / rates["lightly, fp32"],

@@ -20,7 +20,7 @@ import _harness
 import torch
 
 import kizu
-from kizu.detectors._pictures import Pictures
+from kizu.detectors._images import Images
 from kizu.engine import has_bf16
 from kizu.training import Position, train
 from kizu.types import Batch
@@ -30,7 +30,7 @@ WARM = 2
 """Steps before the clock starts: the optimiser's moments are made in the first."""
 
 
-def looped(detector: Any, pictures: Pictures, given: argparse.Namespace) -> Callable[[], float]:
+def looped(detector: Any, pictures: Images, given: argparse.Namespace) -> Callable[[], float]:
     """Seconds of `steps` steps by the loop, once it is under way: from the end of its second step on."""
     objective = detector._objective(detector._new_net(0), None)
     real, stamps = objective.after_step, []
@@ -55,7 +55,7 @@ def looped(detector: Any, pictures: Pictures, given: argparse.Namespace) -> Call
     return run
 
 
-def plain(detector: Any, pictures: Pictures, given: argparse.Namespace) -> Callable[[], Any]:
+def plain(detector: Any, pictures: Images, given: argparse.Namespace) -> Callable[[], Any]:
     """The same steps without a loop around them."""
     objective = detector._objective(detector._new_net(0), None).train()
     optimiser = objective.optimiser()
@@ -78,7 +78,7 @@ def plain(detector: Any, pictures: Pictures, given: argparse.Namespace) -> Calla
 
 def predicting(detector: Any, precision: str, images: torch.Tensor) -> Callable[[], Any]:
     """A batch through a fitted copy of the detector in this precision."""
-    twin = type(detector)(detector.representation, **{**detector.knobs, "precision": precision})
+    twin = type(detector)(detector.representation, **{**detector.parameters, "precision": precision})
     twin._restore(detector._state())
     twin.fitted_ = True
     return lambda: twin.predict(images)
@@ -95,7 +95,7 @@ def main() -> None:
     images = torch.rand(
         2 * given.batch_size, 3, given.size, given.size, generator=torch.Generator().manual_seed(0)
     )
-    pictures = Pictures()
+    pictures = Images()
     pictures.add(Batch((images * 255).round() / 255))
     rows = {}
     for name in CASES:

@@ -153,7 +153,7 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
         rates = [count / case["inference"][kind]["median"] for kind in ("fp32", "bf16")]
         told = f"{100 * case['overhead']:+.1f} % | {rates[0]:.1f} | {rates[1]:.1f} | {case['bf16_over_fp32']:.2f}"
         lines.append(f"| {name} | {plain:.2f} | {loop:.2f} | {told} |")
-    return [*lines, "", f"Seconds a step of {count} pictures of {row['workload']['size']} pixels."]
+    return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
 
 SECTIONS = {

@@ -1,10 +1,10 @@
-"""The whole job on real pictures: fit on good magnetic tiles, then test on good and flawed ones, kizu beside
+"""The whole job on real images: fit on good magnetic tiles, then test on good and flawed ones, kizu beside
 anomalib.
 
 Both get the same files, the same ResNet-18 with random weights (speed does not depend on them) and 224
 pixels, and PatchCore (10 % coreset) and PaDiM (100 channels) with their own defaults otherwise. Testing is
 loading, predicting and all metrics (image AUROC, AP, best F1; pixel AUROC, AP, best F1, AUPRO), without
-pictures. Each job runs in a process of its own, kizu and anomalib in turn. No tile is on both sides.
+images. Each job runs in a process of its own, kizu and anomalib in turn. No tile is on both sides.
 
 anomalib's coreset is timed for `--peer-steps` steps and multiplied, for all steps cost the same: rows so made
 say fit_extrapolated, and their metrics belong to a bank that was filled up with random patches. `--peer-steps
@@ -132,8 +132,8 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
 
     start = clock()
     train, test = choose(kizu.dataset("magnetic_tile", data), images)
-    representation, knobs = METHODS[method]
-    detector = kizu.detector(method, representation, image_size=SIZE, **knobs)
+    representation, parameters = METHODS[method]
+    detector = kizu.detector(method, representation, image_size=SIZE, **parameters)
     built = clock()
     detector.fit(train)
     fitted = clock()
@@ -288,7 +288,7 @@ def main() -> None:
         return
     if not given.data:
         raise SystemExit(
-            "Say where the pictures are: --data FOLDER or KIZU_DATA, a folder that holds magnetic-tile."
+            "Say where the images are: --data FOLDER or KIZU_DATA, a folder that holds magnetic-tile."
         )
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(given, Path(folder))

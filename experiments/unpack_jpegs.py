@@ -1,4 +1,4 @@
-"""Packed pictures -> class folders: an .npz of JPEG bytes (`jpeg`, `offsets`, `labels`, `wnids`) becomes
+"""Packed images -> class folders: an .npz of JPEG bytes (`jpeg`, `offsets`, `labels`, `wnids`) becomes
 OUT/<class>/<number>.jpg.
 
 python experiments/unpack_jpegs.py tiny_imagenet_train_40k.npz OUT
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def main(packed: Path, out: Path) -> None:
-    """Write every picture, bytes unchanged."""
+    """Write every image, bytes unchanged."""
     data = np.load(packed, allow_pickle=False)
     jpeg, offsets, labels, names = (data[key] for key in ("jpeg", "offsets", "labels", "wnids"))
     for name in names:
@@ -22,7 +22,7 @@ def main(packed: Path, out: Path) -> None:
         (out / str(names[label]) / f"{row:06d}.jpg").write_bytes(
             jpeg[offsets[row] : offsets[row + 1]].tobytes()
         )
-    print(f"{len(labels)} pictures of {len(names)} classes in {out}")
+    print(f"{len(labels)} images of {len(names)} classes in {out}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_others_say_what_is_wrong(images: tuple[int, ...], masks: tuple[int, ...
 
 def test_not_an_array() -> None:
     with pytest.raises(ShapeError, match="got str"):
-        look("picture")
+        look("image")
     with pytest.raises(ShapeError, match="different lengths"):
         look([[1, 2], [3]])
     with pytest.raises(ShapeError, match=r"got \(2,\)"):

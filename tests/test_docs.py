@@ -26,16 +26,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("name", registry.names("detectors"))
 def test_every_detector_has_a_card(name: str) -> None:
     text = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
-    from kizu.detectors.base import knob_names
+    from kizu.detectors.base import parameter_names
 
-    own = set(knob_names(registry.load("detectors", name))) - {
+    own = set(parameter_names(registry.load("detectors", name))) - {
         "image_size",
         "precision",
         "device",
         "batch_size",
         "seed",
     }
-    missing = {knob for knob in own if knob not in text}
+    missing = {parameter for parameter in own if parameter not in text}
     assert not missing, f"docs/methods/{name}.md does not explain {missing}"
 
 

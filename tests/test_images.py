@@ -1,4 +1,4 @@
-"""images.py: every kind of picture and mask, every kind of damage, and the numbers that come out."""
+"""images.py: every kind of image and mask, every kind of damage, and the numbers that come out."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
 
 
 def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
-    picture = Image.fromarray(array)
-    (picture.convert(mode) if mode else picture).save(path, **options)
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
     return path
 
 
@@ -102,16 +102,16 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 def test_transparent_palette_entry(tmp_path: Path) -> None:
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    picture.putdata([0, 1, 2])
-    picture.save(tmp_path / "a.png", transparency=1)
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "a.png", transparency=1)
     np.testing.assert_array_equal(
         open_image(tmp_path / "a.png")[0], [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
     )
-    picture.save(tmp_path / "b.png", transparency=bytes([255, 0, 255]))
+    image.save(tmp_path / "b.png", transparency=bytes([255, 0, 255]))
     np.testing.assert_array_equal(open_image(tmp_path / "b.png"), open_image(tmp_path / "a.png"))
-    picture.save(tmp_path / "c.png")
+    image.save(tmp_path / "c.png")
     np.testing.assert_array_equal(open_image(tmp_path / "c.png")[0, 1], [40, 50, 60])
 
 
@@ -308,7 +308,7 @@ def test_turned_jpegs_are_not_decoded_too_small(
     seen: list[tuple[int, int]] = []
     resized = images._resized
     monkeypatch.setattr(
-        images, "_resized", lambda picture, size: (seen.append(picture.size), resized(picture, size))[1]
+        images, "_resized", lambda image, size: (seen.append(image.size), resized(image, size))[1]
     )
     assert open_image(path, size=(50, 100)).shape == (50, 100, 3)
     assert seen == [decoded]

@@ -7,7 +7,7 @@ import pytest
 
 import kizu
 from kizu import registry
-from kizu.errors import UnknownKnob, UnknownName
+from kizu.errors import UnknownName, UnknownParameter
 
 
 def test_every_member_of_every_room_loads() -> None:
@@ -37,9 +37,9 @@ def test_unknown_names_teach() -> None:
         registry.names("kitchen")
     with pytest.raises(AttributeError, match="there are: "):
         kizu.detectors.nothing  # noqa: B018
-    with pytest.raises(UnknownKnob, match="Did you mean 'coreset'"):
+    with pytest.raises(UnknownParameter, match="Did you mean 'coreset'"):
         kizu.detector("patchcore", "random/resnet18", coreset_fracton=0.1)
-    with pytest.raises(UnknownKnob, match="dataset folder"):
+    with pytest.raises(UnknownParameter, match="dataset folder"):
         kizu.dataset("folder", ".", colour="red")
 
 

@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, one builder per layout; every picture is drawn from a seed."""
+"""Tiny data sets on disk, one builder per layout; every image is drawn from a seed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 SIZE = (12, 16)
-"""Height and width of every picture, unless said otherwise."""
+"""Height and width of every image, unless said otherwise."""
 
 
-def picture(path: Path, seed: int = 0, *, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
-    """Write one smooth noisy picture; format by suffix."""
+def draw_image(path: Path, seed: int = 0, *, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
+    """Write one smooth noisy image; format by suffix."""
     rng = np.random.default_rng(seed)
     base = np.linspace(40, 200, size[1])[None, :, None] + rng.normal(0, 12, (*size, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +48,12 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> Path:
 def mvtec_category(folder: Path, *, seed: int = 0) -> None:
     """4 train, 2 good, 2 scratch, 1 dent."""
     for index in range(4):
-        picture(folder / "train" / "good" / f"{index:03}.png", seed + index)
+        draw_image(folder / "train" / "good" / f"{index:03}.png", seed + index)
     for index in range(2):
-        picture(folder / "test" / "good" / f"{index:03}.png", seed + 10 + index)
-        picture(folder / "test" / "scratch" / f"{index:03}.png", seed + 20 + index)
+        draw_image(folder / "test" / "good" / f"{index:03}.png", seed + 10 + index)
+        draw_image(folder / "test" / "scratch" / f"{index:03}.png", seed + 20 + index)
         mask(folder / "ground_truth" / "scratch" / f"{index:03}_mask.png")
-    picture(folder / "test" / "dent" / "000.png", seed + 30)
+    draw_image(folder / "test" / "dent" / "000.png", seed + 30)
     mask(folder / "ground_truth" / "dent" / "000_mask.png", box=(0, 0, 2, 2))
 
 
@@ -70,7 +70,7 @@ def visa(root: Path) -> None:
     for number, name in enumerate(("candle", "pcb1")):
         data = root / name / "Data"
         for index in range(4):
-            picture(data / "Images" / "Normal" / f"{index:04}.JPG", 100 * number + index)
+            draw_image(data / "Images" / "Normal" / f"{index:04}.JPG", 100 * number + index)
             rows.append(
                 (
                     name,
@@ -81,7 +81,7 @@ def visa(root: Path) -> None:
                 )
             )
         for index in range(2):
-            picture(data / "Images" / "Anomaly" / f"{index:03}.JPG", 100 * number + 50 + index)
+            draw_image(data / "Images" / "Anomaly" / f"{index:03}.JPG", 100 * number + 50 + index)
             mask(data / "Masks" / "Anomaly" / f"{index:03}.png", value=index + 1)
             rows.append(
                 (
@@ -99,9 +99,9 @@ def visa_prepared(root: Path) -> None:
     """One product as the authors' script lays it out, one class."""
     folder = root / "1cls" / "candle"
     for index in range(3):
-        picture(folder / "train" / "good" / f"{index:04}.JPG", index)
-    picture(folder / "test" / "good" / "0100.JPG", 10)
-    picture(folder / "test" / "bad" / "000.JPG", 20)
+        draw_image(folder / "train" / "good" / f"{index:04}.JPG", index)
+    draw_image(folder / "test" / "good" / "0100.JPG", 10)
+    draw_image(folder / "test" / "bad" / "000.JPG", 20)
     mask(folder / "ground_truth" / "bad" / "000.png")
 
 
@@ -115,24 +115,24 @@ def magnetic_tile(root: Path) -> None:
     }
     for number, (kind, names) in enumerate(frames.items()):
         for index, name in enumerate(names):
-            picture(root / f"MT_{kind}" / "Imgs" / f"{name}.jpg", 10 * number + index, mode="L")
+            draw_image(root / f"MT_{kind}" / "Imgs" / f"{name}.jpg", 10 * number + index, mode="L")
             mask(root / f"MT_{kind}" / "Imgs" / f"{name}.png", value=176 if kind == "Crack" else 0)
 
 
 def ksdd(root: Path) -> None:
-    """Items 1..4 with 3 pictures each; Part2 of each item is defective."""
+    """Items 1..4 with 3 images each; Part2 of each item is defective."""
     for item in range(1, 5):
         for part in range(3):
-            picture(root / f"kos{item:02}" / f"Part{part}.jpg", 10 * item + part, mode="L")
+            draw_image(root / f"kos{item:02}" / f"Part{part}.jpg", 10 * item + part, mode="L")
             mask(root / f"kos{item:02}" / f"Part{part}_label.bmp", value=255 if part == 2 else 0)
 
 
 def folder(root: Path) -> None:
     """good/ with 3 images and scratch/ with 2, without masks."""
     for index in range(3):
-        picture(root / "good" / f"g{index}.png", index)
+        draw_image(root / "good" / f"g{index}.png", index)
     for index in range(2):
-        picture(root / "scratch" / f"s{index}.png", 10 + index)
+        draw_image(root / "scratch" / f"s{index}.png", 10 + index)
 
 
 def oct2017(root: Path) -> None:
@@ -145,7 +145,7 @@ def oct2017(root: Path) -> None:
     }
     for split, images in names.items():
         for number, name in enumerate(images):
-            picture(
+            draw_image(
                 root / split / name.partition("-")[0] / f"{name}.jpeg", 10 * len(split) + number, mode="L"
             )
 
@@ -203,7 +203,7 @@ def isic2018(root: Path) -> None:
         ]
         write_csv(root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv", [("image", *kinds), *rows])
         for n in range(len(found)):
-            picture(root / f"{name}_Input" / f"ISIC_{part[0]}{n}.jpg", n)
+            draw_image(root / f"{name}_Input" / f"ISIC_{part[0]}{n}.jpg", n)
     lesions = [(f"ISIC_T{n}", f"HAM_{max(n, 1)}", "histopathology") for n in range(5)]
     write_csv(
         root / "ISIC2018_Task3_Training_LesionGroupings.csv",
@@ -223,12 +223,12 @@ def mvtec_loco(root: Path) -> None:
         "test/good/000",
         "test/good/001",
     ):
-        picture(folder / f"{name}.png", len(name))
-    picture(folder / "test" / "structural_anomalies" / "000.png", 30)
+        draw_image(folder / f"{name}.png", len(name))
+    draw_image(folder / "test" / "structural_anomalies" / "000.png", 30)
     mask(folder / "ground_truth" / "structural_anomalies" / "000" / "000.png", value=255)
     mask(folder / "ground_truth" / "structural_anomalies" / "000" / "001.png", value=254, box=(4, 6, 10, 12))
     for number in range(2):
-        picture(folder / "test" / "logical_anomalies" / f"{number:03}.png", 40 + number)
+        draw_image(folder / "test" / "logical_anomalies" / f"{number:03}.png", 40 + number)
         mask(folder / "ground_truth" / "logical_anomalies" / f"{number:03}" / "000.png", value=250 + number)
     entries = [
         ("scratch", 255, 1.0, True),

@@ -91,9 +91,9 @@ def samples(name: str, options: argparse.Namespace) -> Any:
 def detector(rung: str, seed: int, options: argparse.Namespace) -> Any:
     """A rung at this budget."""
     import kizu
-    from kizu.evaluation.diagnosis import rung as knobs_of
+    from kizu.evaluation.diagnosis import rung as parameters_of
 
-    name, knobs = knobs_of(rung)
+    name, parameters = parameters_of(rung)
     size = {
         "iterations": options.iterations,
         "batch_size": options.batch_size,
@@ -101,7 +101,7 @@ def detector(rung: str, seed: int, options: argparse.Namespace) -> Any:
         "seed": seed,
     }
     more = {"encoder_learning_rate": options.encoder_rate} if name == "recontrast" else {}
-    return kizu.detector(name, options.representation, **size, **more, **knobs)
+    return kizu.detector(name, options.representation, **size, **more, **parameters)
 
 
 def climb(options: argparse.Namespace) -> None:

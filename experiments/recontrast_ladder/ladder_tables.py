@@ -99,14 +99,14 @@ def _percent(value: float | None) -> float | None:
 
 def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], drawn: list[str]) -> str:
     """The README."""
-    knobs = next(iter(runs.values()))["knobs"]
-    side = knobs["image_size"][0]
+    parameters = next(iter(runs.values()))["parameters"]
+    side = parameters["image_size"][0]
     eyes = next(iter(runs.values()))["representation"].partition("@")[0]
     parts = [
         "# The ladder of ReContrast, with the embedded eyes",
         "",
-        f"Every rung of table 6 on `{eyes}`: {knobs['iterations']} iterations of {knobs['batch_size']} "
-        f"pictures of {side}",
+        f"Every rung of table 6 on `{eyes}`: {parameters['iterations']} iterations of {parameters['batch_size']} "
+        f"images of {side}",
         "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
         "The encoder's rate here is",
         f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the "
@@ -131,9 +131,9 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
 
 def _rate(runs: dict[tuple[str, str, int], dict[str, Any]]) -> str:
     rates = {
-        run["knobs"]["encoder_learning_rate"]
+        run["parameters"]["encoder_learning_rate"]
         for run in runs.values()
-        if "encoder_learning_rate" in run["knobs"]
+        if "encoder_learning_rate" in run["parameters"]
     }
     return " or ".join(f"{rate:g}" for rate in sorted(rates)) or "-"
 

@@ -4,9 +4,9 @@ PaDiM and PatchCore.
     python experiments/spd_study/study.py [--data procedural] [--steps 150] [--workers 2] [--data-root FOLDER]
     [--ablation]
 
-For simsiam, moco, simclr and supervised, SPD off and on, each seed: a pretraining on the same pictures for
+For simsiam, moco, simclr and supervised, SPD off and on, each seed: a pretraining on the same images for
 the same steps, then the cells of planted.toml, ksdd.toml and magnetic_tile.toml with what came of it (the
-last two where --data-root, or KIZU_DATA, holds the pictures). --ablation trains the rows of Table 5 instead:
+last two where --data-root, or KIZU_DATA, holds the images). --ablation trains the rows of Table 5 instead:
 SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the literal SmoothBlend formula.
 
 Everything is kept in --out, a folder a run; started again it goes on where it stopped, a training at its last
@@ -35,7 +35,7 @@ from study_jobs import (
     UNTRAINED,
     Job,
     jobs,
-    own_knobs,
+    own_parameters,
     plans,
     planted_filters,
     run,
@@ -90,7 +90,7 @@ def claim(options: argparse.Namespace) -> None:
 
 
 def draw(options: argparse.Namespace) -> None:
-    """The planted pictures, once, before several processes look for them."""
+    """The planted images, once, before several processes look for them."""
     import kizu
 
     for name, plan, root in plans(options):
@@ -106,7 +106,7 @@ def estimate(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         seconds = {}
         for spd in (False, True):
-            job = Job("simsiam", spd, 0, knobs=own_knobs("simsiam", options))
+            job = Job("simsiam", spd, 0, parameters=own_parameters("simsiam", options))
             train(
                 job,
                 Path(place) / job.name / "representation",
@@ -225,7 +225,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         "--data",
         nargs="+",
         default=["procedural"],
-        help="folders of pictures, or 'procedural', for every pretraining",
+        help="folders of images, or 'procedural', for every pretraining",
     )
     add("--data-root", type=Path, default=os.environ.get("KIZU_DATA"), help="folder of the real test sets")
     add("--out", type=Path, default=ROOT / "runs" / "spd_study", help="what is kept: trainings, cells")
@@ -241,7 +241,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--backbone", default="resnet18")
     add("--stages", type=int, default=3, help="stages that are trained; the detectors read 1 to 3")
     add("--size", type=int, default=64, help="side of the views")
-    add("--source-size", type=int, default=64, help="side of the pictures that they are cut from")
+    add("--source-size", type=int, default=64, help="side of the images that they are cut from")
     add("--batch-size", type=int, default=64)
     add("--steps", type=int, default=150)
     add("--queue", type=int, default=1024, help="keys of MoCo's queue")
@@ -254,11 +254,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--set",
         action="append",
-        help="a knob of one objective, as simsiam.learning_rate=0.1; may be repeated",
+        help="a parameter of one objective, as simsiam.learning_rate=0.1; may be repeated",
     )
-    add("--image-size", type=int, default=224, help="side of the test pictures; KolektorSDD keeps its shape")
-    add("--products", nargs="+", help="of the planted pictures")
-    add("--planted-train", type=int, help="good pictures of a product to learn from")
+    add("--image-size", type=int, default=224, help="side of the test images; KolektorSDD keeps its shape")
+    add("--products", nargs="+", help="of the planted images")
+    add("--planted-train", type=int, help="good images of a product to learn from")
     add("--planted-test", type=int, help="good ones to test on; flawed ones are twice as many")
     add("--ablation", action="store_true", help="the rows of Table 5")
     add("--workers", type=int, default=1, help="processes of one thread each")

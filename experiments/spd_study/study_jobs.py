@@ -33,7 +33,7 @@ class Job:
     spd: bool
     seed: int
     variant: str = ""
-    knobs: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -54,16 +54,17 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     made = [Job(UNTRAINED, False, options.seeds[0])]
     for seed in options.seeds:
         for objective in ("simsiam",) if options.ablation else options.objectives:
-            knobs = own_knobs(objective, options)
-            made += [Job(objective, spd, seed, knobs=knobs) for spd in (False, True)]
+            parameters = own_parameters(objective, options)
+            made += [Job(objective, spd, seed, parameters=parameters) for spd in (False, True)]
             if options.ablation:
                 made += [
-                    Job(objective, True, seed, name, {**knobs, **more}) for name, more in VARIANTS.items()
+                    Job(objective, True, seed, name, {**parameters, **more})
+                    for name, more in VARIANTS.items()
                 ]
     return made
 
 
-def own_knobs(objective: str, options: argparse.Namespace) -> dict[str, Any]:
+def own_parameters(objective: str, options: argparse.Namespace) -> dict[str, Any]:
     """What an objective needs at this size, then --set."""
     small: dict[str, dict[str, Any]] = {
         "moco": {
@@ -72,16 +73,16 @@ def own_knobs(objective: str, options: argparse.Namespace) -> dict[str, Any]:
         },
         "simclr": {"optimiser_name": "sgd"},
     }
-    knobs = dict(small.get(objective, {}))
+    parameters = dict(small.get(objective, {}))
     for text in options.set or []:
         name, _, value = text.partition("=")
-        owner, _, knob = name.partition(".")
+        owner, _, parameter = name.partition(".")
         if owner == objective:
             try:
-                knobs[knob] = json.loads(value)
+                parameters[parameter] = json.loads(value)
             except ValueError:
-                knobs[knob] = value
-    return knobs
+                parameters[parameter] = value
+    return parameters
 
 
 def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
@@ -99,8 +100,8 @@ def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
             continue
         plan = read_experiment(path)
         for detector in plan.parts["detector"]:
-            side = detector["knobs"]["image_size"]
-            detector["knobs"]["image_size"] = (
+            side = detector["parameters"]["image_size"]
+            detector["parameters"]["image_size"] = (
                 [scaled(s, options.image_size) for s in side]
                 if isinstance(side, list)
                 else options.image_size
@@ -117,7 +118,7 @@ def scaled(side: int, image_size: int) -> int:
 
 
 def planted_filters(options: argparse.Namespace) -> dict[str, Any]:
-    """The planted pictures' own options."""
+    """The planted images' own options."""
     given = {
         "products": options.products,
         "train": options.planted_train,
@@ -173,7 +174,7 @@ def train(job: Job, folder: Path, options: argparse.Namespace) -> None:
         job.objective, options.data, folder, steps=options.steps, source_size=options.source_size, show=False,
         checkpoint_every=max(options.steps // 5, 1), log_every=max(options.steps // 30, 1),
         backbone=options.backbone, stages=options.stages, size=options.size, batch_size=options.batch_size, seed=job.seed, spd=job.spd,
-        **job.knobs,
+        **job.parameters,
     )  # fmt: skip
 
 
@@ -183,7 +184,9 @@ def trained_seconds(folder: Path) -> float:
     if not log.exists():
         return 0.0
     rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    batch = json.loads((folder / "representation" / "recipe.json").read_text("utf-8"))["knobs"]["batch_size"]
+    batch = json.loads((folder / "representation" / "recipe.json").read_text("utf-8"))["parameters"][
+        "batch_size"
+    ]
     starts = [0, *(row["step"] for row in rows[:-1])]
     return sum(
         (row["step"] - start) * batch / max(row["images_per_s"], 0.1)

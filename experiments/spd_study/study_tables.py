@@ -96,8 +96,8 @@ def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str
 
 
 THEIRS = (
-    "ResNet-50 trained on the 1.28 million pictures of ImageNet, tested on VisA and MVTec AD with PaDiM: "
-    "other pictures, another budget, "
+    "ResNet-50 trained on the 1.28 million images of ImageNet, tested on VisA and MVTec AD with PaDiM: "
+    "other images, another budget, "
     "other test sets. Only the sign and the order of the differences can be held against ours."
 )
 
@@ -106,17 +106,17 @@ def told(main: pl.DataFrame, settings: dict[str, Any]) -> str:
     """How it was run."""
     seeds = ", ".join(map(str, sorted(main["seed"].unique())))
     data = ", ".join(Path(source).name for source in settings["data"])
-    more = f" Knobs set: {', '.join(settings['set'])}." if settings["set"] else ""
+    more = f" Parameters set: {', '.join(settings['set'])}." if settings["set"] else ""
     again = (
         f"--data {data.replace(', ', ' ')} --steps {settings['steps']} --image-size {settings['image_size']}"
     )
     again += "".join(f" --set {text}" for text in settings["set"] or [])
     return (
         f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of "
-        f"{settings['batch_size']} pictures of {data}, "
-        f"views of {settings['size']} pixels; with and without SPD: the same initial weights, pictures and "
+        f"{settings['batch_size']} images of {data}, "
+        f"views of {settings['size']} pixels; with and without SPD: the same initial weights, images and "
         f"order. Seeds {seeds}; "
-        f"mean ± standard deviation over seeds, in per cent; test pictures of {settings['image_size']} "
+        f"mean ± standard deviation over seeds, in per cent; test images of {settings['image_size']} "
         f"pixels.{more}\n"
         "Difference: with minus without, paired by seed, mean ± standard error; bold where 0 is outside its "
         "95 % interval "

@@ -1,4 +1,4 @@
-"""kizu finds flaws in pictures of products after seeing only good ones, and tells where they are.
+"""kizu finds flaws in images of products after seeing only good ones, and tells where they are.
 
     import kizu
 
@@ -34,7 +34,7 @@ def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
     """Read a dataset from disk: `name` is a file of kizu/datasets ("folder", "mvtec", "visa", ...), filters
     are its keywords.
 
-    Raises UnknownName, UnknownKnob naming the nearest, LayoutError, MaskError, EmptyData.
+    Raises UnknownName, UnknownParameter naming the nearest, LayoutError, MaskError, EmptyData.
     """
     from kizu import registry
 
@@ -54,16 +54,18 @@ def representation(name_or_path: str | Path | None = None) -> Representation:
     return open_representation(name_or_path)
 
 
-def detector(name: str, representation: Representation | str | Path | None = None, **knobs: Any) -> Detector:
-    """Build an unfitted detector: `name` is a file of kizu/detectors, knobs are the keywords of its
+def detector(
+    name: str, representation: Representation | str | Path | None = None, **parameters: Any
+) -> Detector:
+    """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its
     constructor.
 
-    Raises UnknownName and UnknownKnob, naming the nearest, and what `representation` raises.
+    Raises UnknownName and UnknownParameter, naming the nearest, and what `representation` raises.
     """
     from kizu import registry
     from kizu.detectors.base import build
 
-    return build(registry.load("detectors", name), representation, knobs)
+    return build(registry.load("detectors", name), representation, parameters)
 
 
 def load(path: str | Path) -> Detector:

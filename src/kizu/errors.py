@@ -3,7 +3,7 @@
 KizuError
 |-- UsageError (ValueError)      a call or a command that cannot be meant
 |   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
-|   |-- UnknownKnob              a keyword that the class does not have; names the nearest
+|   |-- UnknownParameter              a keyword that the class does not have; names the nearest
 |   |-- ShapeError               an array of the wrong shape
 |   `-- OutputExists             the output is there already and nobody said to replace it
 |-- DataError                    what lies on disk is not what was promised
@@ -43,11 +43,11 @@ class UnknownName(UsageError):
         super().__init__(_unknown(kind, name, known))
 
 
-class UnknownKnob(UsageError):
+class UnknownParameter(UsageError):
     """A keyword that a class or function does not take."""
 
     def __init__(self, owner: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(_unknown(f"knob of {owner}", name, known))
+        super().__init__(_unknown(f"parameter of {owner}", name, known))
 
 
 class ShapeError(UsageError):

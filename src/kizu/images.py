@@ -109,14 +109,14 @@ def open_image(
 def open_values(
     path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
 ) -> NDArray[np.uint8]:
-    """`open_image`, but of a picture that is grey (H, W), the value of all three channels."""
+    """`open_image`, but of an image that is grey (H, W), the value of all three channels."""
     if size is not None:
         check_size(size)
-    with _opened(path, max_pixels) as picture:
+    with _opened(path, max_pixels) as opened:
         if size is not None:
-            turned = _orientation(picture) >= 5
-            picture.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
-        flat = _eight_bit(_upright(picture), path)
+            turned = _orientation(opened) >= 5
+            opened.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
+        flat = _eight_bit(_upright(opened), path)
         return np.array(flat if size is None else _resized(flat, size))
 
 
@@ -140,8 +140,8 @@ def open_mask(
     """
     if rule not in ("half", "nonzero"):
         raise UsageError(f"A mask rule is 'half' or 'nonzero', got {rule!r}.")
-    with _opened(path, max_pixels) as picture:
-        values, full = _mask_values(_upright(picture), rule, path)
+    with _opened(path, max_pixels) as opened:
+        values, full = _mask_values(_upright(opened), rule, path)
     if shape is not None and values.shape != tuple(shape):
         raise MaskError(
             f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). "
@@ -162,9 +162,9 @@ def open_mask(
 def image_shape(path: Path | str, *, max_pixels: int | None = None) -> tuple[int, int]:
     """(H, W) of an image as `open_image` would return it, from the header alone. Raises ImageError as it
     does, but for damaged pixels."""
-    with _opened(path, max_pixels) as picture:
-        width, height = picture.size
-        turned = _orientation(picture) >= 5 and not isinstance(picture, TiffImagePlugin.TiffImageFile)
+    with _opened(path, max_pixels) as opened:
+        width, height = opened.size
+        turned = _orientation(opened) >= 5 and not isinstance(opened, TiffImagePlugin.TiffImageFile)
     return (width, height) if turned else (height, width)
 
 
@@ -236,12 +236,12 @@ def _opened(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
         with _readable(path) as file:
             plugin = _plugin(file.read(16), path)
             file.seek(0)
-            picture = plugin(
+            opened = plugin(
                 file
                 # no file name: Pillow would map the file, which garbles turned TIFFs and dies when a file
                 # shrinks
             )
-            width, height = picture.size
+            width, height = opened.size
             if width * height > limit:
                 raise ImageError(
                     path,
@@ -249,7 +249,7 @@ def _opened(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
                     "trusted, raise the limit "
                     "with max_pixels= or the environment variable KIZU_MAX_PIXELS.",
                 )
-            yield picture
+            yield opened
     except KizuError:
         raise
     except Exception as error:  # decoders meet a damaged file with errors of every kind
@@ -296,39 +296,39 @@ def _plugin(head: bytes, path: Path | str) -> type[ImageFile.ImageFile]:
     )
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(opened: Image.Image) -> int:
     """EXIF orientation 1..8; 1 where there is none, or the EXIF block is damaged and the pixels are not."""
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as in _opened: a parser of foreign bytes; the picture itself may still be whole
+        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as in _opened: a parser of foreign bytes; the opened itself may still be whole
         return 1
 
 
-def _upright(picture: ImageFile.ImageFile) -> Image.Image:
+def _upright(opened: ImageFile.ImageFile) -> Image.Image:
     """Decode and turn as EXIF says (Pillow turns TIFF by itself and then drops the tag)."""
-    picture.load()
-    turn = _TURNS.get(_orientation(picture))
-    return picture if turn is None else picture.transpose(turn)
+    opened.load()
+    turn = _TURNS.get(_orientation(opened))
+    return opened if turn is None else opened.transpose(turn)
 
 
-def _eight_bit(picture: Image.Image, path: Path | str) -> Image.Image:
+def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
     """Any mode -> mode "L" or "RGB"."""
-    if picture.mode.startswith("I"):
-        return Image.fromarray(((_sixteen_bit(picture, path).astype(np.int32) + 128) // 257).astype(np.uint8))
-    if picture.mode == "F":
+    if opened.mode.startswith("I"):
+        return Image.fromarray(((_sixteen_bit(opened, path).astype(np.int32) + 128) // 257).astype(np.uint8))
+    if opened.mode == "F":
         raise ImageError(
             path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits."
         )
-    if picture.has_transparency_data:
-        layered = picture.convert("RGBA")
+    if opened.has_transparency_data:
+        layered = opened.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    if picture.mode in ("L", "RGB"):
-        return picture
-    return picture.convert("L" if picture.mode == "1" else "RGB")
+    if opened.mode in ("L", "RGB"):
+        return opened
+    return opened.convert("L" if opened.mode == "1" else "RGB")
 
 
-def _sixteen_bit(picture: Image.Image, path: Path | str) -> NDArray[Any]:
-    values = np.asarray(picture)
+def _sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
+    values = np.asarray(opened)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(
@@ -338,31 +338,31 @@ def _sixteen_bit(picture: Image.Image, path: Path | str) -> NDArray[Any]:
     return values
 
 
-def _mask_values(picture: Image.Image, rule: MaskRule, path: Path | str) -> tuple[NDArray[Any], int]:
+def _mask_values(opened: Image.Image, rule: MaskRule, path: Path | str) -> tuple[NDArray[Any], int]:
     """(H, W) values and the top of their range."""
-    if picture.mode == "1":
-        return np.asarray(picture), 1
-    if picture.mode.startswith("I"):
-        return _sixteen_bit(picture, path), 65535
-    if picture.mode == "F":
+    if opened.mode == "1":
+        return np.asarray(opened), 1
+    if opened.mode.startswith("I"):
+        return _sixteen_bit(opened, path), 65535
+    if opened.mode == "F":
         raise MaskError(
             f"{path}: the mask holds floating-point pixels, which have no agreed range. Save it with 8 bits: "
             "0 and 255."
         )
-    if picture.mode == "P" and rule == "nonzero":
-        return np.asarray(picture), 255
-    if picture.mode == "L" and not picture.has_transparency_data:
-        return np.asarray(picture), 255
-    layers = np.asarray(picture.convert("RGBA"))
+    if opened.mode == "P" and rule == "nonzero":
+        return np.asarray(opened), 255
+    if opened.mode == "L" and not opened.has_transparency_data:
+        return np.asarray(opened), 255
+    layers = np.asarray(opened.convert("RGBA"))
     return np.where(layers[..., 3] > 127, layers[..., :3].max(axis=2), 0), 255
 
 
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resized(opened: Image.Image, size: tuple[int, int]) -> Image.Image:
     height, width = size
     return (
-        picture
-        if picture.size == (width, height)
-        else picture.resize((width, height), Image.Resampling.BILINEAR)
+        opened
+        if opened.size == (width, height)
+        else opened.resize((width, height), Image.Resampling.BILINEAR)
     )
 
 

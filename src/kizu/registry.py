@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kizu.errors import UnknownKnob, UnknownName
+from kizu.errors import UnknownName, UnknownParameter
 
 ROOMS: dict[str, str] = {
     "datasets": "dataset",
@@ -73,12 +73,12 @@ def public(member: ModuleType) -> Any:
 
 
 def check_keywords(owner: str, function: Callable[..., Any], given: Iterable[str]) -> None:
-    """Raise UnknownKnob, naming the nearest, for a keyword that `function` does not take."""
+    """Raise UnknownParameter, naming the nearest, for a keyword that `function` does not take."""
     parameters = inspect.signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     for name in given:
         if name not in known:
-            raise UnknownKnob(owner, name, known)
+            raise UnknownParameter(owner, name, known)
 
 
 def summary(room: str, name: str) -> str:

@@ -35,7 +35,7 @@ FAST = (
 
 @pytest.fixture(scope="module")
 def tree(tiny_planted: Samples) -> Path:
-    """The planted pictures as they lie on disk, MVTec-like: capsule/train/good, test/..., ground_truth/..."""
+    """The planted images as they lie on disk, MVTec-like: capsule/train/good, test/..., ground_truth/..."""
     return Path(tiny_planted.paths[0]).parents[2]
 
 
@@ -132,7 +132,7 @@ def test_metrics_of_a_run_are_those_of_its_scores(
 
 
 def broken_folder(tree: Path, folder: Path) -> dict[str, Path]:
-    """Two good pictures among all that may go wrong with a file."""
+    """Two good images among all that may go wrong with a file."""
     folder.mkdir()
     good = sorted((tree / "train" / "good").iterdir())
     shutil.copy(good[0], folder / "a_fine.png")
@@ -141,7 +141,7 @@ def broken_folder(tree: Path, folder: Path) -> dict[str, Path]:
     Image.open(good[0]).convert("RGB").save(folder / "cut.jpg", quality=95)
     bad["cut.jpg"].write_bytes(bad["cut.jpg"].read_bytes()[:700])
     bad["empty.png"].write_bytes(b"")
-    bad["words.png"].write_text("this is no picture")
+    bad["words.png"].write_text("this is no image")
     return bad
 
 
@@ -162,15 +162,15 @@ def test_a_broken_file_costs_itself_and_exit_code_1(
 
 
 @pytest.mark.parametrize("mode", ["I;16", "P", "CMYK", "RGBA", "LA", "1", "L"])
-def test_pictures_of_every_kind_are_looked_at(
+def test_images_of_every_kind_are_looked_at(
     mode: str, model: Path, tree: Path, tmp_path: Path, run_cli: Cli
 ) -> None:
-    picture = Image.open(next((tree / "train" / "good").iterdir())).convert("RGB")
+    image = Image.open(next((tree / "train" / "good").iterdir())).convert("RGB")
     path = tmp_path / {"I;16": "x.tif", "CMYK": "x.jpg"}.get(mode, "x.png")
     if mode == "I;16":
-        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(path)
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(path)
     else:
-        picture.convert(mode).save(path)
+        image.convert(mode).save(path)
     code, out, _ = run_cli("inspect", model, path, "-o", tmp_path / "out", "--json")
     assert code == 0
     assert np.isfinite(json.loads(out)["score"])
@@ -329,7 +329,7 @@ def test_data_check(tree: Path, run_cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_quick_demo(tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same steps on fewer, smaller pictures."""
+    """The same steps on fewer, smaller images."""
     import kizu.apps._demo as module
 
     monkeypatch.setattr(module, "QUICK", {"products": ("capsule",), "size": 64, "train": 20})

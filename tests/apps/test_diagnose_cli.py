@@ -31,7 +31,7 @@ SMALL = (
     "precision=fp32",
     "training_precision=fp32",
 )
-KNOBS: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "iterations": 4, "image_size": 64, "batch_size": 4, "embedding_width": 8, "precision": "fp32", "training_precision": "fp32",
 }  # fmt: skip
 
@@ -40,8 +40,8 @@ def sets() -> list[str]:
     return [part for text in SMALL for part in ("--set", text)]
 
 
-def detector(**knobs: Any) -> ReContrast:
-    made = kizu.detector("recontrast", NET, **{**KNOBS, **knobs})
+def detector(**parameters: Any) -> ReContrast:
+    made = kizu.detector("recontrast", NET, **{**PARAMETERS, **parameters})
     assert isinstance(made, ReContrast)
     return made
 
@@ -116,8 +116,8 @@ def test_an_interrupted_diagnosis_goes_on(
     tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = one_class(tiny_planted)
-    knobs = {"iterations": 60, "image_size": 32}
-    whole = diagnose("full", detector(**knobs), split, tmp_path / "whole", every=20)
+    parameters = {"iterations": 60, "image_size": 32}
+    whole = diagnose("full", detector(**parameters), split, tmp_path / "whole", every=20)
     real = ReconstructionObjective.loss
 
     class Stop(Exception):
@@ -133,10 +133,10 @@ def test_an_interrupted_diagnosis_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(ReconstructionObjective, "loss", cut)
         with pytest.raises(Stop):
-            diagnose("full", detector(**knobs), split, tmp_path / "half", every=20, checkpoint_every=25)
+            diagnose("full", detector(**parameters), split, tmp_path / "half", every=20, checkpoint_every=25)
     assert store.load_card(tmp_path / "half" / "training" / "checkpoint.kizu")["step"] == 50
     assert not (tmp_path / "half" / "diagnosis.json").exists()
-    resumed = diagnose("full", detector(**knobs), split, tmp_path / "half", every=20)
+    resumed = diagnose("full", detector(**parameters), split, tmp_path / "half", every=20)
     assert resumed["tests"] == whole["tests"]
     assert resumed["last"] == whole["last"]
 

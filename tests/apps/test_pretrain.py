@@ -50,15 +50,15 @@ def test_three_steps(tmp_path: Path, run_cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_json_and_broken_pictures(tmp_path: Path, run_cli: Cli) -> None:
+def test_json_and_broken_images(tmp_path: Path, run_cli: Cli) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(6):
         Image.effect_noise((40, 40), 60).convert("RGB").save(photos / f"{number}.png")
-    (photos / "3.png").write_text("no picture")
+    (photos / "3.png").write_text("no image")
     given = ("pretrain", "simsiam", *SMALL, *HEADS, "--data", photos, "--data", "procedural:4")
     code, said, err = run_cli(*given, "--steps", 4, "--seed", 3, "-o", tmp_path / "rep", "--json")
-    assert code == 1, "done, but a picture could not be read"
+    assert code == 1, "done, but an image could not be read"
     told = json.loads(said)
     assert told["representation"] == str(tmp_path / "rep")
     assert told["name"] == "simsiam/resnet10t"
@@ -66,7 +66,7 @@ def test_json_and_broken_pictures(tmp_path: Path, run_cli: Cli) -> None:
     assert told["last"]["step"] == 4
     assert err == ""
     card = store.load_card(tmp_path / "rep")["representation"]
-    assert card["recipe"]["knobs"]["seed"] == 3
+    assert card["recipe"]["parameters"]["seed"] == 3
     assert card["trained_on"] == ["photos", "procedural"]
 
 
@@ -102,7 +102,7 @@ REFUSED = [
     (("simsian", "--data", "procedural"), "Did you mean 'simsiam'?"),
     (("simsiam", "--data", "absent"), "absent is no folder"),
     (("simsiam", "--data", "procedural", "--set", "hiden=3"), "Did you mean 'hidden'?"),
-    (("simsiam", "--data", "procedural", "--set", "hidden=many"), "The knob hidden is int, got 'many'"),
+    (("simsiam", "--data", "procedural", "--set", "hidden=many"), "The parameter hidden is int, got 'many'"),
     (
         ("simsiam", "--data", "procedural", "--backbone", "resnet19"),
         "There is no timm model named 'resnet19'",

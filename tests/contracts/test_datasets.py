@@ -14,7 +14,7 @@ from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 
 NAMES = registry.names("datasets")
-KNOBS: dict[str, dict[str, object]] = {
+PARAMETERS: dict[str, dict[str, object]] = {
     "planted": {"products": "all", "train": 2, "test_good": 1, "test_defective": 1, "size": 32}
 }
 """Arguments that keep a data set tiny."""
@@ -31,7 +31,7 @@ def built(
     root = tmp_path_factory.mktemp(name) / "data"
     root.mkdir()
     TREES[name](root)
-    return name, root, registry.load("datasets", name)(root, **KNOBS.get(name, {}))
+    return name, root, registry.load("datasets", name)(root, **PARAMETERS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,8 +65,8 @@ def test_samples(built: tuple[str, Path, Samples]) -> None:
 
 def test_same_again(built: tuple[str, Path, Samples]) -> None:
     name, root, samples = built
-    assert registry.load("datasets", name)(root, **KNOBS.get(name, {})) == samples
-    assert registry.load("datasets", name)(str(root), **KNOBS.get(name, {})) == samples
+    assert registry.load("datasets", name)(root, **PARAMETERS.get(name, {})) == samples
+    assert registry.load("datasets", name)(str(root), **PARAMETERS.get(name, {})) == samples
 
 
 def test_images_and_masks_can_be_read(built: tuple[str, Path, Samples]) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import kizu
 from kizu import registry
-from kizu.detectors.base import Detector, knob_names
+from kizu.detectors.base import Detector, parameter_names
 from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, UsageError
 from kizu.metrics.image_metrics import image_metrics
 from kizu.representations.base import Representation
@@ -87,7 +87,7 @@ def test_prediction_has_the_promised_shape(fitted: Detector) -> None:
 
 
 def test_a_planted_defect_is_found(fitted: Detector, tiny_planted: Samples) -> None:
-    """Good against foreign: half the picture painted over must score above every good test image."""
+    """Good against foreign: half the image painted over must score above every good test image."""
     good = fitted.predict(tiny_planted.test.normal)
     defective = torch.stack([open_tensor(path) for path in tiny_planted.test.normal.paths])
     defective[:, :, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.8])[:, None, None]
@@ -132,7 +132,7 @@ def test_save_and_load_give_the_same_output(
     finally:
         expected_calibration, fitted.calibration_ = fitted.calibration_, None
     assert type(loaded) is type(fitted)
-    assert loaded.knobs == fitted.knobs
+    assert loaded.parameters == fitted.parameters
     assert torch.equal(got.score, expected.score)
     assert torch.equal(got.map, expected.map)
     assert torch.equal(got.p_value, expected.p_value)
@@ -207,9 +207,11 @@ def bad_column(path: Path) -> object:
     return pl.lit(str(path))
 
 
-def test_every_knob_is_kept(kind: type[Detector], representations: dict[str, Representation]) -> None:
+def test_every_parameter_is_kept(kind: type[Detector], representations: dict[str, Representation]) -> None:
     detector = kind.tiny(representations["random"])
-    assert set(detector.knobs) == set(knob_names(kind)), "every keyword is stored under its own name"
+    assert set(detector.parameters) == set(parameter_names(kind)), (
+        "every keyword is stored under its own name"
+    )
 
 
 @pytest.mark.slow

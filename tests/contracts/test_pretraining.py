@@ -16,7 +16,7 @@ from torch import Tensor
 
 import kizu
 from kizu import registry, store
-from kizu.errors import UnknownKnob, UnknownName, UsageError
+from kizu.errors import UnknownName, UnknownParameter, UsageError
 from kizu.pretraining import pretrain
 from kizu.training import Position
 
@@ -69,10 +69,10 @@ def copy_of(name: str, **knobs: Any) -> Any:
 def batch(made: Any, step: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     coarse = torch.randint(256, (4, 3, 5, 5), generator=generator).float()
-    pictures = (
+    images = (
         torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
     )
-    return made.prepare((pictures, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
+    return made.prepare((images, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
 
 
 both = pytest.mark.parametrize("spd", [False, True], ids=["plain", "spd"])
@@ -255,8 +255,8 @@ def test_it_writes_a_representation(name: str, spd: bool, tmp_path: Path) -> Non
     assert net.levels == (1, 2, 3)
     detector = kizu.detectors.patchcore(str(out), image_size=64, coreset=0.2)
     assert detector.representation.levels == (2, 3), "its own choice"
-    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    assert torch.isfinite(detector.fit(pictures).predict(pictures).score).all()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.isfinite(detector.fit(images).predict(images).score).all()
 
 
 @each
@@ -278,10 +278,10 @@ def test_misuse(name: str, tmp_path: Path) -> None:
             tiny(name, spd=True, spd_share=share)
     with pytest.raises(UsageError, match="eta"):
         tiny(name, spd=True, eta=-0.1)
-    with pytest.raises(UnknownKnob, match="Did you mean 'backbone'"):
+    with pytest.raises(UnknownParameter, match="Did you mean 'backbone'"):
         pretrain(name, "procedural", tmp_path / "rep", steps=1, backbon="resnet18")
     made = copy_of(name, spd=False)
-    with pytest.raises(UsageError, match="There are 3 pictures, a batch has 4"):
+    with pytest.raises(UsageError, match="There are 3 images, a batch has 4"):
         made.check_data(3, 3)
-    with pytest.raises(UsageError, match="2 pictures at a time"):
+    with pytest.raises(UsageError, match="2 images at a time"):
         made.prepare((torch.zeros(1, 40, 40, 3, dtype=torch.uint8), torch.tensor([0])), Position(0, 0, 1))

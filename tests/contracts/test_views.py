@@ -99,7 +99,7 @@ def test_leaves_the_global_generator_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_picture_by_its_own_draws(name: str) -> None:
+def test_each_image_by_its_own_draws(name: str) -> None:
     same = pictures(1).expand(6, -1, -1, -1)
     out = view(name, same, 3)
     assert len(torch.unique(out.flatten(1), dim=0)) >= 5
@@ -107,7 +107,7 @@ def test_each_picture_by_its_own_draws(name: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_is_its_pictures_in_turn(name: str, size: tuple[int, int]) -> None:
+def test_a_batch_is_its_images_in_turn(name: str, size: tuple[int, int]) -> None:
     images, function = pictures(6, size), registry.load("views", name)
     given = (
         {"textures": 1 - pictures(4, size)} if "textures" in inspect.signature(function).parameters else {}

@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from trees import mask, picture
+from trees import draw_image, mask
 
-from kizu import loader as batches
 from kizu import loader as loader_module
 from kizu.errors import ImageError, MaskError, UsageError
 from kizu.images import open_image, open_mask, open_values, resize_mask
@@ -23,7 +22,7 @@ from kizu.samples import Samples
 
 @pytest.fixture
 def ten(tmp_path: Path) -> list[Path]:
-    return [picture(tmp_path / f"{n}.png", n, size=(12 + n, 16)) for n in range(10)]
+    return [draw_image(tmp_path / f"{n}.png", n, size=(12 + n, 16)) for n in range(10)]
 
 
 def workers() -> list[threading.Thread]:
@@ -136,8 +135,8 @@ def test_no_more_is_decoded_than_asked(ten: list[Path], monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "LA", "P", "1"])
-def test_pictures_are_opened_and_divided(mode: str, tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png", 3, mode=mode)
+def test_images_are_opened_and_divided(mode: str, tmp_path: Path) -> None:
+    path = draw_image(tmp_path / "a.png", 3, mode=mode)
     (batch,) = batches([path], image_size=(7, 5))
     expected = open_image(path, size=(7, 5)).transpose(2, 0, 1).astype(np.float32) / np.float32(255.0)
     assert np.array_equal(batch.images[0].numpy(), expected)
@@ -169,7 +168,7 @@ def test_arguments_that_cannot_be_meant(ten: list[Path], wrong: dict[str, object
 
 @pytest.fixture
 def marked(tmp_path: Path) -> Samples:
-    names = [str(picture(tmp_path / f"{n}.png", n)) for n in range(4)]
+    names = [str(draw_image(tmp_path / f"{n}.png", n)) for n in range(4)]
     masks = [
         None,
         str(mask(tmp_path / "m1.png", box=(0, 0, 5, 5))),

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from trees import folder, ksdd, mask, mvtec_category, picture, visa
+from trees import folder, draw_image, ksdd, mask, mvtec_category, visa
 from trees import magnetic_tile as tiles
 
 from kizu.datasets.checking import check
@@ -90,7 +90,7 @@ def test_files_that_occur_twice(tmp_path: Path) -> None:
 
 def test_images_that_the_list_of_visa_forgets(tmp_path: Path) -> None:
     visa(tmp_path)
-    picture(tmp_path / "candle" / "Data" / "Images" / "Normal" / "0099.JPG", 99)
+    draw_image(tmp_path / "candle" / "Data" / "Images" / "Normal" / "0099.JPG", 99)
     found = problems("visa", tmp_path)
     assert "1 images that the split list does not name: candle/Data/Images/Normal/0099.JPG" in found
     assert "candle, train, normal: 3 images where 900 are published" in found

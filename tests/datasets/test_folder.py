@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from trees import draw_image, mask, mvtec_category, write_csv
 from trees import folder as two_classes
-from trees import mask, mvtec_category, picture, write_csv
 
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, UsageError
@@ -18,7 +18,7 @@ def rows(samples: object, *columns: str) -> list[tuple[object, ...]]:
 
 def test_images_only(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg"):
-        picture(tmp_path / "parts" / name)
+        draw_image(tmp_path / "parts" / name)
     (tmp_path / "parts" / "notes.txt").touch()
     (tmp_path / "parts" / "empty").mkdir()
     samples = folder(tmp_path / "parts")
@@ -34,7 +34,7 @@ def test_images_only(tmp_path: Path) -> None:
 
 
 def test_relative_path_and_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(tmp_path / "my parts" / "ü 1.png")
+    draw_image(tmp_path / "my parts" / "ü 1.png")
     monkeypatch.chdir(tmp_path)
     assert folder("my parts").paths == [str(tmp_path / "my parts" / "ü 1.png")]
 
@@ -48,15 +48,15 @@ def test_two_classes_have_no_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["good", "GOOD", "ok", "Normal"])
 def test_names_of_good(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / name / "a.png")
-    picture(tmp_path / "ko" / "b.png")
+    draw_image(tmp_path / name / "a.png")
+    draw_image(tmp_path / "ko" / "b.png")
     samples = folder(tmp_path)
     assert [Path(path).parent.name for path in samples.normal.paths] == [name]
     assert samples.anomalous.table["defect"].to_list() == ["ko"]
 
 
 def test_own_name_of_good(tmp_path: Path) -> None:
-    picture(tmp_path / "passed" / "a.png")
+    draw_image(tmp_path / "passed" / "a.png")
     with pytest.raises(EmptyData, match=r"no good images.*there are: passed"):
         folder(tmp_path)
     assert folder(tmp_path, good=("passed",)).labels.tolist() == [0]
@@ -74,9 +74,9 @@ def test_train_and_test(tmp_path: Path) -> None:
 
 
 def test_train_may_hold_images_directly_but_test_may_not(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "a.png")
+    draw_image(tmp_path / "train" / "a.png")
     assert rows(folder(tmp_path), "label", "split") == [(0, "train")]
-    picture(tmp_path / "test" / "b.png")
+    draw_image(tmp_path / "test" / "b.png")
     with pytest.raises(LayoutError, match="which are good"):
         folder(tmp_path)
 
@@ -104,9 +104,9 @@ def test_masks_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_masks_are_paired_by_name_and_not_by_order(tmp_path: Path) -> None:
-    picture(tmp_path / "good" / "g.png")
+    draw_image(tmp_path / "good" / "g.png")
     for name in ("2", "10", "1"):
-        picture(tmp_path / "bad" / f"{name}.jpg")
+        draw_image(tmp_path / "bad" / f"{name}.jpg")
         mask(tmp_path / "masks" / "bad" / f"{name}_mask.png")
     for image, paired in rows(folder(tmp_path).anomalous, "image", "mask"):
         assert Path(paired).stem == Path(image).stem + "_mask"
@@ -133,7 +133,7 @@ def test_missing_and_extra_masks(tmp_path: Path) -> None:
 
 def test_class_without_masks_when_others_have_them(tmp_path: Path) -> None:
     two_classes(tmp_path)
-    picture(tmp_path / "dent" / "d0.png")
+    draw_image(tmp_path / "dent" / "d0.png")
     for name in ("s0", "s1"):
         mask(tmp_path / "masks" / "scratch" / f"{name}.png")
     with pytest.raises(MaskError, match=r"masks/dent: 1 images without a mask: d0\.png"):
@@ -142,18 +142,18 @@ def test_class_without_masks_when_others_have_them(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
-    picture(tmp_path / "good" / "g.png")
+    draw_image(tmp_path / "good" / "g.png")
     for number in range(13):
-        picture(tmp_path / "bad" / f"{number:02}.png")
+        draw_image(tmp_path / "bad" / f"{number:02}.png")
     (tmp_path / "masks" / "bad").mkdir(parents=True)
     with pytest.raises(MaskError, match=r"13 images without a mask: 00\.png, .*09\.png, and 3 more"):
         folder(tmp_path)
 
 
 def test_flat_masks_of_one_name(tmp_path: Path) -> None:
-    picture(tmp_path / "good" / "g.png")
+    draw_image(tmp_path / "good" / "g.png")
     for name in ("bent", "cut"):
-        picture(tmp_path / name / "0.png")
+        draw_image(tmp_path / name / "0.png")
     mask(tmp_path / "masks" / "0.png")
     with pytest.raises(MaskError, match="cannot be told apart"):
         folder(tmp_path)
@@ -165,11 +165,11 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(EmptyData, match="holds no images"):
         folder(tmp_path)
     with pytest.raises(LayoutError, match="is a file"):
-        folder(picture(tmp_path / "a.png"))
+        folder(draw_image(tmp_path / "a.png"))
 
 
 def test_no_good_images(tmp_path: Path) -> None:
-    picture(tmp_path / "scratch" / "a.png")
+    draw_image(tmp_path / "scratch" / "a.png")
     (tmp_path / "good").mkdir()
     with pytest.raises(EmptyData, match="no good images"):
         folder(tmp_path)
@@ -179,11 +179,11 @@ def test_no_good_images(tmp_path: Path) -> None:
 
 
 def test_too_deep(tmp_path: Path) -> None:
-    picture(tmp_path / "2024" / "may" / "good" / "a.png")
+    draw_image(tmp_path / "2024" / "may" / "good" / "a.png")
     with pytest.raises(LayoutError, match=r"2024/may/good"):
         folder(tmp_path)
-    picture(tmp_path / "flat" / "good" / "a.png")
-    picture(tmp_path / "flat" / "good" / "monday" / "a.png")
+    draw_image(tmp_path / "flat" / "good" / "a.png")
+    draw_image(tmp_path / "flat" / "good" / "monday" / "a.png")
     with pytest.raises(LayoutError, match="folders of images: monday"):
         folder(tmp_path / "flat")
 
@@ -196,21 +196,21 @@ def test_several_categories(tmp_path: Path) -> None:
 
 def test_images_beside_folders_of_images(tmp_path: Path) -> None:
     two_classes(tmp_path)
-    picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     with pytest.raises(LayoutError, match=r"both images \(a\.png\) and folders of images \(good, scratch\)"):
         folder(tmp_path)
 
 
 def test_masks_among_images(tmp_path: Path) -> None:
-    picture(tmp_path / "one" / "a.jpg")
+    draw_image(tmp_path / "one" / "a.jpg")
     mask(tmp_path / "one" / "a.png")
     with pytest.raises(LayoutError, match=r"two images of one name: a\.jpg, a\.png"):
         folder(tmp_path / "one")
-    picture(tmp_path / "two" / "a.jpg")
+    draw_image(tmp_path / "two" / "a.jpg")
     mask(tmp_path / "two" / "a_label.png")
     with pytest.raises(LayoutError, match=r"masks beside images: a_label\.png"):
         folder(tmp_path / "two")
-    picture(tmp_path / "three" / "a.jpg")
+    draw_image(tmp_path / "three" / "a.jpg")
     mask(tmp_path / "three" / "masks" / "a.png")
     with pytest.raises(LayoutError, match="beside the mask folder masks/"):
         folder(tmp_path / "three")

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from trees import draw_image, mask, write_csv
 from trees import ksdd as tree
-from trees import mask, picture, write_csv
 
 from kizu.datasets.ksdd import ksdd
 from kizu.errors import LayoutError, MaskError
@@ -61,7 +61,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="no item folders"):
         ksdd(tmp_path)
     tree(tmp_path)
-    picture(tmp_path / "kos02" / "Part7.jpg")
+    draw_image(tmp_path / "kos02" / "Part7.jpg")
     with pytest.raises(MaskError, match=r"without a mask: Part7\.jpg"):
         ksdd(tmp_path)
     mask(tmp_path / "kos02" / "Part7_label.bmp")

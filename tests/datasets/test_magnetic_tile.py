@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from trees import draw_image, mask, write_csv
 from trees import magnetic_tile as tree
-from trees import mask, picture, write_csv
 
 from kizu.datasets.magnetic_tile import COUNTS, EMPTY_MASKS, expected_counts, magnetic_tile
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName
@@ -37,7 +37,7 @@ def test_groups_by_number(tmp_path: Path) -> None:
     assert groups["500"] == groups["501"]
     assert len({groups["12"], groups["500"], groups["45042"]}) == 3
     for number in (212, 701 + 1):
-        picture(tmp_path / "MT_Free" / "Imgs" / f"exp1_num_{number}.jpg")
+        draw_image(tmp_path / "MT_Free" / "Imgs" / f"exp1_num_{number}.jpg")
         mask(tmp_path / "MT_Free" / "Imgs" / f"exp1_num_{number}.png", value=0)
     samples = magnetic_tile(tmp_path)
     groups = {
@@ -83,15 +83,15 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="MT_<class>/Imgs"):
         magnetic_tile(tmp_path)
     tree(tmp_path)
-    picture(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_77.jpg")
+    draw_image(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_77.jpg")
     with pytest.raises(MaskError, match=r"without a mask: exp1_num_77\.jpg"):
         magnetic_tile(tmp_path)
     mask(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_77.png")
     mask(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_78.png")
     with pytest.raises(MaskError, match=r"without an image: exp1_num_78\.png"):
         magnetic_tile(tmp_path)
-    picture(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_78.jpg")
-    picture(tmp_path / "MT_Crack" / "Imgs" / "tile.jpg")
+    draw_image(tmp_path / "MT_Crack" / "Imgs" / "exp1_num_78.jpg")
+    draw_image(tmp_path / "MT_Crack" / "Imgs" / "tile.jpg")
     mask(tmp_path / "MT_Crack" / "Imgs" / "tile.png")
     with pytest.raises(LayoutError, match="exp3_num_45042"):
         magnetic_tile(tmp_path)

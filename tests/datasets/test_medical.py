@@ -51,7 +51,7 @@ def test_oct_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="no train/NORMAL and test/NORMAL"):
         oct2017(tmp_path)
     trees.oct2017(tmp_path)
-    trees.picture(tmp_path / "test" / "AMD" / "AMD-1-1.jpeg")
+    trees.draw_image(tmp_path / "test" / "AMD" / "AMD-1-1.jpeg")
     with pytest.raises(LayoutError, match=r"beside NORMAL, CNV, DME, DRUSEN: AMD\."):
         oct2017(tmp_path)
 

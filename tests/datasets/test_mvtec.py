@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from trees import draw_image, mvtec_category
 from trees import mvtec as tree
-from trees import mvtec_category, picture
 
 from kizu.datasets.mvtec import COUNTS, expected_counts, mvtec
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName
@@ -49,7 +49,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "screw" / "ground_truth" / "dent" / "000_mask.png").unlink()
     with pytest.raises(MaskError, match=r"000\.png"):
         mvtec(tmp_path / "screw")
-    picture(tmp_path / "bare" / "train" / "good" / "a.png")
+    draw_image(tmp_path / "bare" / "train" / "good" / "a.png")
     with pytest.raises(LayoutError, match="lacks test/"):
         mvtec(tmp_path / "bare")
     for path in (tmp_path / "copy-screw" / "train" / "good").iterdir():

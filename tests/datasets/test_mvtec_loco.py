@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import mask, picture
+from trees import draw_image, mask
 from trees import mvtec_loco as tree
 
 from kizu.datasets import checking
@@ -78,13 +78,13 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="holds no category"):
         mvtec_loco(tmp_path)
     tree(tmp_path)
-    picture(tmp_path / "pushpins" / "test" / "structural_anomalies" / "007.png")
+    draw_image(tmp_path / "pushpins" / "test" / "structural_anomalies" / "007.png")
     mask(tmp_path / "pushpins" / "ground_truth" / "structural_anomalies" / "008" / "000.png")
     with pytest.raises(
         MaskError, match=r"without a mask \(007\.png\), 1 mask folders without an image \(008\)"
     ):
         mvtec_loco(tmp_path)
-    picture(tmp_path / "pushpins" / "test" / "scratch" / "000.png")
+    draw_image(tmp_path / "pushpins" / "test" / "scratch" / "000.png")
     with pytest.raises(LayoutError, match="holds scratch beside good"):
         mvtec_loco(tmp_path)
 

@@ -79,7 +79,7 @@ def test_normal_parts_vary_so_that_a_plain_difference_fails(product):
     assert np.abs(first - second).mean() > np.abs(first - twin).mean()
 
 
-def test_same_seed_same_picture_and_another_seed_another():
+def test_same_seed_same_image_and_another_seed_another():
     first, mask = planted_image("gear", "scratch", 96, rng(3))
     again, same = planted_image("gear", "scratch", 96, rng(3))
     other, _ = planted_image("gear", "scratch", 96, rng(4))
@@ -141,7 +141,7 @@ def test_a_tiny_set_on_disk(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_picture_depends_on_nothing_but_its_own_place(tmp_path):
+def test_a_image_depends_on_nothing_but_its_own_place(tmp_path):
     planted(tmp_path / "a", products=["wood", "cap"], train=2, test_good=1, test_defective=6, size=32, seed=7)
     planted(tmp_path / "b", products=("cap", "wood"), train=2, test_good=1, test_defective=6, size=32, seed=7)
     planted(tmp_path / "c", products="wood", train=1, test_good=2, test_defective=9, size=32, seed=7)

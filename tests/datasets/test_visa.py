@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from trees import picture, visa_prepared, write_csv
+from trees import draw_image, visa_prepared, write_csv
 from trees import visa as tree
 
 from kizu.datasets._layout import Row, to_samples
@@ -59,13 +59,13 @@ def test_prepared_two_class(tmp_path: Path) -> None:
     folder = tmp_path / "1cls" / "candle"
     (folder / "ground_truth" / "test").mkdir()
     (folder / "ground_truth" / "bad").rename(folder / "ground_truth" / "test" / "bad")
-    picture(folder / "train" / "bad" / "001.JPG")
+    draw_image(folder / "train" / "bad" / "001.JPG")
     with pytest.raises(LayoutError, match="two-class"):
         visa(tmp_path / "1cls")
     (tmp_path / "1cls").rename(tmp_path / "2cls_highshot")
     with pytest.raises(MaskError, match=r"001\.JPG"):
         visa(tmp_path, split_csv="2cls_highshot")
-    picture(tmp_path / "2cls_highshot" / "candle" / "ground_truth" / "train" / "bad" / "001.png")
+    draw_image(tmp_path / "2cls_highshot" / "candle" / "ground_truth" / "train" / "bad" / "001.png")
     assert len(visa(tmp_path, split_csv="2cls_highshot").train.anomalous) == 1
 
 

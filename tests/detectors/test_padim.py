@@ -143,9 +143,9 @@ def test_sizes_must_agree() -> None:
         detector.predict(torch.rand(1, 3, 64, 64))
     with pytest.raises(ShapeError, match="one size"):
         detector.clone().fit([torch.rand(1, 3, 32, 32), torch.rand(1, 3, 64, 64)])
-    for knobs in ({"dimensions": 0}, {"eps": 0.0}):
+    for parameters in ({"dimensions": 0}, {"eps": 0.0}):
         with pytest.raises(UsageError):
-            kizu.detector("padim", "random/resnet10t@1,2", **knobs)
+            kizu.detector("padim", "random/resnet10t@1,2", **parameters)
 
 
 @pytest.mark.parametrize("images", [3, 8])
@@ -178,7 +178,7 @@ def test_a_state_that_does_not_fit_together(
         other._restore({**state, name: change(state[name])})
 
 
-def test_a_picture_has_the_same_map_alone_and_among_others() -> None:
+def test_a_image_has_the_same_map_alone_and_among_others() -> None:
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     detector = kizu.detector(
         "padim", "random/resnet10t@1,2,3", dimensions=30, image_size=32, precision="fp32"

@@ -26,8 +26,8 @@ def rows_of(net: Representation, batch: torch.Tensor) -> torch.Tensor:
     return to_rows(align_levels([local_mean(level, 3) for level in net.frozen("fp32")(batch)]))
 
 
-def fitted(net: Representation, **knobs: object) -> object:
-    settings = {"image_size": 64, "precision": "fp32", **knobs}
+def fitted(net: Representation, **parameters: object) -> object:
+    settings = {"image_size": 64, "precision": "fp32", **parameters}
     return kizu.detector("patchcore", net, **settings).fit(images(5))
 
 
@@ -96,7 +96,7 @@ def test_bounded_memory_still_covers(net: Representation) -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "parameters",
     [
         {"coreset": 0.0},
         {"coreset": 1.5},
@@ -106,9 +106,9 @@ def test_bounded_memory_still_covers(net: Representation) -> None:
         {"reweight": 0},
     ],
 )
-def test_knobs_out_of_range(net: Representation, knobs: dict[str, object]) -> None:
+def test_parameters_out_of_range(net: Representation, parameters: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        kizu.detector("patchcore", net, **knobs)
+        kizu.detector("patchcore", net, **parameters)
     with pytest.raises(UsageError, match="odd"):
         fitted(net, neighbourhood=2)
 

@@ -12,8 +12,8 @@ import torch
 
 import kizu
 from kizu import maps, store
+from kizu.detectors._images import StoredImages
 from kizu.detectors._objective import ReconstructionObjective
-from kizu.detectors._pictures import Pictures
 from kizu.detectors._reconstruction import Reconstruction
 from kizu.detectors.recontrast import LADDER, ReContrast
 from kizu.detectors.reverse_distillation import ReverseDistillation
@@ -376,19 +376,19 @@ def test_divergence_stops_and_keeps_the_last_good_state(
 # -- images and misuse ---------------------------------------------------------------------------------------
 
 
-def test_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_images_come_back_bit_for_bit(tmp_path: Path) -> None:
     from PIL import Image
 
     eight = (images(3) * 255).round() / 255
     fine = images(2, seed=1)
-    held = Pictures()
+    held = StoredImages()
     for part in (eight, fine):
         held.add(Batch(part))
     assert torch.equal(held.take([0, 2, 4]), torch.stack([eight[0], eight[2], fine[1]]))
     assert [tensor.dtype for tensor in held._held] == [torch.uint8] * 3 + [torch.float32] * 2
     path = tmp_path / "a.png"
     Image.fromarray((eight[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
-    lean = Pictures(budget=0)
+    lean = StoredImages(budget=0)
     lean.add(Batch(eight[:1], (str(path),)))
     assert lean._held == [str(path)]
     assert torch.equal(lean.take([0]), eight[:1])
@@ -397,7 +397,7 @@ def test_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_every_image_once_in_a_pass() -> None:
-    held = Pictures()
+    held = StoredImages()
     held.add(Batch(torch.arange(5.0).div(8).reshape(5, 1, 1, 1).expand(5, 3, 2, 2)))
     seen = [
         held.stream(Position(step, 3 * step, 3), seed=2)[:, 0, 0, 0].mul(8).int().tolist()
@@ -454,8 +454,8 @@ def test_the_global_generator_is_left_alone(net: Representation) -> None:
     made = detector(net)
     torch.manual_seed(3)
     expected = torch.rand(1)
-    made._pictures = Pictures()
+    made._images = StoredImages()
     torch.manual_seed(3)
-    made._pictures.add(Batch(images(3)))
-    made._pictures.stream(Position(0, 0, 3), seed=0)
+    made._images.add(Batch(images(3)))
+    made._images.stream(Position(0, 0, 3), seed=0)
     assert torch.equal(torch.rand(1), expected)

@@ -70,14 +70,14 @@ def test_a_broken_image_is_named_from_its_stream() -> None:
     features[1][9, 3] = float("nan")
     batch = Batch(
         images,
-        paths=tuple(f"picture {number}" for number in range(12)),
+        paths=tuple(f"image {number}" for number in range(12)),
         rows=tuple(range(12)),
         features=features,
     )
     parts = batch.split(5)
-    assert [part.paths[0] for part in parts] == ["picture 0", "picture 5", "picture 10"]
+    assert [part.paths[0] for part in parts] == ["image 0", "image 5", "image 10"]
     assert [part.rows for part in parts] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (10, 11)]
     assert parts[1].features is not None
     torch.testing.assert_close(parts[1].features[0], features[0][5:10])
-    with pytest.raises(NotFinite, match="picture 9"):
+    with pytest.raises(NotFinite, match="image 9"):
         detector.predict([batch])

@@ -68,10 +68,10 @@ def run(rung: str, seed: int, auroc: float, best: float) -> tuple[tuple[str, str
         {"step": 1, "image_auroc": best, "aupro_0.3": 0.5},
         {"step": 2, "image_auroc": auroc, "aupro_0.3": 0.4},
     ]
-    knobs = {"iterations": 2, "batch_size": 8, "image_size": [128, 128], "encoder_learning_rate": 1e-4}
+    parameters = {"iterations": 2, "batch_size": 8, "image_size": [128, 128], "encoder_learning_rate": 1e-4}
     steps = [{"step": 1, "loss": 1.0, "diversity": 0.05}, {"step": 2, "loss": 0.5, "diversity": 0.01}]
     made = {
-        "knobs": knobs,
+        "parameters": parameters,
         "representation": "kizu/starter@1,2,3",
         "steps": steps,
         "tests": tests,

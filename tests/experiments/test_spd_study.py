@@ -41,7 +41,7 @@ def test_end_to_end(
     monkeypatch.setattr(
         study,
         "jobs",
-        lambda options: [study.Job("simsiam", spd, 0, knobs={"hidden": 32}) for spd in (False, True)],
+        lambda options: [study.Job("simsiam", spd, 0, parameters={"hidden": 32}) for spd in (False, True)],
     )
     size = [
         "--backbone",
@@ -88,15 +88,17 @@ def test_jobs_are_what_the_objectives_take(study: ModuleType, tmp_path: Path) ->
         made = study.jobs(options)
         assert len({job.name for job in made}) == len(made)
         for job in made[1:]:
-            registry.check_keywords(job.objective, registry.load("pretraining", job.objective), job.knobs)
+            registry.check_keywords(
+                job.objective, registry.load("pretraining", job.objective), job.parameters
+            )
     assert len(study.jobs(study.parsed(["--out", str(tmp_path)]))) == 1 + 4 * 2 * 3
     assert [
-        job.knobs["learning_rate"]
+        job.parameters["learning_rate"]
         for job in study.jobs(study.parsed(["--set", "simclr.learning_rate=0.1"]))
         if "clr" in job.name
     ] == [0.1] * 6
     options = study.parsed(["--batch-size", "48"])
-    assert next(job for job in study.jobs(options) if job.objective == "moco").knobs["queue"] % 48 == 0
+    assert next(job for job in study.jobs(options) if job.objective == "moco").parameters["queue"] % 48 == 0
 
 
 def rows(differences: list[float]) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def _kept(name: str, items: tuple[tuple[str, Any], ...]) -> Any:
     return registry.load("pretraining", name)(**{**TINY, **WIDTHS[name], **dict(items)})
 
 
-def pictures(count: int = 4, seed: int = 1) -> Tensor:
+def images(count: int = 4, seed: int = 1) -> Tensor:
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 255
     return (
         torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
@@ -235,13 +235,13 @@ def test_mocos_schedules() -> None:
     assert tiny("moco").factor(100, 200) == pytest.approx(0.5)
 
 
-def test_a_queue_needs_as_many_pictures() -> None:
+def test_a_queue_needs_as_many_images() -> None:
     made = tiny("moco")
     made.check_data(None, 1)
     made.check_data(16, 1)
     with pytest.raises(
         UsageError,
-        match=r"The queue of 12 keys and a batch of 4 need as many pictures, there are 15: give --set queue=8 or less",
+        match=r"The queue of 12 keys and a batch of 4 need as many images, there are 15: give --set queue=8 or less",
     ):
         made.check_data(15, 1)
     for queue in (2, 10):
@@ -256,7 +256,7 @@ def test_supervised_needs_classes() -> None:
     for classes in (0, 1):
         with pytest.raises(UsageError, match="two classes or more"):
             cls(**TINY, classes=classes)
-    with pytest.raises(UsageError, match="has 3 classes, the pictures have 5"):
+    with pytest.raises(UsageError, match="has 3 classes, the images have 5"):
         tiny("supervised").check_data(100, 5)
     with pytest.raises(UnknownName, match="schedule"):
         cls(**TINY, classes=2, schedule="step")
@@ -276,13 +276,13 @@ def raw(made: Any, view: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "perturbation", ["smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar"]
 )
-@pytest.mark.parametrize("anchor", ["view", "picture"])
+@pytest.mark.parametrize("anchor", ["view", "image"])
 def test_spds_views_are_made_of_the_anchor(anchor: str, perturbation: str) -> None:
     made = tiny("simsiam", spd=True)
     made.seed, made.spd = 3, dataclasses.replace(made.spd, anchor=anchor, perturbation=perturbation)
     position = Position(2, 8, 4)
-    ready = made.prepare((pictures(), torch.zeros(4)), position)
-    images, draws = pictures().permute(0, 3, 1, 2) / 255, position.generators(3)
+    ready = made.prepare((images(), torch.zeros(4)), position)
+    images, draws = images().permute(0, 3, 1, 2) / 255, position.generators(3)
     views = [strong(images, generator=draws, size=(32, 32)) for _ in range(2)]
     source = views[0] if anchor == "view" else images
     positive = weak(source, generator=draws, size=(32, 32))
@@ -297,7 +297,7 @@ def test_spds_views_are_made_of_the_anchor(anchor: str, perturbation: str) -> No
 
 def test_the_positive_is_near_the_anchor() -> None:
     made = tiny("simsiam", spd=True)
-    ready = made.prepare((pictures(16), torch.zeros(16)), Position(0, 0, 16))
+    ready = made.prepare((images(16), torch.zeros(16)), Position(0, 0, 16))
     anchor = ready["view1"]
 
     def distance(name: str) -> Tensor:
@@ -313,10 +313,10 @@ def test_the_positive_is_near_the_anchor() -> None:
 def test_spd_over_a_share_of_the_batch(share: float, count: int) -> None:
     made = tiny("simsiam", spd=True)
     made.spd = dataclasses.replace(made.spd, share=share)
-    ready = made.prepare((pictures(), torch.zeros(4)), Position(0, 0, 4))
+    ready = made.prepare((images(), torch.zeros(4)), Position(0, 0, 4))
     assert len(ready["positive"]) == len(ready["negative"]) == count
     assert len(ready["view1"]) == 4
-    whole = tiny("simsiam", spd=True).prepare((pictures(), torch.zeros(4)), Position(0, 0, 4))
+    whole = tiny("simsiam", spd=True).prepare((images(), torch.zeros(4)), Position(0, 0, 4))
     assert torch.allclose(ready["negative"], whole["negative"][:count], atol=1e-5)
     terms = made(ready)
     with torch.no_grad():
@@ -371,12 +371,12 @@ def test_the_auxiliary_classifier() -> None:
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "supervised"])
-def test_a_pictures_views_do_not_depend_on_its_company(name: str) -> None:
+def test_a_images_views_do_not_depend_on_its_company(name: str) -> None:
     made, labels = tiny(name, spd=True), torch.arange(4)
-    whole = made.prepare((pictures(), labels), Position(3, 20, 4))
+    whole = made.prepare((images(), labels), Position(3, 20, 4))
     for first in (0, 1, 2):
         part = made.prepare(
-            (pictures()[first : first + 2], labels[first : first + 2]), Position(9, 20 + first, 2)
+            (images()[first : first + 2], labels[first : first + 2]), Position(9, 20 + first, 2)
         )
         for key, view in part.items():
             assert torch.allclose(view.float(), whole[key][first : first + 2].float(), atol=2e-5), key

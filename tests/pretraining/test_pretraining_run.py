@@ -15,11 +15,11 @@ from kizu.errors import EmptyData, LayoutError, ModelFileError, OutputExists, Un
 from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
 
-KNOBS: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4, "device": "cpu", "precision": "fp32", "show": False,
     "log_every": 1, "hidden": 16, "predictor_hidden": 8,
 }  # fmt: skip
-SUPERVISED = {key: value for key, value in KNOBS.items() if "hidden" not in key}
+SUPERVISED = {key: value for key, value in PARAMETERS.items() if "hidden" not in key}
 WHOLE = [store.CARD, "log.jsonl", "recipe.json", store.WEIGHTS]
 
 
@@ -29,12 +29,12 @@ def files(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of three pictures, one of them broken."""
+    """Two classes of three images, one of them broken."""
     folder = tmp_path_factory.mktemp("photos") / "photos"
     for number, name in enumerate(("a", "a", "a", "b", "b", "b")):
         (folder / name).mkdir(parents=True, exist_ok=True)
         Image.effect_noise((40 + number, 50), 60).convert("RGB").save(folder / name / f"{number}.png")
-    (folder / "b" / "4.png").write_text("no picture")
+    (folder / "b" / "4.png").write_text("no image")
     return folder
 
 
@@ -65,8 +65,8 @@ def test_the_folder_and_its_card(finished: Path, photos: Path) -> None:
     card = store.load_card(finished)["representation"]
     assert card["name"] == "supervised/resnet10t"
     assert card["trained_on"] == ["photos"]
-    assert card["data"] == [{"name": "photos", "pictures": 6, "classes": 2}]
-    assert card["skipped_pictures"] == 1
+    assert card["data"] == [{"name": "photos", "images": 6, "classes": 2}]
+    assert card["skipped_images"] == 1
     assert list(json.loads((finished / "skipped.json").read_text("utf-8"))) == [str(photos / "b" / "4.png")]
     assert [row["step"] for row in card["curve"]] == [1, 2, 3]
     assert set(card["curve"][0]) == {"step", "loss", "accuracy", "lr", "images_per_s"}
@@ -105,12 +105,12 @@ def test_training_begins_with_the_weights_of_a_representation(name: str, finishe
 def test_a_run_that_began_from_another_says_so(
     finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
 ) -> None:
-    before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**KNOBS, "steps": 1})
+    before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**PARAMETERS, "steps": 1})
     card = store.load_card(before)["representation"]
     assert str(photos.parent) not in json.dumps(card)
     assert str(finished.parent) not in json.dumps(card)
     assert card["recipe"]["began_from"]["name"] == "supervised/resnet10t"
-    assert "and of supervised/resnet10t: that of the pictures" in card["licence"]
+    assert "and of supervised/resnet10t: that of the images" in card["licence"]
     assert card["trained_on"] == ["photos"]
     with pytest.raises(Dies):
         pretrain(
@@ -119,7 +119,7 @@ def test_a_run_that_began_from_another_says_so(
             tmp_path / "two",
             init=str(finished),
             checkpoint_every=1,
-            **{**KNOBS, "steps": 3},
+            **{**PARAMETERS, "steps": 3},
         )
     dies_in_step_1.undo()
     assert (
@@ -129,7 +129,7 @@ def test_a_run_that_began_from_another_says_so(
         == "supervised/resnet10t"
     )
     with pytest.raises(UnknownName):
-        pretrain("simsiam", photos, tmp_path / "three", init="kizu/startr", **KNOBS)
+        pretrain("simsiam", photos, tmp_path / "three", init="kizu/startr", **PARAMETERS)
     assert not (tmp_path / "three").exists() or not any((tmp_path / "three").iterdir())
 
 
@@ -146,7 +146,7 @@ def test_an_output_is_kept_until_there_is_something_to_train(finished: Path, pho
         pretrain("supervised", photos, finished, **SUPERVISED)
     with pytest.raises(LayoutError, match="is no folder"):
         pretrain("supervised", photos / "absent", finished, overwrite=True, **SUPERVISED)
-    with pytest.raises(UsageError, match="There are 6 pictures, a batch has 8"):
+    with pytest.raises(UsageError, match="There are 6 images, a batch has 8"):
         pretrain("supervised", photos, finished, overwrite=True, **{**SUPERVISED, "batch_size": 8})
     assert {name: (finished / name).read_bytes() for name in files(finished)} == before
 
@@ -154,15 +154,15 @@ def test_an_output_is_kept_until_there_is_something_to_train(finished: Path, pho
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     out = tmp_path / "cut"
-    knobs = {**KNOBS, "steps": 3, "spd": True, "checkpoint_every": 1}
+    parameters = {**PARAMETERS, "steps": 3, "spd": True, "checkpoint_every": 1}
     with pytest.raises(Dies):
-        pretrain("simsiam", "procedural", out, **knobs)
+        pretrain("simsiam", "procedural", out, **parameters)
     assert files(out) == ["checkpoint.kizu", "log.jsonl", "recipe.json"]
     with pytest.raises(OutputExists):
-        pretrain("simsiam", "procedural", out, **knobs)
+        pretrain("simsiam", "procedural", out, **parameters)
     dies_in_step_1.undo()
     assert resume(out, show=False) == out
-    whole = pretrain("simsiam", "procedural", tmp_path / "whole", **knobs)
+    whole = pretrain("simsiam", "procedural", tmp_path / "whole", **parameters)
     assert files(out) == files(whole) == sorted(WHOLE)
     (resumed, _), (expected, _) = store.load(out), store.load(whole)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
@@ -172,7 +172,7 @@ def test_before_the_first_checkpoint_it_starts_anew(
     tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Dies):
-        pretrain("simsiam", "procedural", tmp_path, **KNOBS)
+        pretrain("simsiam", "procedural", tmp_path, **PARAMETERS)
     assert files(tmp_path) == ["log.jsonl", "recipe.json"]
     dies_in_step_1.undo()
     resume(tmp_path, show=False)
@@ -182,30 +182,30 @@ def test_before_the_first_checkpoint_it_starts_anew(
 
 
 def test_overwrite_replaces_all_of_the_old_run(tmp_path: Path) -> None:
-    pretrain("simsiam", "procedural", tmp_path, **KNOBS)
+    pretrain("simsiam", "procedural", tmp_path, **PARAMETERS)
     (tmp_path / "skipped.json").write_text("{}")
-    pretrain("simsiam", "procedural", tmp_path, overwrite=True, seed=5, **{**KNOBS, "steps": 1})
+    pretrain("simsiam", "procedural", tmp_path, overwrite=True, seed=5, **{**PARAMETERS, "steps": 1})
     assert files(tmp_path) == sorted(WHOLE)
-    assert store.load_card(tmp_path)["representation"]["recipe"]["knobs"]["seed"] == 5
+    assert store.load_card(tmp_path)["representation"]["recipe"]["parameters"]["seed"] == 5
 
 
 def test_what_cannot_be_trained_leaves_the_place_free(tmp_path: Path, photos: Path) -> None:
     out, broken = tmp_path / "rep", tmp_path / "broken"
     broken.mkdir()
-    with pytest.raises(EmptyData, match="holds no pictures"):
-        pretrain("simsiam", broken, out, **KNOBS)
+    with pytest.raises(EmptyData, match="holds no images"):
+        pretrain("simsiam", broken, out, **PARAMETERS)
     for number in range(4):
         (broken / f"{number}.png").write_text("x")
-    with pytest.raises(EmptyData, match="None of the 4 pictures can be read"):
-        pretrain("simsiam", [broken], out, **KNOBS)
+    with pytest.raises(EmptyData, match="None of the 4 images can be read"):
+        pretrain("simsiam", [broken], out, **PARAMETERS)
     with pytest.raises(UsageError, match="cannot be shared by 1 processes x 3 parts"):
-        pretrain("simsiam", photos, out, accumulate=3, **KNOBS)
-    with pytest.raises(UsageError, match="2 pictures at a time"):
-        pretrain("simsiam", photos, out, accumulate=4, **KNOBS)
+        pretrain("simsiam", photos, out, accumulate=3, **PARAMETERS)
+    with pytest.raises(UsageError, match="2 images at a time"):
+        pretrain("simsiam", photos, out, accumulate=4, **PARAMETERS)
     with pytest.raises(UsageError, match="two classes or more"):
         pretrain("supervised", photos / "a", out, **{**SUPERVISED, "batch_size": 2})
     with pytest.raises(UsageError, match="source_size is a whole number from 1 on"):
-        pretrain("simsiam", photos, out, source_size=0, **KNOBS)
+        pretrain("simsiam", photos, out, source_size=0, **PARAMETERS)
     assert not out.exists() or files(out) == []
 
 
@@ -217,9 +217,9 @@ def test_a_damaged_recipe(tmp_path: Path) -> None:
 
 def test_another_recipes_checkpoint(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     with pytest.raises(Dies):
-        pretrain("simsiam", "procedural", tmp_path, **{**KNOBS, "checkpoint_every": 1})
+        pretrain("simsiam", "procedural", tmp_path, **{**PARAMETERS, "checkpoint_every": 1})
     recipe = json.loads((tmp_path / "recipe.json").read_text("utf-8"))
-    recipe["knobs"]["learning_rate"] = 0.7
+    recipe["parameters"]["learning_rate"] = 0.7
     store.write_json(tmp_path / "recipe.json", recipe)
     with pytest.raises(UsageError, match=r"of another recipe: learning_rate was None there and is 0\.7 here"):
         resume(tmp_path, show=False)
@@ -228,6 +228,6 @@ def test_another_recipes_checkpoint(tmp_path: Path, dies_in_step_1: pytest.Monke
 
 def test_names(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'simsiam'"):
-        pretrain("simsian", "procedural", tmp_path / "rep", **KNOBS)
+        pretrain("simsian", "procedural", tmp_path / "rep", **PARAMETERS)
     assert not (tmp_path / "rep").exists()
     assert pretraining.SimSiam is SimSiam

@@ -1,4 +1,4 @@
-"""The drawn pictures: the same whoever asks, of all classes, of all sizes, never flat, and with classes that
+"""The drawn images: the same whoever asks, of all classes, of all sizes, never flat, and with classes that
 mean something."""
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from kizu.synthetic.procedural.catalogue import FAMILIES, variant
 
 
 def drawn(label: int, take: int, size: int = 48) -> NDArray[np.uint8]:
-    """One picture of a class."""
-    _, family, knobs = variant(label)
+    """One image of a class."""
+    _, family, parameters = variant(label)
     canvas = Canvas(size, np.random.default_rng([label, take]))
-    return develop(canvas, family(canvas, knobs))
+    return develop(canvas, family(canvas, parameters))
 
 
-def test_a_picture_is_what_its_numbers_say() -> None:
-    picture, label = Procedural(size=40, classes=12).picture(7)
-    assert picture.shape == (40, 40, 3)
-    assert picture.dtype == np.uint8
-    assert picture.flags.c_contiguous
-    assert picture.flags.owndata
+def test_a_image_is_what_its_numbers_say() -> None:
+    image, label = Procedural(size=40, classes=12).image(7)
+    assert image.shape == (40, 40, 3)
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    assert image.flags.owndata
     assert 0 <= label < 12
 
 
 def test_order_company_and_threads_do_not_matter() -> None:
     source = Procedural(size=32, seed=3)
-    pictures, labels = source.batch(range(90))
-    assert pictures.shape == (90, 32, 32, 3)
-    assert pictures.dtype == np.uint8
+    images, labels = source.batch(range(90))
+    assert images.shape == (90, 32, 32, 3)
+    assert images.dtype == np.uint8
     assert labels.dtype == np.int64
     with ThreadPoolExecutor(4) as pool:
-        threaded = list(pool.map(source.picture, reversed(range(90))))
-    for index, (picture, label) in zip(reversed(range(90)), threaded, strict=True):
-        assert np.array_equal(picture, pictures[index])
+        threaded = list(pool.map(source.image, reversed(range(90))))
+    for index, (image, label) in zip(reversed(range(90)), threaded, strict=True):
+        assert np.array_equal(image, images[index])
         assert label == labels[index]
     again, _ = Procedural(size=32, seed=3).batch([41, 5])
-    assert np.array_equal(again, pictures[[41, 5]])
+    assert np.array_equal(again, images[[41, 5]])
 
 
 def test_the_global_generator_is_left_alone() -> None:
@@ -53,10 +53,10 @@ def test_the_global_generator_is_left_alone() -> None:
     assert np.array_equal(before, np.random.get_state()[1])
 
 
-def test_seeds_and_indices_give_other_pictures() -> None:
+def test_seeds_and_indices_give_other_images() -> None:
     first, second = Procedural(size=16, seed=0), Procedural(size=16, seed=1)
-    pictures = [source.picture(index)[0].tobytes() for source in (first, second) for index in range(20)]
-    assert len(set(pictures)) == 40
+    images = [source.image(index)[0].tobytes() for source in (first, second) for index in range(20)]
+    assert len(set(images)) == 40
 
 
 def test_all_classes_come_and_have_names() -> None:
@@ -68,40 +68,40 @@ def test_all_classes_come_and_have_names() -> None:
 
 
 def test_no_batch_is_an_empty_batch() -> None:
-    pictures, labels = Procedural(size=8).batch([])
-    assert pictures.shape == (0, 8, 8, 3)
+    images, labels = Procedural(size=8).batch([])
+    assert images.shape == (0, 8, 8, 3)
     assert labels.shape == (0,)
 
 
 @pytest.mark.parametrize("size", [8, 9, 32, 101, 224])
 def test_every_size(size: int) -> None:
-    pictures, _ = Procedural(size=size).batch(range(8))
-    assert pictures.shape == (8, size, size, 3)
-    assert (pictures.std((1, 2, 3)) > 6).all()
+    images, _ = Procedural(size=size).batch(range(8))
+    assert images.shape == (8, size, size, 3)
+    assert (images.std((1, 2, 3)) > 6).all()
 
 
 @pytest.mark.parametrize("family", range(len(FAMILIES)), ids=lambda family: FAMILIES[family].__name__)
 def test_no_class_is_flat(family: int) -> None:
     for number in range(4):
         for take in range(2):
-            picture = drawn(family + number * len(FAMILIES), take).astype(np.float32)
-            assert picture.mean(2).std() > 8, f"variant {number}, take {take}"
-            assert 8 < picture.mean() < 247
+            image = drawn(family + number * len(FAMILIES), take).astype(np.float32)
+            assert image.mean(2).std() > 8, f"variant {number}, take {take}"
+            assert 8 < image.mean() < 247
 
 
 def test_families_draw_in_single_precision_and_in_range() -> None:
     for family, draw in enumerate(FAMILIES):
         canvas = Canvas(24, np.random.default_rng(family))
-        picture = draw(canvas, variant(family)[2])
-        assert picture.shape == (3, 24, 24), draw.__name__
-        assert np.isfinite(picture).all(), draw.__name__
-        assert picture.dtype == np.float32, draw.__name__
+        image = draw(canvas, variant(family)[2])
+        assert image.shape == (3, 24, 24), draw.__name__
+        assert np.isfinite(image).all(), draw.__name__
+        assert image.dtype == np.float32, draw.__name__
 
 
-def statistic(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def statistic(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """What colour, pose and light leave alone: grey contrast of 1, 2, 4, 8 pixels relative to the whole, and
     the shape of its histogram."""
-    grey = picture.mean(2)
+    grey = image.mean(2)
     grey = (grey - grey.mean()) / (grey.std() + 1e-6)
     near = [
         np.log(np.abs(grey[far:] - grey[:-far]).mean() + np.abs(grey[:, far:] - grey[:, :-far]).mean())
@@ -122,18 +122,18 @@ def test_a_class_is_more_alike_than_the_classes_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("parameters", "said"),
     [
         ({"size": 7}, "size=7.*at least 8"),
         ({"classes": 0}, "classes=0.*classes=1 or more"),
         ({"seed": -1}, "seed=-1.*seed=0"),
     ],
 )
-def test_what_cannot_be_meant_is_said(knobs: dict[str, int], said: str) -> None:
+def test_what_cannot_be_meant_is_said(parameters: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Procedural(**knobs)
+        Procedural(**parameters)
 
 
 def test_a_negative_index_is_refused() -> None:
     with pytest.raises(UsageError, match="index=-1"):
-        Procedural().picture(-1)
+        Procedural().image(-1)

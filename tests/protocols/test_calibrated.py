@@ -63,7 +63,7 @@ def test_without_a_rate_the_smallest_that_can_be_backed(tiny_planted: Samples) -
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
-    """Features of 240 planted good pictures under a small network: the detector's scores vary as real ones
+    """Features of 240 planted good images under a small network: the detector's scores vary as real ones
     do."""
     samples = planted(
         tmp_path_factory.mktemp("pool") / "data",
@@ -82,7 +82,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "cross"])
 def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
-    """Wanted 10 %: 60 draws of 60 pictures to fit and calibrate and 180 new ones; the mean rate of false
+    """Wanted 10 %: 60 draws of 60 images to fit and calibrate and 180 new ones; the mean rate of false
     alarms stays at or below."""
     from kizu.calibration import conformal_threshold, folds
     from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening

@@ -9,8 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kizu.errors import LayoutError, UnknownKnob, UnknownName, UsageError
-from kizu.evaluation import experiment
+from kizu.errors import LayoutError, UnknownName, UnknownParameter, UsageError
 from kizu.evaluation import experiment as experiment_module
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.experiment import read_experiment, run_experiment
@@ -25,10 +24,10 @@ path = "{path}"
 name = "random/resnet10t@1,2"
 [[detector]]
 name = "gaussian"
-knobs = {{ image_size = 64 }}
+parameters = {{ image_size = 64 }}
 [[detector]]
 name = "padim"
-knobs = {{ image_size = [64, 64], dimensions = 8 }}
+parameters = {{ image_size = [64, 64], dimensions = 8 }}
 [[protocol]]
 name = "few_shot"
 seeds = [0, 1]
@@ -95,11 +94,11 @@ def test_same_seed_same_row(experiment: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "error", "message"),
     [
-        ("dimensions = 8", "dimension = 8", UnknownKnob, "Did you mean 'dimensions'"),
-        ('"padim"\nknobs', '"padin"\nknobs', UnknownName, "Did you mean 'padim'"),
-        ("shots = [4]", "shot = [4]", UnknownKnob, "Did you mean 'shots'"),
-        ("[[protocol]]", "[[protocols]]", UnknownKnob, "Did you mean 'protocol'"),
-        ("seeds", "seed", UnknownKnob, "Did you mean 'seeds'"),
+        ("dimensions = 8", "dimension = 8", UnknownParameter, "Did you mean 'dimensions'"),
+        ('"padim"\nparameters', '"padin"\nparameters', UnknownName, "Did you mean 'padim'"),
+        ("shots = [4]", "shot = [4]", UnknownParameter, "Did you mean 'shots'"),
+        ("[[protocol]]", "[[protocols]]", UnknownParameter, "Did you mean 'protocol'"),
+        ("seeds", "seed", UnknownParameter, "Did you mean 'seeds'"),
         ('name = "small"', "name = small", LayoutError, "not a readable TOML"),
     ],
 )
@@ -111,23 +110,25 @@ def test_mistakes_are_found_before_anything_runs(
         read_experiment(experiment)
 
 
-def test_a_detectors_grid_is_every_combination_with_its_knobs(experiment: Path) -> None:
+def test_a_detectors_grid_is_every_combination_with_its_parameters(experiment: Path) -> None:
     text = experiment.read_text()
-    line = next(line for line in text.splitlines() if line.startswith("knobs"))
+    line = next(line for line in text.splitlines() if line.startswith("parameters"))
     experiment.write_text(
         text.replace(line, line + "\ngrid = { batch_size = [1, 2], sigma = [0.0, 4.0] }", 1)
     )
     plan = read_experiment(experiment)
-    plain = dict(plan.parts["detector"][0]["knobs"])
+    plain = dict(plan.parts["detector"][0]["parameters"])
     name = plan.parts["detector"][0]["name"]
     found = {
-        json.dumps(cell.knobs) for cell in experiment_module.cells(plan, {0: ["a"]}) if cell.detector == name
+        json.dumps(cell.parameters)
+        for cell in experiment_module.cells(plan, {0: ["a"]})
+        if cell.detector == name
     }
     assert found == {
         json.dumps({**plain, "batch_size": size, "sigma": sigma}) for size in (1, 2) for sigma in (0.0, 4.0)
     }
     experiment.write_text(text.replace(line, line + "\ngrid = { image_size = [32, 64] }", 1))
-    with pytest.raises(UsageError, match="image_size in knobs and in grid"):
+    with pytest.raises(UsageError, match="image_size in parameters and in grid"):
         read_experiment(experiment)
     for wrong in (
         text.replace(line, line + "\ngrid = { sigma = [] }", 1),

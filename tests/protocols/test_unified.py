@@ -58,7 +58,7 @@ path = "{path}"
 name = "random/resnet10t@1,2"
 [[detector]]
 name = "gaussian"
-knobs = {{ image_size = 64 }}
+parameters = {{ image_size = 64 }}
 [[protocol]]
 name = "unified"
 [[protocol]]
@@ -103,9 +103,9 @@ def test_an_experiment_has_a_row_for_each_category(
 
 def test_a_run_of_several_categories(two: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@1,2", image_size=64).fit(two.train)
-    run = evaluate(detector, two.test, tmp_path / "run", Run("two", pictures=False))
+    run = evaluate(detector, two.test, tmp_path / "run", Run("two", write_images=False))
     alone = [
-        evaluate(detector, two.test.where(category=name), tmp_path / name, Run(name, pictures=False))
+        evaluate(detector, two.test.where(category=name), tmp_path / name, Run(name, write_images=False))
         for name in ("left", "right")
     ]
     assert [entry["category"] for entry in run["categories"]] == ["left", "right"]
@@ -119,7 +119,7 @@ def test_a_run_of_several_categories(two: Samples, tmp_path: Path, monkeypatch: 
             {key: (alone[0][part][key] + alone[1][part][key]) / 2 for key in alone[0][part]}, abs=1e-6
         )
     monkeypatch.setattr(predict, "fits_in_memory", lambda images, size: False)
-    streamed = evaluate(detector, two.test, tmp_path / "streamed", Run("two", pictures=False))
+    streamed = evaluate(detector, two.test, tmp_path / "streamed", Run("two", write_images=False))
     assert streamed["mean"] == {"image": run["mean"]["image"], "pixel": None}
 
 
@@ -127,7 +127,7 @@ def test_a_run_on_mvtec_loco(tmp_path: Path) -> None:
     loco_tree(tmp_path / "data")
     samples = mvtec_loco(tmp_path / "data")
     detector = kizu.detector("gaussian", "random/resnet10t@1,2", image_size=(12, 16)).fit(samples.train)
-    got = evaluate(detector, samples.test, tmp_path / "run", Run("loco", pictures=False))["loco"]
+    got = evaluate(detector, samples.test, tmp_path / "run", Run("loco", write_images=False))["loco"]
     found = detector.predict(samples.test.paths)
     kinds = [
         {"structural": "structural", "logical": "logical"}.get(kind, "good")
@@ -143,14 +143,14 @@ def test_a_run_on_mvtec_loco(tmp_path: Path) -> None:
     want["spro_0.05_mean"] = (want["spro_0.05_structural"] + want["spro_0.05_logical"]) / 2
     assert got == pytest.approx(want, abs=1e-6)
     (tmp_path / "data" / "pushpins" / "defects_config.json").unlink()
-    fewer = evaluate(detector, samples.test, tmp_path / "fewer", Run("loco", pictures=False))["loco"]
+    fewer = evaluate(detector, samples.test, tmp_path / "fewer", Run("loco", write_images=False))["loco"]
     assert fewer["spro_0.05_mean"] is None
     assert fewer["auroc_mean"] == got["auroc_mean"]
     half = evaluate(
         detector,
         samples.test.where(defect=["good", "logical"]),
         tmp_path / "half",
-        Run("loco", pictures=False),
+        Run("loco", write_images=False),
     )
     assert half["loco"] is None
 
@@ -160,9 +160,18 @@ def test_evaluate_lists_the_categories(
     two: Samples, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:
     two.to_csv(tmp_path / "two.csv")
-    knobs = ("--set", "image_size=64", "--representation", "random/resnet10t@1,2", "--calibration", "none")
+    parameters = (
+        "--set",
+        "image_size=64",
+        "--representation",
+        "random/resnet10t@1,2",
+        "--calibration",
+        "none",
+    )
     assert (
-        run_cli("fit", tmp_path / "two.csv", "--detector", "gaussian", *knobs, "-o", tmp_path / "model")[0]
+        run_cli("fit", tmp_path / "two.csv", "--detector", "gaussian", *parameters, "-o", tmp_path / "model")[
+            0
+        ]
         == 0
     )
     code, out, _ = run_cli(

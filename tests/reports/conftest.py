@@ -1,4 +1,4 @@
-"""Writes small run folders as the protocols do, with drawn pictures of parts in which the flaws can be seen."""
+"""Writes small run folders as the protocols do, with drawn images of parts in which the flaws can be seen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN: dict[str, Any] = {
     "created": "2026-01-05T10:00:00+00:00",
     "command": "kizu evaluate model washers -o run",
     "detector": "patchcore",
-    "knobs": {"coreset": 0.1, "neighbours": 9},
+    "parameters": {"coreset": 0.1, "neighbours": 9},
     "representation": "wide_resnet50_2",
     "dataset": "washers",
     "category": "m8",

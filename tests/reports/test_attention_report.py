@@ -45,9 +45,9 @@ def write(
     (folder / "attention.json").write_text(
         json.dumps({**info, "share_inside": dict.fromkeys(labels, share)}), "utf-8"
     )
-    pictures = rng.integers(0, 255, (2, n, 40, 60, 3)).astype(np.uint8)
+    drawn = rng.integers(0, 255, (2, n, 40, 60, 3)).astype(np.uint8)
     np.savez_compressed(
-        folder / "attention.npz", images=pictures[0], normals=pictures[1], masks=masks, maps=maps
+        folder / "attention.npz", images=drawn[0], normals=drawn[1], masks=masks, maps=maps
     )
     return folder
 
@@ -75,7 +75,7 @@ def test_rows_and_columns(tmp_path: Path) -> None:
 
 def test_the_limit_is_said(tmp_path: Path) -> None:
     text = reports.attention(write(tmp_path, 5), limit=2).read_text("utf-8")
-    assert "5 flawed pictures, 2 of them shown." in text
+    assert "5 flawed images, 2 of them shown." in text
 
 
 def test_without_masks_nothing_is_claimed(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         reports.attention(folder, limit=0)
 
 
-def test_the_pictures_shown_are_taken_evenly(tmp_path: Path) -> None:
-    """Six pictures of which every second is shown: the sheet is that of these three alone."""
+def test_the_images_shown_are_taken_evenly(tmp_path: Path) -> None:
+    """Six images of which every second is shown: the sheet is that of these three alone."""
     write(tmp_path / "six", 6)
     reports.attention(tmp_path / "six", limit=3)
     with np.load(tmp_path / "six" / "attention.npz", allow_pickle=False) as held:

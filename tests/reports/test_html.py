@@ -103,7 +103,7 @@ def test_says_what_was_measured(make_run: Make) -> None:
     assert f"Of 8 good parts, {alarms or 'none'} w" in text
     assert f"Of 9 flawed parts, {found} were found" in text
     assert "promised: at most 5\N{NO-BREAK SPACE}%" in text
-    assert "trained on 250 good pictures (washers, m8)" in text
+    assert "trained on 250 good images (washers, m8)" in text
     assert "AUPRO (FPR ≤ 0.3)" in text
     assert "F1 max (oracle)" in text
     rows = {row[0]: row[1:] for row in page.rows}
@@ -123,7 +123,7 @@ def test_names_from_strangers_are_text(make_run: Make) -> None:
         "command": evil,
         "notes": [evil],
         "errors": [{"path": evil, "reason": evil}],
-        "knobs": {evil: evil},
+        "parameters": {evil: evil},
     }
     folder = make_run(good=1, defects={evil: 2}, info=info, names=lambda i: f"{i}{evil}")
     page = page_of(folder)
@@ -155,7 +155,7 @@ def test_without_calibration_there_are_scores_but_no_decisions(make_run: Make) -
     assert "not calibrated" in text
     assert (
         "false alarm"
-        not in text.lower().replace("rate", "").partition("Pictures")[2].partition("What was run")[0]
+        not in text.lower().replace("rate", "").partition("Images")[2].partition("What was run")[0]
     )
     assert "p-value" not in text
     assert {row[0]: row[2] for row in page.rows if row[0] in ("scratch", "rust")} == {
@@ -190,11 +190,11 @@ def test_missing_optional_files_and_a_broken_thumbnail(make_run: Make) -> None:
     folder = make_run(info={"map_range": None, "calibration": None})
     for name in ("metrics.json", "curves.json", "maps.npz"):
         (folder / name).unlink()
-    (folder / "images" / "0.jpg").write_bytes(b"not a picture")
+    (folder / "images" / "0.jpg").write_bytes(b"not an image")
     (folder / "images" / "1.jpg").unlink()
     text = page_of(folder).seen_text
     assert "no map kept" in text
-    assert "no picture was kept" in text
+    assert "no image was kept" in text
 
 
 def test_seen_errors_and_notes_are_shown(make_run: Make) -> None:
@@ -231,7 +231,7 @@ def test_two_hundred_noisy_images_stay_under_eight_megabytes(make_run: Make, tmp
     assert (folder / "report.html").stat().st_size < 8e6
 
 
-def test_a_picture_keeps_to_its_budget() -> None:
+def test_a_image_keeps_to_its_budget() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     sizes = [len(photo_uri(noise, budget)) * 3 / 4 for budget in (10**6, 7000)]
     assert sizes[1] < 7100 < sizes[0]

@@ -61,8 +61,8 @@ def test_reads_csv_and_writes_files(tmp_path: Path) -> None:
         published=papers.recontrast("A2"),
     )
     assert (tmp_path / "t.md").read_text("utf-8") == text
-    with Image.open(tmp_path / "t.png") as picture:
-        assert picture.width > 800
+    with Image.open(tmp_path / "t.png") as image:
+        assert image.width > 800
     assert text.startswith("image_auroc")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs.csv", "t.md", "t.png"]
 
@@ -95,23 +95,25 @@ def test_a_published_row_under_the_same_conditions_is_comparable() -> None:
         assert "Published, under" not in text
 
 
-def test_knobs_that_vary_are_shown_and_no_others() -> None:
+def test_parameters_that_vary_are_shown_and_no_others() -> None:
     small, large = '{"image_size": 224, "coreset": 0.1}', '{"image_size": 320, "coreset": 0.1}'
     ours = [
-        run("patchcore", "screw", 0, 0.7, knobs=small),
-        run("patchcore", "screw", 0, 0.8, knobs=large),
-        run("padim", "screw", 0, 0.6, knobs=small),
+        run("patchcore", "screw", 0, 0.7, parameters=small),
+        run("patchcore", "screw", 0, 0.8, parameters=large),
+        run("padim", "screw", 0, 0.6, parameters=small),
     ]
     text = reports.table(pl.DataFrame(ours))
     assert cells(text, "| image_size=224 |")[-1] == "70.0"
     assert cells(text, "| image_size=320 |")[-1] == "80.0"
     assert cells(text, "| padim |")[2] == ""
     assert "coreset" not in text
-    assert "| knobs |" not in reports.table(pl.DataFrame(ours[1:]))
-    plain = run("padim", "screw", 0, 0.5, knobs="{}")
+    assert "| parameters |" not in reports.table(pl.DataFrame(ours[1:]))
+    plain = run("padim", "screw", 0, 0.5, parameters="{}")
     text = reports.table(pl.DataFrame([*ours, plain]))
     assert cells(text, "| padim | coreset=0.1, image_size=224 |")[-1] == "60.0"
-    assert cells(text, "| padim |  |")[-1] == "50.0", "a knob that is left out differs from one that is given"
+    assert cells(text, "| padim |  |")[-1] == "50.0", (
+        "a parameter that is left out differs from one that is given"
+    )
 
 
 def test_no_category_means_one_column() -> None:

@@ -52,24 +52,24 @@ def test_measured() -> None:
     ]
     assert (
         _words.measured(run((2, 0), (1, 0), unlabelled=3))[-1]
-        == "3 pictures carried no label and cannot be judged."
+        == "3 images carried no label and cannot be judged."
     )
     assert _words.measured(run((2, 0), (1, 0), unlabelled=3, decided=False)) == [
-        "The test holds 2 good parts and 1 flawed part and 3 unlabelled pictures."
+        "The test holds 2 good parts and 1 flawed part and 3 unlabelled images."
     ]
-    assert _words.measured(run((0, 0), (0, 0))) == ["The test holds no pictures."]
+    assert _words.measured(run((0, 0), (0, 0))) == ["The test holds no images."]
 
 
 def test_learnt() -> None:
     assert _words.learnt(run((1, 0), (1, 0))) == (
-        "The padim detector was trained on 1 good picture (screw). "
-        f"Its threshold was set on 40 other good pictures so that at most 5{NBSP}% of good parts should "
+        "The padim detector was trained on 1 good image (screw). "
+        f"Its threshold was set on 40 other good images so that at most 5{NBSP}% of good parts should "
         "raise a false alarm."
     )
     crossed = run((1, 0), (1, 0))
     crossed.info["calibration"]["method"] = "cross"
     assert (
-        "on the same pictures, each judged by a detector that had not learnt from it, so that at most"
+        "on the same images, each judged by a detector that had not learnt from it, so that at most"
         in _words.learnt(crossed)
     )
     assert "gives scores, but no decisions" in _words.learnt(run((1, 0), (1, 0), decided=False))
@@ -78,7 +78,7 @@ def test_learnt() -> None:
 @pytest.mark.parametrize(
     ("alarms", "said"),
     [
-        (2, "The promise held on these pictures."),
+        (2, "The promise held on these images."),
         (4, "That is more than promised, but with 40 good parts it can be chance."),
         (9, "The promise did not hold"),
     ],

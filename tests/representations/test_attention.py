@@ -1,4 +1,4 @@
-"""Grad-CAM of the cosine distance against finite differences, a closed form, and pictures in which the answer
+"""Grad-CAM of the cosine distance against finite differences, a closed form, and images in which the answer
 is known."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_closed_form_at_the_pooled_level(images: Tensor) -> None:
 
 
 def test_the_changed_place_is_seen(images: Tensor) -> None:
-    """Grey pictures, one with a bright corner: the corner is what sets them apart."""
+    """Grey images, one with a bright corner: the corner is what sets them apart."""
     normal = torch.full((1, 3, 64, 64), 0.5)
     flawed = normal.clone()
     flawed[:, 0, :16, :16] = 1.0
@@ -127,7 +127,7 @@ def test_the_representation_is_left_as_it_was(images: Tensor) -> None:
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_one_picture_or_many(images: Tensor) -> None:
+def test_one_image_or_many(images: Tensor) -> None:
     net = kizu.representation("random/resnet10t@1,2")
     maps, distances = attention(net, images, images.flip(0))
     single = [attention(net, images[row : row + 1], images.flip(0)[row : row + 1]) for row in range(2)]

@@ -56,7 +56,7 @@ def points(position: Position) -> tuple[Tensor, Tensor]:
 
 
 def noise(position: Position) -> tuple[Tensor, Tensor]:
-    """Pictures of noise (B, 40, 40, 3) with labels 0, 1, 2."""
+    """Images of noise (B, 40, 40, 3) with labels 0, 1, 2."""
     made = [
         torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8)
         for generator in position.generators(2)

@@ -146,7 +146,7 @@ def test_the_thread_that_prepares_has_no_helpers() -> None:
         torch.set_num_threads(before)
 
 
-def test_chances_belong_to_seed_and_picture() -> None:
+def test_chances_belong_to_seed_and_image() -> None:
     def draws(seed: int, first: int, count: int) -> list[tuple[float, ...]]:
         return [
             tuple(torch.rand(3, generator=g).tolist()) for g in Position(7, first, count).generators(seed)
@@ -317,9 +317,9 @@ def test_bad_numbers_without_a_folder() -> None:
 
 def test_the_streams_own_error_comes_through() -> None:
     def broken(position: Position) -> Any:
-        raise LookupError(f"no picture {position.first}")
+        raise LookupError(f"no image {position.first}")
 
-    with pytest.raises(LookupError, match="no picture 0"):
+    with pytest.raises(LookupError, match="no image 0"):
         train(Line(), broken, **PLAIN)
 
 

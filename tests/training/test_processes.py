@@ -66,9 +66,9 @@ from kizu.pretraining import pretrain
 from kizu.pretraining.simsiam import SimSiam
 after = SimSiam.after_step
 SimSiam.after_step = lambda self, step, steps: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else after(self, step, steps)
-pretrain("simsiam", ["procedural"], {out!r}, **{knobs!r})
+pretrain("simsiam", ["procedural"], {out!r}, **{parameters!r})
 """
-KNOBS: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4, "hidden": 16, "predictor_hidden": 8, "spd": True,
     "learning_rate": 3.0, "checkpoint_every": 3, "log_every": 1, "device": "cpu", "show": False,
 }  # fmt: skip
@@ -80,7 +80,7 @@ def test_kill_9_and_resume_end_in_the_same_weights(tmp_path: Path) -> None:
     from kizu.pretraining import pretrain, resume
 
     out = tmp_path / "killed"
-    program = DIES.format(out=str(out), knobs=KNOBS)
+    program = DIES.format(out=str(out), parameters=PARAMETERS)
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=ENVIRONMENT,
@@ -94,7 +94,7 @@ def test_kill_9_and_resume_end_in_the_same_weights(tmp_path: Path) -> None:
     assert store.load_card(out / "checkpoint.kizu")["step"] == 3
     assert any("momentum_buffer" in name for name in store.load(out / "checkpoint.kizu")[0])
     resume(out, show=False)
-    pretrain("simsiam", ["procedural"], tmp_path / "whole", **KNOBS)
+    pretrain("simsiam", ["procedural"], tmp_path / "whole", **PARAMETERS)
     (resumed, card), (whole, other) = store.load(out), store.load(tmp_path / "whole")
     assert set(resumed) == set(whole)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -15,7 +15,7 @@ STILL = (0.0, 0.0, 0.0, 0.0)
 
 
 def numbered(count: int, height: int, width: int) -> torch.Tensor:
-    """Pictures whose pixels tell where they come from: red is the row, green the column, blue 0."""
+    """Images whose pixels tell where they come from: red is the row, green the column, blue 0."""
     rows = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width) / 512
     columns = torch.arange(width, dtype=torch.float64).expand(height, width) / 512
     return torch.stack([rows, columns, torch.zeros_like(rows)]).expand(count, -1, -1, -1).clone()
@@ -87,7 +87,7 @@ def test_scar_shows_one_place_turned() -> None:
         assert torch.equal(rows, rows.round())
 
 
-def test_scars_follow_the_picture_size() -> None:
+def test_scars_follow_the_image_size() -> None:
     small, large = (
         cutpaste(numbered(60, n, n), generator=seeded(5), kind="scar", return_mask=True)[1]
         for n in (128, 256)
@@ -96,7 +96,7 @@ def test_scars_follow_the_picture_size() -> None:
     assert share == pytest.approx(1, abs=0.15)
 
 
-def test_both_gives_each_picture_one_kind() -> None:
+def test_both_gives_each_image_one_kind() -> None:
     images = numbered(120, 64, 64)
     out = cutpaste(images, generator=seeded(6), kind="both")
     patch, scar = (cutpaste(images, generator=seeded(6), kind=kind) for kind in ("patch", "scar"))
@@ -106,7 +106,7 @@ def test_both_gives_each_picture_one_kind() -> None:
     assert is_patch.float().mean() == pytest.approx(0.5, abs=0.15)
 
 
-def test_places_cover_the_picture() -> None:
+def test_places_cover_the_image() -> None:
     for kind, covered in (("patch", 0.97), ("scar", 0.5)):
         _, mask = cutpaste(
             numbered(400, 64, 64), generator=seeded(7), kind=kind, jitter=STILL, return_mask=True

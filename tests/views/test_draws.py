@@ -1,4 +1,4 @@
-"""One generator for a batch, or one for each picture: then its company does not matter."""
+"""One generator for a batch, or one for each image: then its company does not matter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def each(*seeds: int) -> list[torch.Generator]:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_picture_of_its_own_generator(name: str) -> None:
+def test_a_image_of_its_own_generator(name: str) -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(9))
     batch = VIEWS[name](images, each(1, 2, 3, 4))
     for row, seed in enumerate((1, 2, 3, 4)):
@@ -61,12 +61,10 @@ def test_generators_go_on_from_call_to_call() -> None:
     assert first.dtype == torch.float64
 
 
-def test_as_many_generators_as_pictures() -> None:
+def test_as_many_generators_as_images() -> None:
     images = torch.rand(3, 3, 32, 32)
     for wrong in (each(1, 2), tuple(each(1, 2, 3, 4))):
-        with pytest.raises(
-            UsageError, match=f"One generator for each picture: 3 are needed, got {len(wrong)}"
-        ):
+        with pytest.raises(UsageError, match=f"One generator for each image: 3 are needed, got {len(wrong)}"):
             weak(images, generator=wrong)
     for wrong in (7, None, [1, 2, 3]):
         with pytest.raises(UsageError, match=r"must be a torch\.Generator"):

@@ -53,7 +53,7 @@ def test_weak_jitter_chance_and_strength() -> None:
     assert ratio.max() < 1.13
 
 
-def test_weak_without_change_is_the_picture() -> None:
+def test_weak_without_change_is_the_image() -> None:
     images = torch.rand(4, 3, 32, 32, generator=seeded(0))
     out = weak(
         images,

@@ -68,7 +68,7 @@ def test_glass_takes_one_two_joined_or_two_crossed() -> None:
         seen.add((third, attempt > 0))
         assert torch.equal(mask[i], truth)
     assert {kind for kind, _ in seen} == {0, 1, 2}
-    assert any(again for _, again in seen), "no picture of this seed needed a second try"
+    assert any(again for _, again in seen), "no image of this seed needed a second try"
 
 
 def test_masks_vary_in_size_and_glass_is_hardly_ever_empty() -> None:

@@ -55,7 +55,7 @@ def alpha_of(row: _Span, column: _Span, height: int, width: int) -> torch.Tensor
 
 
 @pytest.mark.parametrize("reading", ["paper", "pasted"])
-def test_the_printed_formula_over_the_whole_picture(reading: str) -> None:
+def test_the_printed_formula_over_the_whole_image(reading: str) -> None:
     images = pictures(4).double()
     out = smooth_blend(images, generator=seeded(7), reading=reading, jitter=STILL)
     for x, y, (row, column) in zip(images, out, rectangles(7, 4, 224, 224), strict=True):
@@ -109,7 +109,7 @@ def test_alpha_peaks_at_half_to_seven_tenths_whatever_the_size(area: float, peak
     assert (lit - black).abs().max() == pytest.approx(peak, abs=0.06)
 
 
-def test_the_letter_darkens_a_plain_picture_and_the_other_readings_do_not() -> None:
+def test_the_letter_darkens_a_plain_image_and_the_other_readings_do_not() -> None:
     plain = torch.full((8, 3, 224, 224), 0.6)
     frame = plain - smooth_blend(plain, generator=seeded(3), reading="paper", jitter=STILL)
     assert (frame.amax(dim=(1, 2, 3)) > 0.15).all()
@@ -120,7 +120,7 @@ def test_the_letter_darkens_a_plain_picture_and_the_other_readings_do_not() -> N
 
 
 def test_clean_has_no_edge_and_pasted_has() -> None:
-    """A black picture with a white half: where white is blended into black the change must fade, pixel by
+    """A black image with a white half: where white is blended into black the change must fade, pixel by
     pixel.
 
     The steepest a mask blurred by sigma can be is 1 / (sqrt(2 pi) sigma): 0.116 at 96 pixels, where sigma is
@@ -135,7 +135,7 @@ def test_clean_has_no_edge_and_pasted_has() -> None:
         )
         steps[reading] = float(
             change.diff(dim=2).abs().max()
-        )  # downwards: the picture itself has no edge that way
+        )  # downwards: the image itself has no edge that way
     assert steps["clean"] < 0.12 < 0.3 < steps["pasted"]
 
 

@@ -48,7 +48,7 @@ def test_boxes_are_those_of_random_resized_crop() -> None:
         assert ours.min() >= 0
 
 
-def test_a_picture_too_long_for_any_crop_gives_its_middle() -> None:
+def test_a_image_too_long_for_any_crop_gives_its_middle() -> None:
     u = _random.uniforms(torch.Generator().manual_seed(1), 50, 22)
     top, left, tall, wide = _augment.crop_boxes(u, 10, 100, (0.9, 1.0), (3 / 4, 4 / 3))
     assert set(zip(top.tolist(), left.tolist(), tall.tolist(), wide.tolist(), strict=True)) == {

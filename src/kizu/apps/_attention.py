@@ -1,4 +1,4 @@
-"""`kizu attention`: what sets flawed pictures apart, for several representations side by side."""
+"""`kizu attention`: what sets flawed images apart, for several representations side by side."""
 
 from __future__ import annotations
 

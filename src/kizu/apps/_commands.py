@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.apps._settings import knobs_from
+from kizu.apps._settings import parameters_from
 from kizu.errors import EmptyData, OutputExists
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def fit(
     category: str | None,
     detector: str,
     representation: str | None,
-    knobs: list[str],
+    parameters: list[str],
     false_alarm_rate: float | None,
     calibration: str,
     seed: int,
@@ -37,7 +37,7 @@ def fit(
     if out.exists() and not overwrite:
         raise OutputExists(out)
     kind = registry.load("detectors", detector)
-    settings = knobs_from(knobs, kind)
+    settings = parameters_from(parameters, kind)
     good = training(read(dataset, data, category))
     from kizu.evaluation.calibrated import choose, fit_calibrated
 

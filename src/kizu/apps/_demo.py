@@ -1,4 +1,4 @@
-"""`kizu demo`: the main job, whole, on pictures that kizu draws itself."""
+"""`kizu demo`: the main job, whole, on images that kizu draws itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FALSE_ALARM_RATE = 0.05
 def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     """Draw products with planted defects, learn from the good ones, promise a false-alarm rate, test, report.
 
-    out/data holds the pictures, out/<product>/model.kizu the models, out/<product>/run/report.html the
+    out/data holds the images, out/<product>/model.kizu the models, out/<product>/run/report.html the
     reports."""
     from kizu.evaluation.calibrated import fit_calibrated
     from kizu.evaluation.run import Run
@@ -28,7 +28,7 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
         raise OutputExists(out)
     scale = QUICK if quick else FULL
     products, size, train = scale["products"], scale["size"], scale["train"]
-    screen.say(f"Drawing {', '.join(products)}: {train} good pictures each to learn from, 50 to test on ...")
+    screen.say(f"Drawing {', '.join(products)}: {train} good images each to learn from, 50 to test on ...")
     samples = kizu.dataset(
         "planted", out / "data", products=products, train=train, test_good=20, test_defective=30, size=size
     )

@@ -9,7 +9,7 @@ import kizu
 from kizu import registry
 from kizu.apps._commands import read
 from kizu.apps._screen import Screen
-from kizu.apps._settings import knobs_from
+from kizu.apps._settings import parameters_from
 from kizu.errors import OutputExists, UsageError
 
 
@@ -21,7 +21,7 @@ def diagnose(
     dataset: str,
     category: str | None,
     representation: str | None,
-    knobs: list[str],
+    parameters: list[str],
     every: int,
     landscape: int,
     seed: int,
@@ -38,7 +38,7 @@ def diagnose(
     screen = Screen(as_json)
     if len(set(names)) < len(names):
         raise UsageError("Every --rung is named once.")
-    detectors = {name: _detector(*rung(name), representation, knobs, seed) for name in names}
+    detectors = {name: _detector(*rung(name), representation, parameters, seed) for name in names}
     if out.exists() and not (overwrite or resume):
         raise OutputExists(out)
     split = one_class(read(dataset, data, category), seed=seed)
@@ -69,14 +69,14 @@ def diagnose(
 
 
 def _detector(
-    name: str, knobs: dict[str, Any], representation: str | None, given: list[str], seed: int
+    name: str, parameters: dict[str, Any], representation: str | None, given: list[str], seed: int
 ) -> Any:
     """A rung's detector; --set may not undo what makes the rung."""
-    own = knobs_from(given, registry.load("detectors", name))
-    clash = sorted(set(own) & set(knobs))
+    own = parameters_from(given, registry.load("detectors", name))
+    clash = sorted(set(own) & set(parameters))
     if clash:
         raise UsageError(
             f"--set {clash[0]} would make another rung of it: "
-            f"{', '.join(f'{key}={value}' for key, value in knobs.items())}."
+            f"{', '.join(f'{key}={value}' for key, value in parameters.items())}."
         )
-    return kizu.detector(name, representation, **{"seed": seed, **own, **knobs})
+    return kizu.detector(name, representation, **{"seed": seed, **own, **parameters})

@@ -1,4 +1,4 @@
-"""`kizu inspect`: every image looked at, one line each as it comes, a picture each, and a page at the end."""
+"""`kizu inspect`: every image looked at, one line each as it comes, a panel each, and a page at the end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def inspect_images(
     shown: tuple[float, float] | None = (detector.calibration_ or {}).get("map_range")
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
     facts = {
-        "model": detector.knobs,
+        "model": detector.parameters,
         "detector": type(detector).__name__,
         "calibration": _calibration(detector),
     }
@@ -56,10 +56,10 @@ def inspect_images(
             for part in detector.predict_batches(chunk, errors=errors):
                 shown = shown or _range(part)
                 for index, path in enumerate(part.paths):
-                    picture = (
+                    panel_name = (
                         _panel(part, index, out, number + chunk.index(Path(path)), shown) if panels else None
                     )
-                    rows[path] = _row(part, index, path, picture)
+                    rows[path] = _row(part, index, path, panel_name)
             rows |= {
                 path: {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
                 for path, reason in errors
@@ -119,7 +119,7 @@ def _range(part: Prediction) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _row(part: Prediction, index: int, path: str, picture: str | None) -> dict[str, Any]:
+def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": path,
         "score": float(part.score[index]),
@@ -127,7 +127,7 @@ def _row(part: Prediction, index: int, path: str, picture: str | None) -> dict[s
         "is_anomalous": None if part.is_anomalous is None else bool(part.is_anomalous[index]),
         "error": None,
     }
-    return {**row, "panel": picture} if picture else row
+    return {**row, "panel": panel_name} if panel_name else row
 
 
 def _panel(part: Prediction, index: int, out: Path, number: int, shown: tuple[float, float]) -> str | None:
@@ -138,7 +138,7 @@ def _panel(part: Prediction, index: int, out: Path, number: int, shown: tuple[fl
         image = open_image(path)
     except ImageError:
         return None  # gone since it was scored; its line stays
-    picture = panel(
+    panel_name = panel(
         image,
         part.map[index].numpy(),
         map_range=shown,
@@ -150,7 +150,7 @@ def _panel(part: Prediction, index: int, out: Path, number: int, shown: tuple[fl
     name = f"panels/{number:06d}.png"
     (out / "panels").mkdir(exist_ok=True)
     with store.replacing(out / name) as temporary:
-        picture.save(temporary, format="PNG")
+        panel_name.save(temporary, format="PNG")
     return name
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.apps._settings import knobs_from
+from kizu.apps._settings import parameters_from
 from kizu.errors import UsageError
 
 
@@ -16,12 +16,12 @@ def pretrain(
     data: list[str],
     out: Path,
     named: dict[str, Any],
-    knobs: list[str],
+    parameters: list[str],
     resume: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """`kizu pretrain`. named: knobs that have options of their own; a --set of the same name wins."""
+    """`kizu pretrain`. named: parameters that have options of their own; a --set of the same name wins."""
     from kizu import pretraining, store
 
     screen = Screen(as_json)
@@ -34,7 +34,7 @@ def pretrain(
             raise UsageError(
                 "Say what to train on: --data FOLDER, or --data procedural for our own generator."
             )
-        chosen = {**named, **knobs_from(knobs, registry.load("pretraining", objective))}
+        chosen = {**named, **parameters_from(parameters, registry.load("pretraining", objective))}
         screen.say(
             f"Training {chosen['backbone']} with {objective}{' + SPD' if chosen['spd'] else ''} on "
             f"{', '.join(data)}"
@@ -48,8 +48,8 @@ def pretrain(
         f"Wrote {folder}: loss {last['loss']:.4f} after {last['step']} steps. Use it with --representation "
         f"{folder}"
     )
-    skipped = card["skipped_pictures"]
+    skipped = card["skipped_images"]
     if skipped:
-        screen.say(f"{skipped} pictures could not be read; {folder / 'skipped.json'} names them.")
+        screen.say(f"{skipped} images could not be read; {folder / 'skipped.json'} names them.")
     screen.result({"representation": str(folder), "name": card["name"], "last": last, "skipped": skipped})
     return 1 if skipped else 0

@@ -1,4 +1,4 @@
-"""`--set name=value` -> a knob of the type that the detector's signature names."""
+"""`--set name=value` -> a parameter of the type that the detector's signature names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kizu import registry
 from kizu.errors import UsageError
 
 
-def knobs_from(texts: list[str], kind: type) -> dict[str, Any]:
+def parameters_from(texts: list[str], kind: type) -> dict[str, Any]:
     """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}, checked against the signature of
     `kind`.
 
-    Raises UsageError for a text without "=" or a value of another type, UnknownKnob for a name that does not
+    Raises UsageError for a text without "=" or a value of another type, UnknownParameter for a name that does not
     exist."""
     pairs: dict[str, str] = {}
     for text in texts:
@@ -42,7 +42,7 @@ def _value(name: str, text: str, hint: Any) -> Any:
         if isinstance(origin, type) and type(value) is origin:
             return value
     wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise UsageError(f"The knob {name} is {wanted}, got '{text}'.")
+    raise UsageError(f"The parameter {name} is {wanted}, got '{text}'.")
 
 
 def _literal(text: str) -> Any:

@@ -18,7 +18,7 @@ import kizu
 
 app = typer.Typer(
     name="kizu",
-    help="Finds flaws in pictures of products after seeing only good ones, and tells where they are.",
+    help="Finds flaws in images of products after seeing only good ones, and tells where they are.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,8 +49,9 @@ RepresentationName = Annotated[
         help="timm/NAME@2,3, random/NAME, a saved one's path; left out: the embedded default.",
     ),
 ]
-Knobs = Annotated[
-    list[str] | None, typer.Option("--set", help="A knob of the detector, as name=value; may be repeated.")
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A parameter of the detector, as name=value; may be repeated."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
 
@@ -60,7 +61,7 @@ def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Finds flaws in pictures of products after seeing only good ones, and tells where they are."""
+    """Finds flaws in images of products after seeing only good ones, and tells where they are."""
     if version:
         typer.echo(f"kizu {kizu.__version__}")
         raise typer.Exit
@@ -74,7 +75,7 @@ def fit(
     category: Category = None,
     detector: DetectorName = "patchcore",
     representation: RepresentationName = None,
-    knobs: Knobs = None,
+    parameters: Parameters = None,
     false_alarm_rate: Rate = None,
     calibration: Annotated[
         str, typer.Option("--calibration", help="auto, split, cross or none: how the promise is backed.")
@@ -91,7 +92,7 @@ def fit(
         "category": category,
         "detector": detector,
         "representation": representation,
-        "knobs": knobs or [],
+        "parameters": parameters or [],
     }
     promise = {"false_alarm_rate": false_alarm_rate, "calibration": calibration, "seed": seed}
     _run(lambda: _commands.fit(data, out, **what, **promise, overwrite=overwrite, as_json=as_json))  # type: ignore[arg-type]
@@ -102,9 +103,7 @@ def inspect(
     model: Annotated[Path, typer.Argument(help="A model that `kizu fit` wrote.")],
     paths: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
     out: Out,
-    panels: Annotated[
-        bool, typer.Option(help="Write a picture per image: image, heat map, decision.")
-    ] = True,
+    panels: Annotated[bool, typer.Option(help="Write an image per image: image, heat map, decision.")] = True,
     overwrite: Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on behind what an interrupted run left in the output folder.")
@@ -142,11 +141,11 @@ def evaluate(
 @app.command()
 def demo(
     out: Out = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller pictures and fewer of them.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller images and fewer of them.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """The main job on planted data, from drawing the pictures to the report; needs no data and no network."""
+    """The main job on planted data, from drawing the images to the report; needs no data and no network."""
     from kizu.apps import _demo
 
     _run(lambda: _demo.demo(out, quick, overwrite, as_json))
@@ -178,7 +177,7 @@ def pretrain(
     ),
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Folder of pictures, or 'procedural'; may be repeated: they take turns."),
+        typer.Option("--data", help="Folder of images, or 'procedural'; may be repeated: they take turns."),
     ] = None,
     init: Annotated[
         str | None,
@@ -189,18 +188,18 @@ def pretrain(
     backbone: Annotated[str, typer.Option("--backbone", help="A timm network of stages.")] = "resnet18",
     size: Annotated[int, typer.Option("--size", help="Side of the views in pixels.")] = 224,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Pictures of one step, over all processes.")
+        int, typer.Option("--batch-size", help="Images of one step, over all processes.")
     ] = 256,
-    knobs: Annotated[
+    parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A knob of the objective, as name=value; may be repeated."),
+        typer.Option("--set", help="A parameter of the objective, as name=value; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, views and order.")] = 0,
     source_size: Annotated[
         int | None,
         typer.Option(
             "--source-size",
-            help="Side that pictures are brought to before views are cut (default 8/7 of --size).",
+            help="Side that images are brought to before views are cut (default 8/7 of --size).",
         ),
     ] = None,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Parts that a batch is worked on in.")] = 1,
@@ -226,7 +225,7 @@ def pretrain(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a representation on pictures of anything; every detector takes it by its path."""
+    """Train a representation on images of anything; every detector takes it by its path."""
     from kizu.apps import _pretrain
 
     settings = {
@@ -247,7 +246,7 @@ def pretrain(
     named = {"spd": spd, "backbone": backbone, "size": size, "batch_size": batch_size, "seed": seed}
     _run(
         lambda: _pretrain.pretrain(
-            objective, data or [], out, named, knobs or [], resume, as_json, **settings, **places
+            objective, data or [], out, named, parameters or [], resume, as_json, **settings, **places
         )
     )
 
@@ -305,7 +304,7 @@ def diagnose(
     dataset: Dataset = "folder",
     category: Category = None,
     representation: RepresentationName = None,
-    knobs: Knobs = None,
+    parameters: Parameters = None,
     every: Annotated[int, typer.Option("--every", help="Iterations between two tests.")] = 250,
     landscape: Annotated[
         int, typer.Option("--landscape", help="Points a side of the loss landscape; 0: none.")
@@ -324,7 +323,7 @@ def diagnose(
         "dataset": dataset,
         "category": category,
         "representation": representation,
-        "knobs": knobs or [],
+        "parameters": parameters or [],
         "seed": seed,
     }
     how = {

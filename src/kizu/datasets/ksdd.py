@@ -1,4 +1,4 @@
-"""KolektorSDD (cracks in the plastic of electrical commutators: 50 items, 8 pictures each)."""
+"""KolektorSDD (cracks in the plastic of electrical commutators: 50 items, 8 images each)."""
 
 from __future__ import annotations
 

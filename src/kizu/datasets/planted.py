@@ -1,7 +1,7 @@
-"""Our own pictures of products with planted defects and exact masks: no download, no licence, any size, any
+"""Our own images of products with planted defects and exact masks: no download, no licence, any size, any
 number.
 
-A defective picture is one of two twins drawn from the same randomness, one with and one without the defect;
+A defective image is one of two twins drawn from the same randomness, one with and one without the defect;
 the mask is where they differ, and outside it the two are the same byte for byte. docs/methods/planted.md says
 how, and what it is not."""
 
@@ -27,15 +27,15 @@ from kizu.synthetic import planted_defects as defects
 from kizu.synthetic.planted_products import PRODUCTS
 from kizu.synthetic.planted_render import Light, Scene, develop, expose, grain, shade
 
-LICENCE = "Apache-2.0: pictures drawn by this project's own code, no further licence attached"
+LICENCE = "Apache-2.0: images drawn by this project's own code, no further licence attached"
 CITATION = ""
 HOMEPAGE = ""
 VERSION = 1
-"""Raised whenever the same arguments draw other pictures; part of the recorded recipe."""
+"""Raised whenever the same arguments draw other images; part of the recorded recipe."""
 
 _TRIES = 16
 _RUN_LENGTHS = 3
-"""zlib's strategy Z_RLE: noisy pictures come out smaller than with the default, and a third sooner."""
+"""zlib's strategy Z_RLE: noisy images come out smaller than with the default, and a third sooner."""
 
 
 def planted(
@@ -53,7 +53,7 @@ def planted(
 
     products: "all", one name or several (`product_defects()` lists them). Counts are images per product:
     `train` and `test_good` are good ones; `test_defective` are shared evenly among the product's defects, in
-    turn. size: side in pixels, 32 to 1024. A picture depends on seed, product, split, defect and number
+    turn. size: side in pixels, 32 to 1024. An image depends on seed, product, split, defect and number
     alone: other products, other counts or another order leave it as it is.
 
     Layout: <product>/train/good/NNN.png, test/good/, test/<defect>/, ground_truth/<defect>/NNN_mask.png (255
@@ -79,7 +79,7 @@ def planted(
         "size": size,
         "seed": seed,
     }
-    plan = [picture for name in names for picture in _plan(name, **counts)]
+    plan = [item for name in names for item in _plan(name, **counts)]
     if not _lies_there(path, recipe, plan):
         _write(path, recipe, plan)
     return _samples(path, plan)
@@ -93,10 +93,10 @@ def product_defects() -> dict[str, tuple[str, ...]]:
 def planted_image(
     product: str, defect: str | None, size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one picture (H, W, 3) uint8 and its mask (H, W), True = defect; with `defect` None a good part and
+    """Draw one image (H, W, 3) uint8 and its mask (H, W), True = defect; with `defect` None a good part and
     an empty mask.
 
-    H = W = `size` pixels. Generators in the same state draw twins: with and without a defect the pictures are
+    H = W = `size` pixels. Generators in the same state draw twins: with and without a defect the images are
     identical outside the mask. Inside it the noise-free values differ by more than 4 of 255 grey levels, but
     for the small gaps that the outline encloses. Four integers are drawn from `rng`. Raises UnknownName for a
     product, or a defect that the product does not have; UsageError for a size outside 32 to 1024."""
@@ -137,8 +137,8 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One picture of the plan: `defect` is None for a good part."""
+class _Image:
+    """One image of the plan: `defect` is None for a good part."""
 
     product: str
     split: str
@@ -158,21 +158,21 @@ class _Picture:
         )
 
     def generator(self, seed: int) -> np.random.Generator:
-        """Randomness of this picture alone, the same on every platform."""
+        """Randomness of this image alone, the same on every platform."""
         name = f"{seed}/{self.product}/{self.split}/{self.defect or 'good'}/{self.number}"
         return np.random.Generator(
             np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little"))
         )
 
 
-def _plan(product: str, *, train: int, test_good: int, test_defective: int) -> Iterator[_Picture]:
-    """Every picture of one product, in the order of the table."""
-    yield from (_Picture(product, "train", None, number) for number in range(train))
-    yield from (_Picture(product, "test", None, number) for number in range(test_good))
+def _plan(product: str, *, train: int, test_good: int, test_defective: int) -> Iterator[_Image]:
+    """Every image of one product, in the order of the table."""
+    yield from (_Image(product, "train", None, number) for number in range(train))
+    yield from (_Image(product, "test", None, number) for number in range(test_good))
     kinds = sorted(PRODUCTS[product].defects)
     for place, defect in enumerate(kinds):
         share = (test_defective + len(kinds) - 1 - place) // len(kinds)
-        yield from (_Picture(product, "test", defect, number) for number in range(share))
+        yield from (_Image(product, "test", defect, number) for number in range(share))
 
 
 def _check_arguments(names: Sequence[str], counts: dict[str, int], size: int, seed: int) -> None:
@@ -203,7 +203,7 @@ def _check_size(size: int) -> None:
         raise UsageError(f"size must be a whole number of pixels, 32 to 1024, got {size!r}.")
 
 
-def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) -> bool:
+def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> bool:
     """Whether `path` holds this very recipe, complete. Raises UsageError or LayoutError when it holds
     anything else."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -233,7 +233,7 @@ def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) ->
             f"{path} holds another recipe: {'; '.join(odd) or 'unknown entries'}. Give another path, or "
             "delete it to draw it anew."
         )
-    files = [name for picture in plan for name in (picture.image, picture.mask) if name is not None]
+    files = [name for item in plan for name in (item.image, item.mask) if name is not None]
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
         raise LayoutError(
@@ -243,19 +243,19 @@ def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) ->
     return True
 
 
-def _write(path: Path, recipe: dict[str, Any], plan: Sequence[_Picture]) -> None:
-    """Draw every picture into a folder beside `path`, then move it there."""
+def _write(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> None:
+    """Draw every image into a folder beside `path`, then move it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         part.chmod(0o755)
-        for picture in plan:
+        for item in plan:
             image, mask = planted_image(
-                picture.product, picture.defect, recipe["size"], picture.generator(recipe["seed"])
+                item.product, item.defect, recipe["size"], item.generator(recipe["seed"])
             )
-            _save(part / picture.image, image)
-            if picture.mask is not None:
-                _save(part / picture.mask, mask.astype(np.uint8) * np.uint8(255))
+            _save(part / item.image, image)
+            if item.mask is not None:
+                _save(part / item.mask, mask.astype(np.uint8) * np.uint8(255))
         (part / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", "utf-8")
         if path.exists():
             path.rmdir()
@@ -269,14 +269,14 @@ def _save(path: Path, values: NDArray[np.uint8]) -> None:
     Image.fromarray(values).save(path, compress_level=1, compress_type=_RUN_LENGTHS)
 
 
-def _samples(path: Path, plan: Sequence[_Picture]) -> Samples:
+def _samples(path: Path, plan: Sequence[_Image]) -> Samples:
     rows = {
-        "image": [str(path / picture.image) for picture in plan],
-        "mask": [None if picture.mask is None else str(path / picture.mask) for picture in plan],
-        "label": [int(picture.defect is not None) for picture in plan],
-        "category": [picture.product for picture in plan],
-        "defect": [picture.defect or "good" for picture in plan],
-        "split": [picture.split for picture in plan],
+        "image": [str(path / item.image) for item in plan],
+        "mask": [None if item.mask is None else str(path / item.mask) for item in plan],
+        "label": [int(item.defect is not None) for item in plan],
+        "category": [item.product for item in plan],
+        "defect": [item.defect or "good" for item in plan],
+        "split": [item.split for item in plan],
         "dataset": ["planted"] * len(plan),
     }
     return Samples(pl.DataFrame(rows, schema_overrides={"mask": pl.String, "label": pl.Int8}))

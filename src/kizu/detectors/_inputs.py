@@ -21,7 +21,7 @@ from kizu.samples import Samples
 from kizu.types import Batch
 
 AHEAD = 64 * 2**20
-"""Bytes of float32 pictures that may be decoded ahead, beyond one batch."""
+"""Bytes of float32 images that may be decoded ahead, beyond one batch."""
 Errors = list[tuple[str, str]]
 Images: TypeAlias = Tensor | np.ndarray | str | Path | Samples | Iterable[str | Path] | Iterable[Batch]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from kizu import maps
+from kizu.detectors._images import StoredImages
 from kizu.detectors._inputs import Images
 from kizu.detectors._objective import ReconstructionObjective, Tell
-from kizu.detectors._pictures import Pictures
 from kizu.detectors.base import Detector, Progress
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
@@ -90,7 +90,7 @@ class Reconstruction(Detector):
         try:
             return super().fit(data, progress=progress)
         finally:
-            self.__dict__.pop("_pictures", None)
+            self.__dict__.pop("_images", None)
             del self._way
 
     def map_landscape(
@@ -126,7 +126,7 @@ class Reconstruction(Detector):
         """(rebuilt, target) whose distances make the map."""
 
     def _check_common(self) -> None:
-        """Raise for knobs that cannot be meant."""
+        """Raise for parameters that cannot be meant."""
         if self.score_rule not in SCORE_RULES:
             raise UnknownName("score_rule", self.score_rule, SCORE_RULES)
         if self.decoder not in DECODERS:
@@ -141,7 +141,7 @@ class Reconstruction(Detector):
     # -- learning --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._pictures = Pictures()
+        self._images = StoredImages()
         self._forget()
 
     def _forget(self) -> None:
@@ -150,13 +150,13 @@ class Reconstruction(Detector):
 
     def _absorb(self, batches: Iterator[Batch]) -> Iterator[int]:
         for batch in batches:
-            first = not len(self._pictures)
-            kept = self._pictures.add(batch)
+            first = not len(self._images)
+            kept = self._images.add(batch)
             if first:
                 features = Detector._features(self, kept)
                 if smallest_grid(features) * self.batch_size < 2:
                     raise UsageError(
-                        f"Images of {self._pictures.size} leave one number a channel to normalise: take "
+                        f"Images of {self._images.size} leave one number a channel to normalise: take "
                         "larger images, or a larger "
                         "batch_size."
                     )
@@ -166,7 +166,7 @@ class Reconstruction(Detector):
         raise NotImplementedError("this detector learns from images")
 
     def _finish(self) -> None:
-        way, seen = self._way, len(self._pictures)
+        way, seen = self._way, len(self._images)
         objective: Any = None
 
         def tell(step: int, steps: int) -> dict[str, float] | None:
@@ -179,7 +179,7 @@ class Reconstruction(Detector):
         objective = self._objective(self._new_net(self.seed), tell)
         self.log_ = train(
             objective,
-            functools.partial(self._pictures.stream, seed=self.seed),
+            functools.partial(self._images.stream, seed=self.seed),
             steps=self.iterations,
             batch_size=self.batch_size,
             folder=way.folder,
@@ -212,12 +212,12 @@ class Reconstruction(Detector):
         )
 
     def _recipe(self, images: int) -> dict[str, Any]:
-        knobs = {
+        parameters = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in self.knobs.items()
+            for name, value in self.parameters.items()
             if name != "device"
         }
-        return {**knobs, "images": images, "representation": self.representation.card["name"]}
+        return {**parameters, "images": images, "representation": self.representation.card["name"]}
 
     def _plan(self) -> MirrorPlan:
         net: Any = self.representation

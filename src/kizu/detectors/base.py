@@ -101,7 +101,7 @@ class Detector(ABC):
     @classmethod
     @abstractmethod
     def tiny(cls, representation: Representation | str) -> Self:
-        """Knobs with which the contract tests run in seconds at 64 pixels."""
+        """Parameters with which the contract tests run in seconds at 64 pixels."""
 
     # -- what users call -------------------------------------------------------------------------------------
 
@@ -201,13 +201,13 @@ class Detector(ABC):
         return save(self, path, overwrite=overwrite)
 
     def clone(self) -> Self:
-        """An unfitted detector of the same knobs on the same representation."""
-        return type(self)(self.representation, **self.knobs)
+        """An unfitted detector of the same parameters on the same representation."""
+        return type(self)(self.representation, **self.parameters)
 
     @property
-    def knobs(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Any]:
         """Every keyword of the constructor as it stands."""
-        return {name: getattr(self, name) for name in knob_names(type(self))}
+        return {name: getattr(self, name) for name in parameter_names(type(self))}
 
     def __repr__(self) -> str:
         state = f"fitted on {self.images_seen_} images" if self.fitted_ else "not fitted"
@@ -298,18 +298,18 @@ class Detector(ABC):
             )
 
 
-def knob_names(kind: type[Detector]) -> list[str]:
+def parameter_names(kind: type[Detector]) -> list[str]:
     """The keyword-only arguments of a detector's constructor."""
     parameters = inspect.signature(kind.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def build(
-    kind: type[Detector], representation: Representation | str | Path | None, knobs: dict[str, Any]
+    kind: type[Detector], representation: Representation | str | Path | None, parameters: dict[str, Any]
 ) -> Detector:
-    """Construct with checked knobs. Raises UnknownKnob naming the nearest."""
-    registry.check_keywords(kind.__name__, kind.__init__, knobs)
-    return kind(representation, **knobs)
+    """Construct with checked parameters. Raises UnknownParameter naming the nearest."""
+    registry.check_keywords(kind.__name__, kind.__init__, parameters)
+    return kind(representation, **parameters)
 
 
 def _opened(source: Representation | str | Path | None, levels: tuple[int, ...]) -> Representation:

@@ -26,7 +26,7 @@ def save(detector: Detector, path: Path | str, *, overwrite: bool = False) -> Pa
     card = {
         "kind": "detector",
         "detector": type(detector).__module__.rpartition(".")[2],
-        "knobs": detector.knobs,
+        "parameters": detector.parameters,
         "representation": representation,
         "calibration": calibration,
         "images": detector.images_seen_,
@@ -50,8 +50,12 @@ def load(path: Path | str, *, device: str = "auto", precision: str | None = None
         )
     try:
         kind = registry.load("detectors", str(card["detector"]))
-        knobs = {**_knobs(card["knobs"]), "device": device, **({"precision": precision} if precision else {})}
-        detector: Detector = build(kind, unembed(card["representation"], tensors), knobs)
+        parameters = {
+            **_parameters(card["parameters"]),
+            "device": device,
+            **({"precision": precision} if precision else {}),
+        }
+        detector: Detector = build(kind, unembed(card["representation"], tensors), parameters)
     except (KeyError, TypeError, AttributeError, UsageError) as error:
         raise ModelFileError(
             f"{path}: the card does not describe a detector that this kizu can build ({error})."
@@ -73,7 +77,7 @@ def load(path: Path | str, *, device: str = "auto", precision: str | None = None
     return detector
 
 
-def _knobs(raw: Any) -> dict[str, Any]:
+def _parameters(raw: Any) -> dict[str, Any]:
     """JSON has no tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(raw).items()}
 

@@ -54,7 +54,7 @@ class Gaussian(Detector):
 
     @classmethod
     def tiny(cls, representation: Representation | str) -> Self:
-        """64-pixel knobs."""
+        """64-pixel parameters."""
         return cls(representation, image_size=64, precision="fp32", sigma=2.0)
 
     def _begin(self) -> None:

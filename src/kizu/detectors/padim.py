@@ -70,7 +70,7 @@ class PaDiM(Detector):
 
     @classmethod
     def tiny(cls, representation: Representation | str) -> Self:
-        """64-pixel knobs."""
+        """64-pixel parameters."""
         return cls(representation, dimensions=24, image_size=64, precision="fp32", sigma=2.0)
 
     def _begin(self) -> None:

@@ -38,7 +38,7 @@ LADDER: dict[str, dict[str, Any]] = {
     "E": {"contrastive_pairs": True, "stop_gradient": True, "hard_mining": False},
     "full": {"contrastive_pairs": True, "stop_gradient": True, "hard_mining": True},
 }
-"""Knobs of table 6's rows; A, B and B+hm are reverse_distillation's."""
+"""Parameters of table 6's rows; A, B and B+hm are reverse_distillation's."""
 MAPS = ("all", "trained", "frozen")
 
 
@@ -117,7 +117,7 @@ class ReContrast(Reconstruction):
 
     @classmethod
     def tiny(cls, representation: Representation | str) -> Self:
-        """64-pixel knobs."""
+        """64-pixel parameters."""
         return cls(
             representation,
             loss="regional",

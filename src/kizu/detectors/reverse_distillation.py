@@ -38,7 +38,7 @@ LADDER: dict[str, dict[str, Any]] = {
     "B": {"loss": "global", "hard_mining": False},
     "B+hm": {"loss": "global", "hard_mining": True},
 }
-"""Knobs of the rows of ReContrast's table 6 whose encoder is frozen; the others are recontrast's."""
+"""Parameters of the rows of ReContrast's table 6 whose encoder is frozen; the others are recontrast's."""
 
 
 class ReverseDistillation(Reconstruction):
@@ -92,7 +92,7 @@ class ReverseDistillation(Reconstruction):
 
     @classmethod
     def tiny(cls, representation: Representation | str) -> Self:
-        """64-pixel knobs."""
+        """64-pixel parameters."""
         return cls(
             representation,
             loss="regional",

@@ -1,7 +1,7 @@
-"""What sets flawed pictures apart from their nearest good ones, for several representations; writes a folder
+"""What sets flawed images apart from their nearest good ones, for several representations; writes a folder
 that reports read.
 
-attention.json   representations, level, and for each picture: image, normal, defect, similarities, share of each map in the flaw
+attention.json   representations, level, and for each image: image, normal, defect, similarities, share of each map in the flaw
 attention.npz    images, normals (n, H, W, 3) uint8; masks (n, H, W) bool; maps (R, n, H, W) float16, each divided by its peak
 """
 

@@ -1,7 +1,7 @@
 """How a detector by reconstruction learns: loss, feature diversity and test figures along its training, and
 its map's landscape.
 
-diagnosis.json   name, detector, representation, knobs, protocol, seed, images (train, test); "steps": rows {step, loss, diversity};
+diagnosis.json   name, detector, representation, parameters, protocol, seed, images (train, test); "steps": rows {step, loss, diversity};
                  "tests": rows {step, image_auroc, pixel_auroc, aupro_0.3}; "last": the last of these;
                  "best_oracle": the one of the highest image AUROC, chosen on the test labels, hence its name;
                  "landscape": null or {offsets, values}
@@ -37,16 +37,16 @@ LOOKED_AT = 8
 
 
 def rungs() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Rung of ReContrast's table 6 -> (detector, knobs): A, B, B+hm, C, D, C+cp, E-gl, E, full."""
+    """Rung of ReContrast's table 6 -> (detector, parameters): A, B, B+hm, C, D, C+cp, E-gl, E, full."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for detector in ("reverse_distillation", "recontrast"):
         ladder: dict[str, dict[str, Any]] = registry.module("detectors", detector).LADDER
-        found |= {name: (detector, knobs) for name, knobs in ladder.items()}
+        found |= {name: (detector, parameters) for name, parameters in ladder.items()}
     return found
 
 
 def rung(name: str) -> tuple[str, dict[str, Any]]:
-    """(detector, knobs) of a rung. Raises UnknownName."""
+    """(detector, parameters) of a rung. Raises UnknownName."""
     known = rungs()
     if name not in known:
         raise UnknownName("rung", name, known)
@@ -148,12 +148,14 @@ class _Exam:
 
 def _facts(name: str, detector: Detector, split: Split, every: int, landscape: int) -> dict[str, Any]:
     """What decides the outcome."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in detector.knobs.items()}
+    plain = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in detector.parameters.items()
+    }
     return {
         "name": name,
         "detector": type(detector).__name__,
         "representation": detector.representation.card["name"],
-        "knobs": plain,
+        "parameters": plain,
         "protocol": split.protocol,
         "seed": split.seed,
         "images": {"train": len(split.train), "test": len(split.test)},

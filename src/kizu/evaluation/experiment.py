@@ -9,13 +9,13 @@ once and kept.
     name = "random/resnet18"
     [[detector]]
     name = "patchcore"
-    knobs = { image_size = 224 }
+    parameters = { image_size = 224 }
     [[protocol]]
     name = "few_shot"
     seeds = [0, 1, 2, 3, 4]
     grid = { shots = [5, 10, 50], leak_safe = [false, true] }
 
-A grid lists values for a keyword of the protocol or a knob of the detector (`grid = { image_size = [224, 320]
+A grid lists values for a keyword of the protocol or a parameter of the detector (`grid = { image_size = [224, 320]
 }`), every one of which is run. A cell's results are one line of cells.jsonl in the output folder; a run that
 was interrupted goes on with the cells that are not there yet. results.csv holds the same rows flat, for the
 tables. A protocol that trains one model for all categories (its module says TOGETHER) makes one cell of a
@@ -38,7 +38,7 @@ import polars as pl
 import kizu
 from kizu import registry, store
 from kizu.detectors.base import Detector
-from kizu.errors import LayoutError, NotFinite, UnknownKnob, UsageError
+from kizu.errors import LayoutError, NotFinite, UnknownParameter, UsageError
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import measure
 from kizu.evaluation.predict import predict_all
@@ -51,7 +51,7 @@ ALL = "all categories"
 PARTS: dict[str, set[str]] = {
     "dataset": {"name", "path", "filters", "categories"},
     "representation": {"name"},
-    "detector": {"name", "knobs", "grid"},
+    "detector": {"name", "parameters", "grid"},
     "protocol": {"name", "seeds", "grid"},
     "published": {"paper", "table", "note", "where"},
 }
@@ -74,7 +74,7 @@ class Cell:
     category: str
     representation: str
     detector: str
-    knobs: dict[str, Any]
+    parameters: dict[str, Any]
     protocol: str
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -88,7 +88,7 @@ class Cell:
 def read_experiment(path: Path | str) -> Experiment:
     """Parse and check an experiment: every name exists, every keyword is in the signature it goes to.
 
-    Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownKnob, UsageError.
+    Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownParameter, UsageError.
     """
     path = Path(path)
     try:
@@ -97,7 +97,7 @@ def read_experiment(path: Path | str) -> Experiment:
         raise LayoutError(f"{path} is not a readable TOML file: {error}") from error
     for key in raw:
         if key not in KEYS:
-            raise UnknownKnob(f"experiment {path.name}", key, KEYS)
+            raise UnknownParameter(f"experiment {path.name}", key, KEYS)
     parts = {name: list(raw.get(name, [])) for name in PARTS}
     for name in ("dataset", "representation", "detector", "protocol"):
         if not parts[name]:
@@ -106,7 +106,7 @@ def read_experiment(path: Path | str) -> Experiment:
         for entry in entries:
             for key in entry:
                 if key not in PARTS[name]:
-                    raise UnknownKnob(f"[[{name}]] in {path.name}", key, PARTS[name])
+                    raise UnknownParameter(f"[[{name}]] in {path.name}", key, PARTS[name])
     _check_signatures(parts)
     return Experiment(str(raw.get("name", path.stem)), str(raw.get("description", "")), parts)
 
@@ -118,13 +118,13 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
         )
     for entry in parts["detector"]:
         kind = registry.load("detectors", entry["name"])
-        knobs, grid = entry.get("knobs", {}), entry.get("grid", {})
-        registry.check_keywords(kind.__name__, kind.__init__, {**knobs, **grid})
+        parameters, grid = entry.get("parameters", {}), entry.get("grid", {})
+        registry.check_keywords(kind.__name__, kind.__init__, {**parameters, **grid})
         _check_grid(f"[[detector]] {entry['name']}", grid)
-        twice = sorted(set(knobs) & set(grid))
+        twice = sorted(set(parameters) & set(grid))
         if twice:
             raise UsageError(
-                f"[[detector]] {entry['name']} has {twice[0]} in knobs and in grid; keep one of them."
+                f"[[detector]] {entry['name']} has {twice[0]} in parameters and in grid; keep one of them."
             )
     for entry in parts["protocol"]:
         registry.check_keywords(
@@ -147,14 +147,14 @@ def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[
     parts = experiment.parts
     for at, dataset in enumerate(parts["dataset"]):
         detectors = [
-            (entry["name"], knobs)
+            (entry["name"], parameters)
             for entry in parts["detector"]
-            for knobs in _each(entry.get("grid", {}), entry.get("knobs", {}))
+            for parameters in _each(entry.get("grid", {}), entry.get("parameters", {}))
         ]
         combinations = itertools.product(
             [*categories[at], ALL], parts["representation"], detectors, parts["protocol"]
         )
-        for category, representation, (detector, knobs), protocol in combinations:
+        for category, representation, (detector, parameters), protocol in combinations:
             if (category == ALL) != getattr(
                 registry.module("protocols", protocol["name"]), "TOGETHER", False
             ):
@@ -167,7 +167,7 @@ def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[
                     category,
                     representation["name"],
                     detector,
-                    knobs,
+                    parameters,
                     protocol["name"],
                     settings,
                     seed,
@@ -221,7 +221,7 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a shared fit
     are shared out evenly."""
     split: Split = registry.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
-    detector = kizu.detector(cell.detector, cell.representation, **cell.knobs)
+    detector = kizu.detector(cell.detector, cell.representation, **cell.parameters)
     cache = cache or FeatureCache()
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
@@ -248,7 +248,7 @@ def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samp
         "representation": detector.representation.card["name"],
         "weights": _weights(detector.representation.card),
         "detector": cell.detector,
-        "knobs": json.dumps(cell.knobs, sort_keys=True),
+        "parameters": json.dumps(cell.parameters, sort_keys=True),
         "protocol": _protocol(split),
         "shots": split.settings.get("shots"),
         "seed": cell.seed,

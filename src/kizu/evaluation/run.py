@@ -1,7 +1,7 @@
 """Evaluate a fitted detector on labelled images and leave a run folder: all that reports and the web page
 ever read.
 
-run.json         what was run: detector, knobs, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
+run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
 samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
 maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
 images/, masks/  thumbnails of the test images; masks at the size of the maps
@@ -53,7 +53,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[tuple[str, str]] = field(default_factory=list)
-    pictures: bool = True
+    write_images: bool = True
     allow_seen: bool = False
 
 
@@ -114,7 +114,7 @@ def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress
             for row, heat in zip(rows, maps, strict=True):
                 _put(archive, str(row), np.clip(heat / scale, -65504, 65504).astype(np.float16))
 
-        seen = predict_all(detector, test, each=keep if run.pictures else None, progress=progress)
+        seen = predict_all(detector, test, each=keep if run.write_images else None, progress=progress)
         _put(archive, "scale", np.float32(scale))
     return seen
 
@@ -130,7 +130,7 @@ def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]
 
 
 def _write(folder: Path, detector: Detector, test: Samples, seen: Seen, measured: Measured, run: Run) -> None:
-    if run.pictures:
+    if run.write_images:
         _thumbnails(folder, test, seen)
     readable = test.take(seen.rows)
     _table(readable, seen).write_parquet(folder / "samples.parquet")
@@ -164,7 +164,7 @@ def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[
         "created": origin["created"],
         "command": run.command,
         "detector": type(detector).__module__.rpartition(".")[2],
-        "knobs": detector.knobs,
+        "parameters": detector.parameters,
         "representation": detector.representation.card["name"],
         "card": detector.representation.card,
         "dataset": run.dataset,
@@ -198,9 +198,9 @@ def _thumbnails(folder: Path, test: Samples, seen: Seen) -> None:
     (folder / "masks").mkdir()
     labels = test.labels
     for row in seen.rows:
-        picture = Image.fromarray(open_image(test.paths[row]))
-        picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        picture.save(folder / "images" / f"{row}.jpg", quality=88)
+        image = Image.fromarray(open_image(test.paths[row]))
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:
             mask = masks_for(test.take([row]), seen.size, allow_missing=True)[0]
             if mask.any():

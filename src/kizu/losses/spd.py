@@ -1,4 +1,4 @@
-"""SPD: a picture with a planted flaw should be far from its anchor, a slightly changed one near.
+"""SPD: an image with a planted flaw should be far from its anchor, a slightly changed one near.
 
 Zou et al., SPot-the-Difference, ECCV 2022, Eq. 2: cos(z, z-) - cos(z, z+), added to the other loss with
 weight 0.1. z are projector outputs. The paper speaks of no stop-gradient, so there is none by default;
@@ -22,7 +22,7 @@ def spd(
     """Lower is better: cos(anchor, negative) - cos(anchor, positive), each row in [-2, 2], 0 when negative
     and positive coincide.
 
-    anchor, negative, positive: (B, D) embeddings of the picture, of its weakly changed copy with a planted
+    anchor, negative, positive: (B, D) embeddings of the image, of its weakly changed copy with a planted
     flaw, of its weakly changed copy; in this order, which is Eq. 2's. stop_gradient: send none to the anchor.
     reduction: "mean" -> (), "none" -> (B,). float32, or float64 when given; lengths of the rows do not
     matter. Raises ShapeError, UsageError, UnknownName."""

@@ -1,4 +1,4 @@
-"""Feature diversity: how much an encoder's features differ from place to place and picture to picture."""
+"""Feature diversity: how much an encoder's features differ from place to place and image to image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pretraining: objectives that turn pictures into a representation on disk, which every detector reads (level
+"""Pretraining: objectives that turn images into a representation on disk, which every detector reads (level
 3).
 
 pretrain("simsiam", ["photos/"], "rep/", steps=10_000, backbone="resnet18", spd=True)     resume("rep/")

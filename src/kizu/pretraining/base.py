@@ -1,10 +1,10 @@
 """What the pretraining objectives share: an encoder, and SPD's two more views beside the views of the method.
 
-SPD (Zou et al., SPot-the-Difference, ECCV 2022, section 3): x+ is a weak augmentation of a picture, x- a weak
+SPD (Zou et al., SPot-the-Difference, ECCV 2022, section 3): x+ is a weak augmentation of an image, x- a weak
 augmentation with one small piece changed (SmoothBlend); the loss cos(z, z-) - cos(z, z+), times eta = 0.1, is
 added to the method's own (Eq. 2-3). Silent in the paper, and filled in. Anchor: x_i of Eq. 3 is the method's
-first view, so x+ and x- are made of that view (spd_anchor="view") and differ from it weakly; "picture" makes
-them of the picture itself, before the strong augmentation. z is the projector's output, "a shared MLP head".
+first view, so x+ and x- are made of that view (spd_anchor="view") and differ from it weakly; "image" makes
+them of the image itself, before the strong augmentation. z is the projector's output, "a shared MLP head".
 No stop-gradient. The draws of x+ and x- are independent. x+ and x- pass the encoder as one batch
 (spd_forward="joint"): passed one after the other ("separate", as SimSiam's views are), each kind is
 normalised by its own mean and deviation, batch norm takes away what all x- have in common, and a classifier
@@ -34,7 +34,7 @@ from kizu.views.weak import weak
 
 PERTURBATIONS = ("smooth_blend", "smooth_blend_paper", "smooth_blend_pasted", "cutpaste", "cutpaste_scar")
 SPD_LOSSES = ("cosine", "cross_entropy")
-ANCHORS = ("view", "picture")
+ANCHORS = ("view", "image")
 FORWARDS = ("joint", "separate")
 
 
@@ -144,23 +144,23 @@ class Pretraining(Objective):
         raise NotImplementedError
 
     def check_data(self, count: int | None, classes: int) -> None:
-        """Raise UsageError when `count` pictures (None: endless) of `classes` classes are not enough."""
+        """Raise UsageError when `count` images (None: endless) of `classes` classes are not enough."""
         if count is not None and count < self.batch_size:
             raise UsageError(
-                f"There are {count} pictures, a batch has {self.batch_size}: give more pictures or a smaller "
+                f"There are {count} images, a batch has {self.batch_size}: give more images or a smaller "
                 "batch_size."
             )
 
     def prepare(self, batch: tuple[Tensor, Tensor], position: Position) -> dict[str, Tensor]:
-        """(uint8 pictures (B, S, S, 3), labels (B,)) -> views by name, normalised (B, 3, size, size)
+        """(uint8 images (B, S, S, 3), labels (B,)) -> views by name, normalised (B, 3, size, size)
         channels-last."""
-        pictures, labels = batch
-        if len(pictures) < 2:
+        originals, labels = batch
+        if len(originals) < 2:
             raise UsageError(
-                "Batch norm and contrast need 2 pictures at a time: a larger batch_size, fewer processes or "
+                "Batch norm and contrast need 2 images at a time: a larger batch_size, fewer processes or "
                 "a smaller accumulate."
             )
-        images = pictures.permute(0, 3, 1, 2).float().div_(255.0)
+        images = originals.permute(0, 3, 1, 2).float().div_(255.0)
         draws = position.generators(self.seed)
         side = (self.size, self.size)
         made = {

@@ -1,4 +1,4 @@
-"""Training pictures: any folder, ImageNet's layout, our own generator, or several of them in turn, as one
+"""Training images: any folder, ImageNet's layout, our own generator, or several of them in turn, as one
 endless seeded sequence."""
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kizu.errors import EmptyData, ImageError, LayoutError, UsageError
 from kizu.training import Position
 
 CACHE = 2 * 2**30
-"""Bytes of decoded pictures that are kept in memory; larger sets are decoded anew each time."""
+"""Bytes of decoded images that are kept in memory; larger sets are decoded anew each time."""
 ENDLESS = "procedural"
 
 
 class Folder:
-    """Pictures of a folder, at any depth. The first folder level is the class where there are at least two of
+    """Images of a folder, at any depth. The first folder level is the class where there are at least two of
     them (ImageNet's layout).
 
     `skipped` grows by (path, reason) for files that cannot be read; their place is taken by the next that
@@ -33,14 +33,13 @@ class Folder:
     def __init__(self, path: Path, side: int) -> None:
         if not path.is_dir():
             raise LayoutError(
-                f"{path} is no folder. Give a folder of pictures, of class folders with pictures, or "
-                f"'{ENDLESS}'."
+                f"{path} is no folder. Give a folder of images, of class folders with images, or '{ENDLESS}'."
             )
         found = sorted(
             file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file()
         )
         if not found:
-            raise EmptyData(f"{path} holds no pictures.")
+            raise EmptyData(f"{path} holds no images.")
         tops = [
             file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in found
         ]
@@ -58,7 +57,7 @@ class Folder:
         self._known = np.zeros(len(found), dtype=bool)
         self._lock = threading.Lock()
 
-    def picture(self, number: int) -> tuple[NDArray[np.uint8], int]:
+    def image(self, number: int) -> tuple[NDArray[np.uint8], int]:
         """((side, side, 3) uint8, label) of one file; of the next readable one when it is broken. Raises
         EmptyData when none is."""
         for offset in range(self.count):
@@ -78,7 +77,7 @@ class Folder:
                 self._known[index] = True
             return made, int(self.labels[index])
         raise EmptyData(
-            f"None of the {self.count} pictures can be read; the first: {next(iter(self.skipped.items()))}."
+            f"None of the {self.count} images can be read; the first: {next(iter(self.skipped.items()))}."
         )
 
 
@@ -93,7 +92,7 @@ def squared(path: Path, side: int) -> NDArray[np.uint8]:
 
 
 class Generated:
-    """Our own generator's pictures: endless, seeded, no licence attached."""
+    """Our own generator's images: endless, seeded, no licence attached."""
 
     def __init__(self, classes: int, side: int, seed: int) -> None:
         from kizu.synthetic.procedural import Procedural
@@ -106,28 +105,28 @@ class Generated:
             dict[str, str](),
         )
 
-    def picture(self, number: int) -> tuple[NDArray[np.uint8], int]:
+    def image(self, number: int) -> tuple[NDArray[np.uint8], int]:
         """((side, side, 3) uint8, label)."""
-        return self._source.picture(number)
+        return self._source.image(number)
 
 
-class Pictures:
-    """Sources in turn: picture k is the (k // S)-th of source k % S, in a new order a pass; their classes are
+class Images:
+    """Sources in turn: image k is the (k // S)-th of source k % S, in a new order a pass; their classes are
     put one after the other."""
 
     def __init__(self, sources: Sequence[str | Path], *, side: int, seed: int = 0, threads: int = 2) -> None:
         if not sources:
-            raise UsageError(f"Give pictures to train on: a folder, or '{ENDLESS}'.")
+            raise UsageError(f"Give images to train on: a folder, or '{ENDLESS}'.")
         self.sources = [_source(source, side, seed) for source in sources]
         self.side, self.seed = side, seed
         starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
         self._starts, self.classes = starts[:-1], int(starts[-1])
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-pictures")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
     @property
     def count(self) -> int | None:
-        """Different pictures there are; None when endless."""
+        """Different images there are; None when endless."""
         counts = [source.count for source in self.sources]
         return (
             None
@@ -143,14 +142,14 @@ class Pictures:
     def card(self) -> list[dict[str, Any]]:
         """What they are, for a representation's card."""
         return [
-            {"name": source.name, "pictures": source.count, "classes": len(source.classes)}
+            {"name": source.name, "images": source.count, "classes": len(source.classes)}
             for source in self.sources
         ]
 
     def __call__(self, position: Position) -> tuple[Tensor, Tensor]:
-        """(pictures (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""
+        """(images (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""
         found = list(self._pool.map(self._one, range(position.first, position.first + position.count)))
-        stacked = np.stack([picture for picture, _ in found])
+        stacked = np.stack([image for image, _ in found])
         return torch.from_numpy(stacked), torch.tensor([label for _, label in found])
 
     def _one(self, place: int) -> tuple[NDArray[np.uint8], int]:
@@ -158,8 +157,8 @@ class Pictures:
         source, number = self.sources[which], place // len(self.sources)
         if source.count is not None:
             number = int(self._order(which, number // source.count, source.count)[number % source.count])
-        picture, label = source.picture(number)
-        return picture, label + int(self._starts[which])
+        image, label = source.image(number)
+        return image, label + int(self._starts[which])
 
     def _order(self, which: int, turn: int, count: int) -> NDArray[np.int64]:
         key = (which, turn)

@@ -1,5 +1,5 @@
 """MoCo: a query must find its key, made by a slowly moving encoder, among a queue of keys of earlier
-pictures.
+images.
 
 Card. Papers: He, Fan, Wu, Xie and Girshick, Momentum Contrast, CVPR 2020 (v1); Chen, Fan, Girshick and He,
 Improved Baselines with Momentum Contrastive Learning, 2020 (v2). Code: facebookresearch/moco (CC BY-NC);
@@ -92,14 +92,14 @@ class MoCo(Pretraining):
         self.key_encoder.load_state_dict(self.encoder.state_dict())
 
     def check_data(self, count: int | None, classes: int) -> None:
-        """Raise UsageError when the queue would hold a picture's own keys as its negatives."""
+        """Raise UsageError when the queue would hold an image's own keys as its negatives."""
         super().check_data(count, classes)
         if count is not None and count < self.queue + self.batch_size:
             raise UsageError(
-                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many pictures, "
+                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many images, "
                 f"there are {count}: "
                 f"give --set queue={max((count // self.batch_size - 1) * self.batch_size, self.batch_size)} "
-                "or less, or more pictures."
+                "or less, or more images."
             )
 
     def embed(self, feature: Tensor) -> Tensor:

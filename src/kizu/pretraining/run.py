@@ -19,7 +19,7 @@ from torch import Tensor
 from kizu import registry, store
 from kizu.errors import DataError, ModelFileError, OutputExists, UsageError
 from kizu.pretraining.base import Pretraining
-from kizu.pretraining.data import Pictures
+from kizu.pretraining.data import Images
 from kizu.representations.backbone import Backbone
 from kizu.training import check_counts, is_first_process, rank_and_world, train
 
@@ -48,14 +48,14 @@ def pretrain(
     show: bool = True,
     **knobs: Any,
 ) -> Path:
-    """Train objective `objective` (see `kizu list pretraining`) with `knobs` on pictures and write a
+    """Train objective `objective` (see `kizu list pretraining`) with `knobs` on images and write a
     representation to folder `out`.
 
-    data: folders of pictures, or "procedural" (our generator; "procedural:200" with that many classes), taken
+    data: folders of images, or "procedural" (our generator; "procedural:200" with that many classes), taken
     in turn. steps: optimiser steps. init: a representation, by name or path, whose weights the encoder begins
-    with (None: random ones). source_size: side that pictures are brought to before the views are cut from
+    with (None: random ones). source_size: side that images are brought to before the views are cut from
     them (default 8/7 of the views' side). half: keep the weights in float16. The rest as
-    `kizu.training.train`. An interrupted run is continued by `resume(out)`. Raises UnknownName, UnknownKnob,
+    `kizu.training.train`. An interrupted run is continued by `resume(out)`. Raises UnknownName, UnknownParameter,
     UsageError, OutputExists, EmptyData, NotFinite."""
     check_counts(steps=steps, **({} if source_size is None else {"source_size": source_size}))
     registry.check_keywords(objective, registry.load("pretraining", objective), knobs)
@@ -66,7 +66,7 @@ def pretrain(
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {
         "objective": objective,
-        "knobs": knobs,
+        "parameters": knobs,
         "data": [_placed(source) for source in sources],
         "steps": steps,
         "run": run,
@@ -93,15 +93,15 @@ def resume(out: str | Path, *, show: bool = True) -> Path:
 
 
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
-    knobs, run = dict(recipe["knobs"]), dict(recipe["run"])
+    knobs, run = dict(recipe["parameters"]), dict(recipe["run"])
     cls = registry.load("pretraining", recipe["objective"])
     parameters = inspect.signature(cls).parameters
     size, seed = int(knobs.get("size", parameters["size"].default)), int(knobs.get("seed", 0))
-    pictures = Pictures(recipe["data"], side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
+    images = Images(recipe["data"], side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
     if "classes" in parameters and not knobs.get("classes"):
-        knobs["classes"] = pictures.classes
+        knobs["classes"] = images.classes
     made: Pretraining = cls(**knobs)
-    made.check_data(pictures.count, pictures.classes)
+    made.check_data(images.count, images.classes)
     init = run.pop("init", None)
     if init and not resume:
         recipe = {**recipe, "began_from": _facts(made.begin_from(init))}
@@ -109,10 +109,10 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
         _clear(folder)
         store.write_json(folder / RECIPE, recipe)
     half = run.pop("half")
-    settings = {"objective": recipe["objective"], "knobs": knobs, "data": recipe["data"], "init": init}
+    settings = {"objective": recipe["objective"], "parameters": knobs, "data": recipe["data"], "init": init}
     try:
         rows = train(
-            made, pictures, steps=recipe["steps"], batch_size=made.batch_size, folder=folder, recipe=settings, resume=resume,
+            made, images, steps=recipe["steps"], batch_size=made.batch_size, folder=folder, recipe=settings, resume=resume,
             title=recipe["objective"], show=show, **run,
         )  # fmt: skip
     except (UsageError, DataError):
@@ -122,7 +122,7 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
             _clear(folder)
         raise
     if rank_and_world()[0] == 0:
-        _write(folder, made, recipe, pictures, rows, half)
+        _write(folder, made, recipe, images, rows, half)
     return folder
 
 
@@ -155,7 +155,7 @@ def _write(
     folder: Path,
     made: Pretraining,
     recipe: dict[str, Any],
-    pictures: Pictures,
+    images: Images,
     rows: list[dict[str, Any]],
     half: bool,
 ) -> None:
@@ -170,13 +170,13 @@ def _write(
     card = {
         **net.card,
         "name": f"{recipe['objective']}{'+spd' if made.spd is not None else ''}/{made.backbone}",
-        "licence": "that of the pictures it was trained on"
+        "licence": "that of the images it was trained on"
         + (f", and of {base['name']}: {base['licence']}" if base else ""),
         "trained_on": list(
-            dict.fromkeys([*base.get("trained_on", []), *(source["name"] for source in pictures.card())])
+            dict.fromkeys([*base.get("trained_on", []), *(source["name"] for source in images.card())])
         ),
-        "data": pictures.card(),
-        "skipped_pictures": len(pictures.skipped),
+        "data": images.card(),
+        "skipped_images": len(images.skipped),
         "recipe": _told(recipe),
         "curve": [*rows[:-1][::step], *rows[-1:]],
         "stages": "all",
@@ -192,8 +192,8 @@ def _write(
     for name in (store.WEIGHTS, store.CARD):
         (whole / name).replace(folder / name)
     whole.rmdir()
-    if pictures.skipped:
-        store.write_json(folder / "skipped.json", pictures.skipped)
+    if images.skipped:
+        store.write_json(folder / "skipped.json", images.skipped)
     (folder / "checkpoint.kizu").unlink(missing_ok=True)
 
 

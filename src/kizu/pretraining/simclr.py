@@ -1,4 +1,4 @@
-"""SimCLR: each view must find the other view of its picture among all views of the batch.
+"""SimCLR: each view must find the other view of its image among all views of the batch.
 
 Card. Paper: Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contrastive Learning of Visual
 Representations, ICML 2020. Code: google-research/simclr (Apache-2.0); nothing of it is used. Head and LARS:

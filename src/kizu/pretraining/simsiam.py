@@ -1,4 +1,4 @@
-"""SimSiam: two views of a picture predict each other's embedding; no negatives, no queue, no momentum
+"""SimSiam: two views of an image predict each other's embedding; no negatives, no queue, no momentum
 encoder.
 
 Card. Paper: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021. Code:

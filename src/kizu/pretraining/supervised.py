@@ -1,4 +1,4 @@
-"""Supervised: learn the classes of labelled pictures; with SPD, a second classifier tells pictures with a
+"""Supervised: learn the classes of labelled images; with SPD, a second classifier tells images with a
 planted flaw from those without.
 
 Card. Recipe: torchvision's reference training of ResNets (BSD-3), whose accuracies SPD's paper quotes (69.8
@@ -58,7 +58,7 @@ class Supervised(Pretraining):
             raise UnknownName("schedule", schedule, SCHEDULES)
         if classes < 2:
             raise UsageError(
-                "Supervised training needs pictures of two classes or more, one folder each (or "
+                "Supervised training needs images of two classes or more, one folder each (or "
                 f"classes=200, say); got {classes}."
             )
         if not 0.0 <= smoothing < 1.0 or not 0.0 <= warmup < 1.0:
@@ -79,10 +79,10 @@ class Supervised(Pretraining):
         self.classifier = nn.Linear(self.width, self.classes)
 
     def check_data(self, count: int | None, classes: int) -> None:
-        """Raise UsageError unless the pictures have the classes that the classifier was made for."""
+        """Raise UsageError unless the images have the classes that the classifier was made for."""
         super().check_data(count, classes)
         if classes != self.classes:
-            raise UsageError(f"The classifier has {self.classes} classes, the pictures have {classes}.")
+            raise UsageError(f"The classifier has {self.classes} classes, the images have {classes}.")
 
     def embed(self, feature: Tensor) -> Tensor:
         """The feature itself (B, width): there is no projector."""

@@ -1,4 +1,4 @@
-"""Pictures in a row with words beneath: what panel and contact sheet are made of (Pillow)."""
+"""Images in a row with words beneath: what panel and contact sheet are made of (Pillow)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ and named in words besides."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What is shown of one image: (h, w, 3) uint8 arrays of one size, None where there is nothing to show."""
 
     image: NDArray[np.uint8]
@@ -30,24 +30,24 @@ class Pictures:
     decision: NDArray[np.uint8]
 
 
-def pictures(
+def panel_images(
     image: NDArray[np.uint8],
     heat: NDArray[np.floating] | None,
     mask: NDArray[np.bool_] | None,
     map_range: tuple[float, float],
     longest: int,
-) -> Pictures:
-    """The four pictures of one image, its longer side at most `longest` pixels; map and mask are brought to
+) -> Images:
+    """The four views of one image, its longer side at most `longest` pixels; map and mask are brought to
     its size."""
     small = resize_image(image, fit(image.shape[:2], longest))
     size = small.shape[:2]
     flat = resize_mask(mask, (size[0], size[1])) if mask is not None else None
     truth = None if flat is None else np.repeat(flat[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255)
     if heat is None:
-        return Pictures(small, truth, None, small)
+        return Images(small, truth, None, small)
     unit = to_unit(resize_map(heat, (size[0], size[1])), map_range)
     laid = overlay(small, unit)
-    return Pictures(small, truth, colour(unit), laid if flat is None else draw_outline(laid, flat))
+    return Images(small, truth, colour(unit), laid if flat is None else draw_outline(laid, flat))
 
 
 def fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -78,10 +78,10 @@ def shorten(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
     return short
 
 
-def frame(picture: NDArray[np.uint8], called: bool | None, width: int = 4) -> Image.Image:
-    """The picture inside a frame that tells the decision; a thin grey one without a decision. The size does
+def frame(pixels: NDArray[np.uint8], called: bool | None, width: int = 4) -> Image.Image:
+    """The image inside a frame that tells the decision; a thin grey one without a decision. The size does
     not change."""
-    framed = Image.fromarray(picture)
+    framed = Image.fromarray(pixels)
     if called is None:
         return framed
     pen = ImageDraw.Draw(framed)

@@ -1,6 +1,6 @@
 """Heat-map colours: raw map -> colours, overlays and contours. Pure functions on NumPy arrays.
 
-The display range (low, high) is fixed by the caller, so that one colour means one value in every picture of a
+The display range (low, high) is fixed by the caller, so that one colour means one value in every image of a
 run. The ramp is matplotlib's inferno: perceptually uniform, rising in lightness, so that it is read right
 without colour vision and in grey print."""
 
@@ -17,7 +17,7 @@ from kizu.errors import ShapeError, UsageError
 
 RAMP = "inferno"
 CLEAR_BELOW = 0.25
-"""Share of the display range under which an overlay leaves the picture untouched."""
+"""Share of the display range under which an overlay leaves the image untouched."""
 OPAQUE = 0.8
 """Opacity of the overlay at the top of the display range."""
 
@@ -50,8 +50,8 @@ def to_unit(heat: NDArray[np.floating], map_range: tuple[float, float]) -> NDArr
 
 def resize_map(heat: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
     """(H, W) -> (h, w) float32, bilinear, averaged when shrinking. `size` is (h, w)."""
-    picture = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
+    resized = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
+    return np.asarray(resized.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def colour(unit: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ def colour(unit: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(image: NDArray[np.uint8], unit: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Lay the colours on the picture, the more opaque the higher the value; low values leave the picture as
+    """Lay the colours on the image, the more opaque the higher the value; low values leave the image as
     it is.
 
     image: (H, W, 3) uint8, unit: (H, W) in [0, 1]. Raises ShapeError when the sizes differ.
@@ -87,7 +87,7 @@ def grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def draw_outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A copy of the picture with a white line around the mask and a black one around that, to be seen on any
+    """A copy of the image with a white line around the mask and a black one around that, to be seen on any
     ground.
 
     The lines run outside the mask, so that they hide no flaw, however thin. Raises ShapeError when the (H, W)

@@ -1,5 +1,5 @@
 """Several named lines in one chart, as inline SVG coloured by the page's CSS; and a square of values as a
-picture.
+image.
 
 Class names used: line s0 ... s8 (the lines, in order), grid, tick.
 """
@@ -88,7 +88,7 @@ def _axes(
 
 
 def square(values: NDArray[np.floating], side: int = 288) -> NDArray[np.uint8]:
-    """(n, n) values -> a picture (side', side', 3) of equal fields, side' the multiple of n below `side`; low
+    """(n, n) values -> an image (side', side', 3) of equal fields, side' the multiple of n below `side`; low
     is dark."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     unit = np.nan_to_num((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(

@@ -28,7 +28,7 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template. The page's policy allows data: pictures, inline style and the one script whose hash it
+    """Fill a template. The page's policy allows data: images, inline style and the one script whose hash it
     names; nothing else runs."""
     environment = _environment()
     style, script = (_source(environment, name) for name in ("_style.css", "_script.js"))
@@ -46,13 +46,13 @@ def _source(environment: jinja2.Environment, name: str) -> str:
     return loader.get_source(environment, name)[0].strip()
 
 
-def photo_uri(picture: NDArray[np.uint8], budget: int) -> str:
+def photo_uri(image: NDArray[np.uint8], budget: int) -> str:
     """(H, W, 3) uint8 -> data URI of a WebP file; its quality goes down until it has at most `budget` bytes
     or is at its lowest."""
     data = b""
     for quality in _QUALITIES:
         stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "WEBP", quality=quality, method=2)
+        Image.fromarray(image).save(stream, "WEBP", quality=quality, method=2)
         data = stream.getvalue()
         if len(data) <= budget:
             break

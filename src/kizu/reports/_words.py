@@ -52,7 +52,7 @@ def learnt(run: Run) -> str:
     detector = f"The {run.info['detector']} detector" if run.info.get("detector") else "The detector"
     what = ", ".join(str(run.info[key]) for key in ("dataset", "category") if run.info.get(key))
     train = number(counts.get("train"))
-    first = f"{detector} was trained on {_many(train, 'good picture')}{f' ({what})' if what else ''}."
+    first = f"{detector} was trained on {_many(train, 'good image')}{f' ({what})' if what else ''}."
     images, promised = number(calibration.get("images")), run.promised
     if run.threshold is None:
         return f"{first} It was not calibrated: it gives scores, but no decisions."
@@ -62,20 +62,20 @@ def learnt(run: Run) -> str:
         else f" so that at most {percent(promised)} of good parts should raise a false alarm"
     )
     if calibration.get("method") == "cross":
-        return f"{first} Its threshold was set on the same pictures, each judged by a detector that had not learnt from it,{rate}."
-    return f"{first} Its threshold was set on {_many(images, 'other good picture')}{rate}."
+        return f"{first} Its threshold was set on the same images, each judged by a detector that had not learnt from it,{rate}."
+    return f"{first} Its threshold was set on {_many(images, 'other good image')}{rate}."
 
 
 def measured(run: Run) -> list[str]:
     """What the test showed: one sentence on good parts, one on flawed ones, each only where there are any."""
     counted = tally(run)
     if not counted.good + counted.flawed + counted.unlabelled:
-        return ["The test holds no pictures."]
+        return ["The test holds no images."]
     if counted.false_alarms is None or counted.found is None:
         parts = [
             _many(counted.good, "good part"),
             _many(counted.flawed, "flawed part"),
-            _many(counted.unlabelled, "unlabelled picture"),
+            _many(counted.unlabelled, "unlabelled image"),
         ]
         held = [
             part
@@ -101,7 +101,7 @@ def measured(run: Run) -> list[str]:
             "The test holds no flawed parts, so nothing can be said of how many flaws are found."
         )
     if counted.unlabelled:
-        sentences.append(f"{_many(counted.unlabelled, 'picture')} carried no label and cannot be judged.")
+        sentences.append(f"{_many(counted.unlabelled, 'image')} carried no label and cannot be judged.")
     return sentences
 
 
@@ -120,7 +120,7 @@ def sureness(run: Run) -> str:
         bounds.append(f"{_span(counted.found, counted.flawed)} for flaws found")
     if bounds:
         said.append(
-            f"Judged by this many pictures, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at "
+            f"Judged by this many images, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at "
             f"{' and '.join(bounds)}."
         )
     return " ".join(said)
@@ -128,7 +128,7 @@ def sureness(run: Run) -> str:
 
 def _promise(alarms: int, good: int, promised: float) -> str:
     if alarms / good <= promised:
-        return "The promise held on these pictures."
+        return "The promise held on these images."
     if wilson(alarms, good)[0] <= promised:
         return f"That is more than promised, but with {_many(good, 'good part')} it can be chance."
     return "The promise did not hold: the good parts of the test differ from those the threshold was set on."

@@ -1,4 +1,4 @@
-"""Attention maps side by side: the nearest good picture, the flawed one, and what sets them apart for each
+"""Attention maps side by side: the nearest good image, the flawed one, and what sets them apart for each
 representation.
 
 The rows of Fig. 11 of SPot-the-Difference's supplement. A map is drawn in units of its own peak: gradients of
@@ -29,7 +29,7 @@ _ARRAYS = ("images", "normals", "masks", "maps")
 def attention(folder: Path | str, *, limit: int = 8, longest: int = 160) -> Path:
     """Write attention.png and attention.html into a folder that `kizu attention` wrote; returns the page.
 
-    limit: how many pictures are shown at most, taken evenly from all. longest: pixels of a picture's longer
+    limit: how many images are shown at most, taken evenly from all. longest: pixels of an image's longer
     side. Raises LayoutError when the folder is another's."""
     if limit < 1 or longest < 16:
         raise UsageError(f"attention needs limit >= 1 and longest >= 16, got {limit} and {longest}.")
@@ -69,7 +69,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, longest: int) -> Image.Image:
-    """Rows of pictures, a column a flawed image."""
+    """Rows of images, a column a flawed image."""
     total, labels = len(info["columns"]), info["representations"]
     shown = sorted(
         {place * total // min(limit, total) for place in range(min(limit, total))}
@@ -83,7 +83,7 @@ def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, lo
     pen = ImageDraw.Draw(sheet)
     pen.text(
         (_MARGIN, _MARGIN - 6),
-        "What sets a flawed picture apart from its nearest good one",
+        "What sets a flawed image apart from its nearest good one",
         INK,
         font(18, True),
     )
@@ -129,17 +129,17 @@ def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, lo
     return sheet
 
 
-def _outlined(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return draw_outline(picture, mask) if mask.any() else picture
+def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return draw_outline(image, mask) if mask.any() else image
 
 
 def _counted(info: dict[str, Any], shown: int) -> str:
     total = len(info["columns"])
-    return f"{total} flawed pictures" + ("." if shown == total else f", {shown} of them shown.")
+    return f"{total} flawed images" + ("." if shown == total else f", {shown} of them shown.")
 
 
 def _said(share: float | None, area: float | None) -> str:
-    """In words how much of the maps lies in the flaws; chance is the flaws' share of the pictures."""
+    """In words how much of the maps lies in the flaws; chance is the flaws' share of the images."""
     return "" if share is None or area is None else f"{100 * share:.1f} % in flaws (area {100 * area:.1f} %)"
 
 

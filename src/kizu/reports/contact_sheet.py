@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from kizu.errors import EmptyData, UsageError
-from kizu.reports._draw import INK, PAPER, RULE, SOFT, colour_bar, figure, font, frame, pictures, shorten
+from kizu.reports._draw import INK, PAPER, RULE, SOFT, colour_bar, figure, font, frame, panel_images, shorten
 from kizu.reports._run import MISTAKES, Run, open_run, worst_first
 from kizu.store import replacing
 
@@ -25,7 +25,7 @@ def contact_sheet(
     """Write the contact sheet of a run folder and return its path.
 
     out: a PNG, by default contact_sheet.png in the run folder; an old one is replaced. limit: how many images
-    at most, at least 1. longest: pixels of a picture's longer side. Order: false alarms (highest score first)
+    at most, at least 1. longest: pixels of an image's longer side. Order: false alarms (highest score first)
     and missed flaws (lowest first) in turn, then the rest, nearest to the threshold first. Raises LayoutError
     when the folder is no run folder, EmptyData without images."""
     if limit < 1 or longest < 16:
@@ -93,7 +93,7 @@ def _strip(run: Run, sample: dict[str, Any], longest: int, width: int) -> Image.
     shown = (
         None
         if image is None
-        else pictures(image, run.heat(sample["row"]), run.mask(sample["row"]), run.map_range, longest)
+        else panel_images(image, run.heat(sample["row"]), run.mask(sample["row"]), run.map_range, longest)
     )
     high = 90 if shown is None else max(90, shown.image.shape[0])
     strip = Image.new("RGB", (width, high + 2 * _GAP), PAPER)
@@ -110,7 +110,7 @@ def _strip(run: Run, sample: dict[str, Any], longest: int, width: int) -> Image.
     for index, (text, face, ink) in enumerate(lines):
         pen.text((_MARGIN, _GAP + index * 21), shorten(text, face, _TEXT - 20), ink, face)
     if shown is None:
-        pen.text((_MARGIN + _TEXT, _GAP), "no picture kept", SOFT, font(13))
+        pen.text((_MARGIN + _TEXT, _GAP), "no image kept", SOFT, font(13))
         return strip
     tiles = (shown.image, shown.truth, shown.heat, shown.decision)
     for index, tile in enumerate(tiles):

@@ -25,7 +25,7 @@ _KEYS = (
     "name",
     "detector",
     "representation",
-    "knobs",
+    "parameters",
     "images",
     "steps",
     "tests",

@@ -1,6 +1,6 @@
 """The report of a run as one HTML file that opens anywhere, without a network.
 
-The verdict in plain words, the metrics, the score histogram, the curves, every kind of defect, the pictures
+The verdict in plain words, the metrics, the score histogram, the curves, every kind of defect, the images
 with the worst mistakes first, and what was run. A number that was not measured is an empty cell, never a
 zero."""
 
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from kizu.errors import ImageError, UsageError
 from kizu.reports import _svg, _words
-from kizu.reports._draw import figure, frame, pictures
+from kizu.reports._draw import figure, frame, panel_images
 from kizu.reports._heat import colour
 from kizu.reports._page import mask_uri, photo_uri, render
 from kizu.reports._run import MISTAKES, Run, number, open_run, section, worst_first
 from kizu.store import replacing
 
 _BYTES = 5_000_000
-"""Bytes of pictures in a report, before base64; a long report shows them at a lower quality instead of
+"""Bytes of images in a report, before base64; a long report shows them at a lower quality instead of
 growing."""
 _METRICS = (
     ("auroc", "AUROC"),
@@ -42,7 +42,7 @@ def html(
 
     out: the file, by default report.html in the run folder; an old one is replaced. limit: how many test
     images are shown at most, the worst mistakes first; the report says how many are not. longest: pixels of a
-    picture's longer side. Raises LayoutError when the folder is no run folder or a file in it is damaged."""
+    image's longer side. Raises LayoutError when the folder is no run folder or a file in it is damaged."""
     if limit < 1 or longest < 16:
         raise UsageError(f"html needs limit >= 1 and longest >= 16, got {limit} and {longest}.")
     target = Path(out) if out is not None else Path(run_folder) / "report.html"
@@ -203,8 +203,8 @@ def _shots(
     except ImageError as error:
         return nothing | {"problem": error.reason}
     if image is None:
-        return nothing | {"problem": "no picture was kept"}
-    shown = pictures(image, run.heat(sample["row"]), mask, map_range, longest)
+        return nothing | {"problem": "no image was kept"}
+    shown = panel_images(image, run.heat(sample["row"]), mask, map_range, longest)
     decided = shown.heat is not None or sample["is_anomalous"] is not None
     return nothing | {
         "image": photo_uri(shown.image, budget * 4 // 5),
@@ -218,8 +218,8 @@ def _shots(
     }
 
 
-def _framed(picture: NDArray[np.uint8], called: bool | None) -> NDArray[np.uint8]:
-    return np.asarray(frame(picture, called, max(2, max(picture.shape) // 48)))
+def _framed(pixels: NDArray[np.uint8], called: bool | None) -> NDArray[np.uint8]:
+    return np.asarray(frame(pixels, called, max(2, max(pixels.shape) // 48)))
 
 
 def _legend(run: Run) -> dict[str, str]:
@@ -231,7 +231,7 @@ def _legend(run: Run) -> dict[str, str]:
 def _details(run: Run) -> list[tuple[str, str]]:
     counts = section(run.info, "counts")
     shown = (
-        [("pictures", _plain({key: value for key, value in counts.items() if value is not None}))]
+        [("images", _plain({key: value for key, value in counts.items() if value is not None}))]
         if counts
         else []
     )

@@ -144,13 +144,13 @@ def _panel(folder: Path, name: Any, budget: int) -> dict[str, Any]:
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         return nothing
     try:
-        picture = open_image(path)
+        image = open_image(path)
     except ImageError as error:
         return nothing | {"problem": error.reason}
-    picture = resize_image(picture, fit(picture.shape[:2], _WIDEST))
+    image = resize_image(image, fit(image.shape[:2], _WIDEST))
     return {
-        "uri": photo_uri(picture, budget),
-        "wide": picture.shape[1],
-        "high": picture.shape[0],
+        "uri": photo_uri(image, budget),
+        "wide": image.shape[1],
+        "high": image.shape[0],
         "problem": "",
     }

@@ -1,4 +1,4 @@
-"""One image and what a detector says of it, side by side in one picture.
+"""One image and what a detector says of it, side by side in one image.
 
 Image, true defect (if it is known), heat map, and the heat map laid over the image inside a frame that tells
 the decision."""
@@ -22,7 +22,7 @@ from kizu.reports._draw import (
     figure,
     font,
     frame,
-    pictures,
+    panel_images,
     said,
     shorten,
 )
@@ -48,12 +48,12 @@ def panel(
 
     map_range: the values at the two ends of the colours, the same for every image of a run. title: usually
     the file name; where it is too long its middle is left out. score, p_value, is_anomalous: as the detector
-    gave them, None before calibration. longest: pixels of a picture's longer side; a larger image is scaled
-    down, a smaller one stays. Map and mask may be of any size. Returns an RGB picture. Raises ShapeError, and
+    gave them, None before calibration. longest: pixels of an image's longer side; a larger image is scaled
+    down, a smaller one stays. Map and mask may be of any size. Returns an RGB image. Raises ShapeError, and
     UsageError for an image that is not uint8 or a range that is none."""
     if image.dtype != np.uint8:
         raise UsageError(f"panel takes an image of uint8, got {image.dtype}.")
-    shown = pictures(image, heat, mask, map_range, longest)
+    shown = panel_images(image, heat, mask, map_range, longest)
     tiles = [("image", Image.fromarray(shown.image))]
     if shown.truth is not None:
         tiles.append(("true defect", Image.fromarray(shown.truth)))

@@ -16,7 +16,7 @@ import polars as pl
 from kizu.errors import DataError, UnknownName, UsageError
 from kizu.store import replacing
 
-SETTING = ("representation", "detector", "knobs", "dataset", "protocol", "shots")
+SETTING = ("representation", "detector", "parameters", "dataset", "protocol", "shots")
 """Columns that, together, make a row of the table; the category makes its column and the seed its spread."""
 _REQUIRED = ("representation", "detector", "dataset", "category", "protocol", "seed")
 
@@ -32,7 +32,7 @@ def table(
     """Tabulate one metric of an experiment; returns Markdown.
 
     results: CSV or table with one line per run: representation, detector, dataset, category, protocol, seed,
-    then shots, weights and knobs (all three optional; knobs as JSON, of which the table shows those that a
+    then shots, weights and parameters (all three optional; parameters as JSON, of which the table shows those that a
     detector was run with several values of), and the metrics as fractions in [0, 1], empty where not run.
     published: rows of kizu.papers (percent), such as `papers.recontrast("1")`. out: also write the Markdown
     there. plot: also write a PNG there, the same numbers as points with spread. A cell is `mean ± sample
@@ -64,10 +64,10 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
             metric,
             [c for c in frame.columns if c not in (*SETTING, "category", "seed", "weights")],
         )
-    for name in ("shots", "weights", "knobs"):
+    for name in ("shots", "weights", "parameters"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
-    frame = _knobs_that_vary(frame)
+    frame = _parameters_that_vary(frame)
     text = [pl.col(name).cast(pl.String) for name in (*SETTING, "category", "weights")]
     frame = frame.with_columns(*text, pl.col(metric).cast(pl.Float64)).filter(
         pl.col(metric).is_not_null() & pl.col(metric).is_not_nan()
@@ -88,26 +88,28 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
     return frame
 
 
-def _knobs_that_vary(frame: pl.DataFrame) -> pl.DataFrame:
-    """`knobs` (JSON) -> "name=value, ..." of those in which the runs of a detector differ, given or left out;
+def _parameters_that_vary(frame: pl.DataFrame) -> pl.DataFrame:
+    """`parameters` (JSON) -> "name=value, ..." of those in which the runs of a detector differ, given or left out;
     null where there is none."""
     runs = [
         (detector, json.loads(text) if text else {})
-        for detector, text in frame.select("detector", "knobs").iter_rows()
+        for detector, text in frame.select("detector", "parameters").iter_rows()
     ]
     values: dict[tuple[str, str], set[str]] = {}
-    for detector, name in {(detector, name) for detector, knobs in runs for name in knobs}:
+    for detector, name in {(detector, name) for detector, parameters in runs for name in parameters}:
         values[detector, name] = {
-            json.dumps(knobs[name]) if name in knobs else "" for owner, knobs in runs if owner == detector
+            json.dumps(parameters[name]) if name in parameters else ""
+            for owner, parameters in runs
+            if owner == detector
         }
     texts = [
         ", ".join(
-            f"{name}={value}" for name, value in sorted(knobs.items()) if len(values[detector, name]) > 1
+            f"{name}={value}" for name, value in sorted(parameters.items()) if len(values[detector, name]) > 1
         )
         or None
-        for detector, knobs in runs
+        for detector, parameters in runs
     ]
-    return frame.with_columns(pl.Series("knobs", texts, dtype=pl.String))
+    return frame.with_columns(pl.Series("parameters", texts, dtype=pl.String))
 
 
 def _rows(frame: pl.DataFrame, metric: str, categories: list[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where two pictures differ to a representation: Grad-CAM of the negative cosine similarity of their pooled
+"""Where two images differ to a representation: Grad-CAM of the negative cosine similarity of their pooled
 features.
 
 Card. Zou et al., SPot-the-Difference, ECCV 2022, supplement E: "attention maps of anomalous images by
@@ -6,9 +6,9 @@ regarding negative cosine similarity as the distance (loss) between the defectiv
 sample". Grad-CAM: Selvaraju et al., ICCV 2017, Eq. 1-2: each channel weighs the mean of its gradient over
 positions, the map is the positive part of the weighted sum. Silent, and filled in: the feature is the last
 level's mean over positions (the head is not kept), nearest is by the cosine of that feature, the normal
-picture's feature is constant. A cosine does not see its arguments' length, so at the level that is pooled the
+image's feature is constant. A cosine does not see its arguments' length, so at the level that is pooled the
 weighted sum averages to 0 over positions before the positive part is taken: a map says which positions push
-the pictures apart more than the others do, never that none does."""
+the images apart more than the others do, never that none does."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def similarities(queries: Tensor, normals: Tensor) -> Tensor:
 
 @check_shapes(maps="B H W", masks="B H W")
 def share_inside(maps: Tensor, masks: Tensor) -> Tensor:
-    """(B,): the share of a map that lies in its mask (bool); the mask's share of the picture by chance, NaN
+    """(B,): the share of a map that lies in its mask (bool); the mask's share of the image by chance, NaN
     for a map of zeros."""
     return (maps * masks).sum((1, 2)) / maps.sum((1, 2))
 

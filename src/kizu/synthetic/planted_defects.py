@@ -23,7 +23,7 @@ some colour."""
 LEAST_CONTRAST = 9.0
 """Least mean change, in grey levels, over the mask."""
 LEAST_AREA = 0.0006
-"""Least area of a mask, as a share of the picture."""
+"""Least area of a mask, as a share of the image."""
 
 
 @dataclass

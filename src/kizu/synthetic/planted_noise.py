@@ -52,7 +52,7 @@ def resized(values: Field, side: int, box: tuple[float, float, float, float] | N
 def noise(
     rng: np.random.Generator, side: int, rows: float, columns: float | None = None, *, turn: float = 0.0
 ) -> Field:
-    """Smooth noise of about unit spread with `rows` x `columns` bumps across the picture, turned clockwise by
+    """Smooth noise of about unit spread with `rows` x `columns` bumps across the image, turned clockwise by
     `turn` radians."""
     columns = rows if columns is None else columns
     rows, columns = min(rows, side / 2), min(columns, side / 2)
@@ -70,7 +70,7 @@ def noise(
 
 
 def fractal(rng: np.random.Generator, side: int, bumps: float, octaves: int, *, gain: float = 0.55) -> Field:
-    """`octaves` noises, from `bumps` across the picture, each twice as fine and `gain` times as strong as the
+    """`octaves` noises, from `bumps` across the image, each twice as fine and `gain` times as strong as the
     one before; unit spread.
 
     Summed as a pyramid: each level is the one before at twice the size plus new random numbers, so only the
@@ -94,7 +94,7 @@ def fractal(rng: np.random.Generator, side: int, bumps: float, octaves: int, *, 
 
 def cells(rng: np.random.Generator, side: int, count: float) -> tuple[Field, Field]:
     """Worley noise: distances, in cells, to the nearest and the second nearest of jittered points, `count`
-    across the picture."""
+    across the image."""
     half = max(side // 2, 8)
     number = math.ceil(count) + 4
     jitter = rng.random((2, number, number), dtype=np.float32) * np.float32(0.9)
@@ -158,7 +158,7 @@ def path_distance(points: Points, side: int, reach: float) -> tuple[Field, Field
 
 
 def window(side: int, x: float, y: float, reach: float) -> tuple[slice, slice]:
-    """Rows and columns of the square of half side `reach` around (x, y), cut at the picture's edge; may be
+    """Rows and columns of the square of half side `reach` around (x, y), cut at the image's edge; may be
     empty."""
 
     def span(centre: float) -> slice:
@@ -196,7 +196,7 @@ def walk(
 def write(
     draw: ImageDraw.ImageDraw, text: str, centre: tuple[float, float], height: float, width: float
 ) -> None:
-    """Write `text` on a decal in the stroke font; `height` and stroke `width` in picture units."""
+    """Write `text` on a decal in the stroke font; `height` and stroke `width` in image units."""
     left = centre[0] - height * (0.9 * len(text) - 0.3) / 2
     for glyph in text:
         for stroke in STROKES.get(glyph, []):
@@ -206,7 +206,7 @@ def write(
 
 
 def line(draw: ImageDraw.ImageDraw, points: Points, width: float) -> None:
-    """A polyline with round ends on a decal; coordinates and `width` in picture units."""
+    """A polyline with round ends on a decal; coordinates and `width` in image units."""
     side = draw.im.size[0]
     dots = [((x + 1) / 2 * side, (y + 1) / 2 * side) for x, y in points]
     thick = max(width / 2 * side, 1.0)

@@ -2,7 +2,7 @@
 
 A product is a height map with colour, gloss and metal; light and camera turn it into pixels. Everything is
 drawn larger (SUPER) and averaged down. Colours are linear reflectances, channel first; heights are in half
-picture widths."""
+image widths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import ndimage
 from kizu.synthetic.planted_noise import Field, fractal, grid, noise, smooth, window
 
 SUPER = 1.5
-"""Working pixels per picture pixel and direction."""
+"""Working pixels per image pixel and direction."""
 BAND = 48
 """Rows lit at a time: as many as stay in a core's cache."""
 
@@ -29,7 +29,7 @@ def colour(code: str) -> Field:
 
 
 def tint(values: Field) -> Field:
-    """A colour (3,) shaped to meet channel-first pictures."""
+    """A colour (3,) shaped to meet channel-first images."""
     return values[:, None, None] if values.ndim == 1 else values
 
 
@@ -79,7 +79,7 @@ class Surface:
 
 @dataclass
 class Scene:
-    """One picture about to be drawn: the working grid, the pose, the randomness, and the flaw a builder must
+    """One image about to be drawn: the working grid, the pose, the randomness, and the flaw a builder must
     plant, if any.
 
     `fresh` is the fracture a chip left, `grain` the direction (radians) along which the material splits.
@@ -111,12 +111,12 @@ class Scene:
         self.u, self.v = x * np.float32(c) + y * np.float32(s), y * np.float32(c) - x * np.float32(s)
 
     def around(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
-        """The window of the picture around a place of the product."""
+        """The window of the image around a place of the product."""
         c, s = math.cos(self.turn) * self.zoom, math.sin(self.turn) * self.zoom
         return window(self.side, u * c - v * s + self.dx, u * s + v * c + self.dy, reach * self.zoom)
 
     def fine(self, count: float, *, pixels: float = 4.0) -> float:
-        """`count` repetitions across the picture, or as many as `pixels` picture pixels each allow."""
+        """`count` repetitions across the image, or as many as `pixels` image pixels each allow."""
         return min(count, self.size / pixels)
 
     def noise(self, rows: float, columns: float | None = None, *, turn: float = 0.0) -> Field:
@@ -136,7 +136,7 @@ class Scene:
         under: Field | None = None,
         shine: float = 40.0,
     ) -> Surface:
-        """A flat surface of one colour (3,) or of a picture (3, S, S)."""
+        """A flat surface of one colour (3,) or of an image (3, S, S)."""
         shape = (self.side, self.side)
         albedo = np.array(np.broadcast_to(tint(paint), (3, *shape)), np.float32)
         height, shiny, metallic, solid = (
@@ -245,13 +245,13 @@ def shade(surface: Surface, light: Light) -> Field:
     open_sky = 1.0 - _hollows(surface.height)
     if surface.lift:
         open_sky -= _cast(surface, lx / towards[2], ly / towards[2])
-    picture = np.empty_like(surface.albedo)
+    image = np.empty_like(surface.albedo)
     for top in range(0, side, BAND):
         rows = slice(top, min(top + BAND, side))
         factor, flash = _band(surface, light, towards, rows, open_sky[rows])
-        np.multiply(surface.albedo[:, rows], factor, out=picture[:, rows])
-        picture[:, rows] += flash
-    return picture
+        np.multiply(surface.albedo[:, rows], factor, out=image[:, rows])
+        image[:, rows] += flash
+    return image
 
 
 def _band(
@@ -292,7 +292,7 @@ def _band(
 
 
 def _normals(height: Field, rows: slice) -> tuple[Field, Field, Field]:
-    """Unit normals of a band of a height map, by central differences; level at the picture's edge."""
+    """Unit normals of a band of a height map, by central differences; level at the image's edge."""
     side = height.shape[0]
     slope = np.float32(-side / 4)
     band = height[rows]
@@ -345,10 +345,10 @@ def _cast(surface: Surface, slope_x: float, slope_y: float) -> Field:
     return shadow * (1 - body)
 
 
-def expose(picture: Field, light: Light, size: int) -> Field:
+def expose(image: Field, light: Light, size: int) -> Field:
     """The camera before its noise: average down, blur, white balance and the display curve; (3, H, W) in grey
     levels 0 to 255."""
-    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.HAMMING) for plane in picture]
+    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.HAMMING) for plane in image]
     small = np.stack([np.asarray(plane, np.float32) for plane in planes])
     sigma = light.blur * max(size / 256, 0.7)
     small = ndimage.gaussian_filter(small, (0, sigma, sigma), mode="nearest", truncate=2.5)

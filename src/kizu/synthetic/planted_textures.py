@@ -1,4 +1,4 @@
-"""The textures among the planted products: each fills the picture and never shows the same place twice."""
+"""The textures among the planted products: each fills the image and never shows the same place twice."""
 
 from __future__ import annotations
 

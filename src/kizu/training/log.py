@@ -1,4 +1,4 @@
-"""What a run says of itself: log.jsonl, one line every few steps, and a progress bar with pictures a second
+"""What a run says of itself: log.jsonl, one line every few steps, and a progress bar with images a second
 and the time left."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Progress:
-    """A rich bar on standard error: step of steps, loss, pictures a second, time left. Silent where nobody
+    """A rich bar on standard error: step of steps, loss, images a second, time left. Silent where nobody
     looks."""
 
     def __init__(self, title: str, done: int, steps: int, *, show: bool) -> None:

@@ -1,7 +1,7 @@
 """The loop: Lightning Fabric places it (device, precision, processes), the position in the run decides all
 that is random.
 
-A step's pictures and its chances are pure functions of the step. So a resumed run goes on exactly where it
+A step's images and its chances are pure functions of the step. So a resumed run goes on exactly where it
 stopped, two processes of half the batch see what one of the whole would see, and batches can be prepared
 ahead by a thread."""
 
@@ -80,7 +80,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train `objective` in place for `steps` optimiser steps; the rows of the log.
 
-    batch_size: pictures of one optimiser step, over all processes and `accumulate` parts. clip: largest norm
+    batch_size: images of one optimiser step, over all processes and `accumulate` parts. clip: largest norm
     of the gradient. folder: for log.jsonl and checkpoint.kizu, replaced atomically every `checkpoint_every`
     steps, at the end, and when SIGTERM or Ctrl-C comes; None keeps neither. recipe: plain settings; a
     checkpoint of others is refused. resume: go on from folder's checkpoint. precision: "auto" is bf16
@@ -212,7 +212,7 @@ class _Run:
     ) -> None:
         """Steps `first` to `steps`."""
         sums: dict[str, float] = {}
-        since, counted, pictures = time.perf_counter(), 0, int(self.recipe["batch_size"])
+        since, counted, images = time.perf_counter(), 0, int(self.recipe["batch_size"])
         for step in range(first, steps):
             values = self._step(step, steps, ahead)
             paused = time.perf_counter()
@@ -223,7 +223,7 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + value
             done, stop = step + 1, bool(self._agree(len(stopped)))
             if noted or done % log_every == 0 or done == steps or stop:
-                rate = counted * pictures / max(time.perf_counter() - since, 1e-9)
+                rate = counted * images / max(time.perf_counter() - since, 1e-9)
                 means = {name: value / counted for name, value in sums.items()}
                 facts = {"lr": float(self.plain.param_groups[0]["lr"]), "images_per_s": round(rate, 1)}
                 self.log.add({"step": done, **means, **noted, **facts})

@@ -22,7 +22,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Position:
-    """Where a batch lies in the run: pictures `first` to `first + count` of the endless sequence, in
+    """Where a batch lies in the run: images `first` to `first + count` of the endless sequence, in
     optimiser step `step`."""
 
     step: int
@@ -30,7 +30,7 @@ class Position:
     count: int
 
     def generators(self, seed: int) -> list[torch.Generator]:
-        """One CPU generator a picture, a function of seed and picture alone.
+        """One CPU generator an image, a function of seed and image alone.
 
         A CPU generator heeds the low 32 bits of its seed only, so these must differ: seeds start far apart
         (by the golden ratio)."""

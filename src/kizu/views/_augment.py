@@ -1,4 +1,4 @@
-"""Global augmentation of a batch by a recipe: crop and flip, colour jitter, grey, blur; each picture by its
+"""Global augmentation of a batch by a recipe: crop and flip, colour jitter, grey, blur; each image by its
 own draws.
 
 The steps and their chances are those of torchvision's RandomResizedCrop, ColorJitter, RandomGrayscale and
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kizu.errors import UsageError
 from kizu.views import _colour, _linear
-from kizu.views._pictures import checked
+from kizu.views._images import checked
 from kizu.views._random import Draws, Range, below, between, check_range, log_between, uniforms
 
 _TRIES = 10
@@ -77,7 +77,7 @@ def crop_boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height, width (B,) of the windows of RandomResizedCrop, from draws u (B, 22).
 
-    Ten tries of area (uniform) and width / height (log-uniform), the first that fits anywhere in the picture;
+    Ten tries of area (uniform) and width / height (log-uniform), the first that fits anywhere in the image;
     when none does, the largest window in the middle whose ratio is within limits."""
     area, aspect = (
         height * width * between(u[:, :_TRIES], scale),

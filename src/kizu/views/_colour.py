@@ -1,7 +1,7 @@
-"""Colour jitter of a batch, each picture with its own factors in its own order.
+"""Colour jitter of a batch, each image with its own factors in its own order.
 
-Brightness, contrast and saturation mix the picture with black, with its mean grey and with its grey version;
-hue turns the colour circle. Formulas and clamps are torchvision's ColorJitter for float pictures; its grey is
+Brightness, contrast and saturation mix the image with black, with its mean grey and with its grey version;
+hue turns the colour circle. Formulas and clamps are torchvision's ColorJitter for float images; its grey is
 0.2989 R + 0.587 G + 0.114 B."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Jitter = tuple[float, float, float, float]
 the full circle)."""
 
 COLUMNS = 8
-"""Uniform draws that one picture's jitter takes: four factors, four for the order."""
+"""Uniform draws that one image's jitter takes: four factors, four for the order."""
 
 
 def check_jitter(strengths: Jitter) -> None:
@@ -37,8 +37,8 @@ def jitter(
     chosen: Tensor | None = None,
     inside: Tensor | None = None,
 ) -> Tensor:
-    """Jitter pictures (B, 3, H, W) by draws u (B, 8). chosen: (B,) bool, which ones. inside: (B, H, W) bool,
-    what counts as the picture."""
+    """Jitter images (B, 3, H, W) by draws u (B, 8). chosen: (B,) bool, which ones. inside: (B, H, W) bool,
+    what counts as the image."""
     factors, order = _factors(strengths, u[:, :4]), u[:, 4:].argsort(dim=1)
     chosen = torch.ones(len(images), dtype=torch.bool) if chosen is None else chosen
     images = images.clone()

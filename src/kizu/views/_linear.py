@@ -1,7 +1,7 @@
 """Crop, resize, flip and blur as two matrix products, one for the rows and one for the columns of each
-picture.
+image.
 
-A batch in which every picture has its own window or its own blur is one product, on any device, and the
+A batch in which every image has its own window or its own blur is one product, on any device, and the
 weights are those of the antialiased bilinear resize and of the Gaussian themselves."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -
 
 
 def blur_weights(sigma: Tensor, size: int) -> Tensor:
-    """(B, size, size): Gaussian blur of `sigma` (B,) pixels, as far as the picture is wide, the border pixel
+    """(B, size, size): Gaussian blur of `sigma` (B,) pixels, as far as the image is wide, the border pixel
     repeated outwards."""
     position = torch.arange(size)
     share = summed_gaussian(sigma, size, torch.arange(-1, size)[None, None, :] - position[None, :, None])
@@ -54,5 +54,5 @@ def transform(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur, each picture by its own sigma (B,) in pixels."""
+    """Gaussian blur, each image by its own sigma (B,) in pixels."""
     return transform(images, blur_weights(sigma, images.shape[2]), blur_weights(sigma, images.shape[3]))

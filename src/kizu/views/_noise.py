@@ -1,9 +1,9 @@
-"""Perlin noise of a batch, each picture with its own lattice, turned by its own angle.
+"""Perlin noise of a batch, each image with its own lattice, turned by its own angle.
 
 Perlin, "Improving noise", 2002 (fade 6t^5 - 15t^4 + 10t^3), gradients of length one, times sqrt(2), so that
 values lie in [-1, 1]. DRAEM and GLASS draw the noise upright and turn the raster; here it is computed at the
-turned places, which needs no interpolation and lets the picture have any size (theirs is a multiple of the
-cells). What turns into the picture from outside is 0, as theirs."""
+turned places, which needs no interpolation and lets the image have any size (theirs is a multiple of the
+cells). What turns into the image from outside is 0, as theirs."""
 
 from __future__ import annotations
 

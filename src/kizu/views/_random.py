@@ -1,7 +1,7 @@
-"""Randomness of the views: every picture takes the same number of uniform draws, one row each.
+"""Randomness of the views: every image takes the same number of uniform draws, one row each.
 
-With a CPU generator the draws run on from row to row, so a batch draws what its pictures would draw one after
-the other. All parameters are worked out on the CPU in float64 from these rows: where the pictures are does
+With a CPU generator the draws run on from row to row, so a batch draws what its images would draw one after
+the other. All parameters are worked out on the CPU in float64 from these rows: where the images are does
 not change what happens to them."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kizu.errors import UsageError
 
 Range = tuple[float, float]
 Draws = torch.Generator | Sequence[torch.Generator]
-"""One generator for the batch, or one for each picture: a picture's draws then do not depend on its company.
+"""One generator for the batch, or one for each image: an image's draws then do not depend on its company.
 """
 
 
@@ -25,7 +25,7 @@ def uniforms(generator: Draws, count: int, columns: int) -> Tensor:
     torch.Generator, nor `count` of them."""
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
-            raise UsageError(f"One generator for each picture: {count} are needed, got {len(generator)}.")
+            raise UsageError(f"One generator for each image: {count} are needed, got {len(generator)}.")
         return torch.cat([uniforms(one, 1, columns) for one in generator])
     if not isinstance(generator, torch.Generator):
         raise UsageError(

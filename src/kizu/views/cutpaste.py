@@ -1,8 +1,8 @@
-"""CutPaste: a piece of the picture, cut out and pasted elsewhere with sharp edges.
+"""CutPaste: a piece of the image, cut out and pasted elsewhere with sharp edges.
 
-Li et al., CutPaste, CVPR 2021 (no official code). "patch": area 0.02 to 0.15 of the picture, width / height
+Li et al., CutPaste, CVPR 2021 (no official code). "patch": area 0.02 to 0.15 of the image, width / height
 0.3 to 1 or 1 to 3.3, each side of 1 equally likely (one re-implementation draws uniformly from 0.3 to 3.3
-instead). "scar": 2 to 16 pixels wide, 10 to 25 tall in a picture of 256x256, turned by -45 to 45 degrees,
+instead). "scar": 2 to 16 pixels wide, 10 to 25 tall in an image of 256x256, turned by -45 to 45 degrees,
 pasted through the turned rectangle. Both: colour jitter of 0.1 on the piece alone; any place, overlap with
 where it came from not excluded.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kizu.errors import UnknownName
 from kizu.views import _colour
-from kizu.views._pictures import checked, cut, finished, put
+from kizu.views._images import checked, cut, finished, put
 from kizu.views._random import Draws, Range, below, between, check_range, uniforms
 
 KINDS = ("patch", "scar", "both")
@@ -38,11 +38,11 @@ def cutpaste(
     """Copies of `images` (B, 3, H, W) in [0, 1] with one piece pasted, each by its own draws; same dtype and
     device.
 
-    kind: "patch", "scar", or "both", where each picture gets one or the other with equal chance. area: of a
-    patch, part of the picture. jitter: strengths of brightness, contrast, saturation, hue on the piece. A
-    scar's size follows sqrt(H W) / 256. A piece that does not fit an elongated picture is shortened.
+    kind: "patch", "scar", or "both", where each image gets one or the other with equal chance. area: of a
+    patch, part of the image. jitter: strengths of brightness, contrast, saturation, hue on the piece. A
+    scar's size follows sqrt(H W) / 256. A piece that does not fit an elongated image is shortened.
     return_mask: also give the pixels that changed in any channel, (B, H, W) bool. With a CPU generator a
-    batch is its pictures one by one, to rounding. Raises UnknownName, ShapeError, UsageError."""
+    batch is its images one by one, to rounding. Raises UnknownName, ShapeError, UsageError."""
     if kind not in KINDS:
         raise UnknownName("kind of cutpaste", kind, KINDS)
     check_range("area", area, 1e-6, 1.0)

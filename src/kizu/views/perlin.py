@@ -7,12 +7,12 @@ exceeds 0.5. Inside the mask
     out = (1 - beta) texture + beta image.
 
     recipe   mask                                                         beta
-    draem    one noise; may be empty, and the picture is then as it was   uniform in 0 to 0.8
+    draem    one noise; may be empty, and the image is then as it was   uniform in 0 to 0.8
     glass    one noise, two joined or two crossed, a third each;          normal(0.5, 0.1), held within 0.2 to 0.8
              drawn again while empty (here ten times, there for ever)
 
 Differences: textures are taken as given, while both first change them by 3 of their 10 (GLASS 9) colour and
-geometry operators (`kizu.views.strong` of the textures is near); leaving half of the pictures clean, as DRAEM
+geometry operators (`kizu.views.strong` of the textures is near); leaving half of the images clean, as DRAEM
 does, is the caller's business. GLASS judges emptiness on its feature grid, here a single pixel is enough."""
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from kizu.checks import bind_shape
 from kizu.errors import ShapeError, UnknownName
+from kizu.views._images import checked, finished
 from kizu.views._noise import COLUMNS, noise
-from kizu.views._pictures import checked, finished
 from kizu.views._random import Draws, below, uniforms
 
 THRESHOLD = 0.5
@@ -43,17 +43,17 @@ def perlin(
     """Copies of `images` (B, 3, H, W) in [0, 1] with foreign texture in random blots, each by its own draws;
     same dtype and device.
 
-    textures: (T, 3, H, W) in [0, 1], T of any number; each picture takes one at random. recipe: "draem" or
+    textures: (T, 3, H, W) in [0, 1], T of any number; each image takes one at random. recipe: "draem" or
     "glass", see above. foreground: (B, H, W) bool, where flaws may lie; None is everywhere. return_mask: also
-    give the pixels that changed in any channel, (B, H, W) bool; a picture whose mask is empty is unchanged.
-    With a CPU generator a batch is its pictures one by one, bit for bit. Raises UnknownName, ShapeError,
+    give the pixels that changed in any channel, (B, H, W) bool; an image whose mask is empty is unchanged.
+    With a CPU generator a batch is its images one by one, bit for bit. Raises UnknownName, ShapeError,
     UsageError."""
     if recipe not in _TRIES:
         raise UnknownName("recipe of perlin", recipe, _TRIES)
     x, foreign = checked(images), checked(textures, "textures")
     if foreign.shape[2:] != x.shape[2:]:
         raise ShapeError(
-            f"textures must have the pictures' size {tuple(x.shape[2:])}, got {tuple(foreign.shape[2:])}; "
+            f"textures must have the images' size {tuple(x.shape[2:])}, got {tuple(foreign.shape[2:])}; "
             "resize or crop them."
         )
     if foreground is not None:
@@ -78,7 +78,7 @@ def perlin(
 
 
 def _masks(u: Tensor, x: Tensor, foreground: Tensor | None) -> Tensor:
-    """(B, H, W) bool from draws u (B, tries, per_try): each picture's first try that is not empty."""
+    """(B, H, W) bool from draws u (B, tries, per_try): each image's first try that is not empty."""
     mask = torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device=x.device)
     open_rows = torch.arange(len(x))
     for attempt in range(u.shape[1]):

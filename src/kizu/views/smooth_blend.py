@@ -1,8 +1,8 @@
-"""SmoothBlend: one small piece of the picture blended in elsewhere through a blurred mask; the local change
+"""SmoothBlend: one small piece of the image blended in elsewhere through a blurred mask; the local change
 of SPD's negatives.
 
 Zou et al., SPot-the-Difference, ECCV 2022, section 3.2; constants from the supplement: area 0.56 to 1 % of
-the picture, aspect 0.3 to 3, mask blurred with sigma (8, 8), one piece a picture. No training code is public.
+the image, aspect 0.3 to 3, mask blurred with sigma (8, 8), one piece an image. No training code is public.
 With alpha the blurred mask of the pasted rectangle,
 
     out = (1 - alpha) x + alpha u,
@@ -20,7 +20,7 @@ as a shortcut. "paper" is there for comparisons.
 
 Silent, and filled in: the colour jitter on the piece (0.1, 0.1, 0.1, 0.05, as the paper's weak augmentation),
 the aspect (width / height, log-uniform), the image size that sigma belongs to (224, the size of
-pre-training), the blur's extent (3 sigma, 49 taps at 224, zero beyond the border). It works on pictures in
+pre-training), the blur's extent (3 sigma, 49 taps at 224, zero beyond the border). It works on images in
 [0, 1], before any normalisation."""
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from torch import Tensor
 
 from kizu.errors import UnknownName, UsageError
 from kizu.views import _colour
+from kizu.views._images import checked, cut, finished, put
 from kizu.views._linear import summed_gaussian
-from kizu.views._pictures import checked, cut, finished, put
 from kizu.views._random import Draws, Range, below, between, check_range, log_between, uniforms
 
 READINGS = ("clean", "pasted", "paper")
@@ -55,11 +55,11 @@ def smooth_blend(
     """Copies of `images` (B, 3, H, W) in [0, 1] with one piece blended in, each by its own draws; same dtype
     and device.
 
-    reading: "clean", "pasted" or "paper", see above. area: of the piece, part of the picture. aspect: its
-    width / height. sigma: of the mask's blur in pixels of a 224x224 picture; in another size it is sigma
+    reading: "clean", "pasted" or "paper", see above. area: of the piece, part of the image. aspect: its
+    width / height. sigma: of the mask's blur in pixels of a 224x224 image; in another size it is sigma
     sqrt(H W) / 224, so that alpha keeps its height. jitter: strengths of brightness, contrast, saturation,
     hue on the piece. return_mask: also give the pixels that changed in any channel, however little, (B, H, W)
-    bool. With a CPU generator a batch is its pictures one by one, to rounding. Raises UnknownName,
+    bool. With a CPU generator a batch is its images one by one, to rounding. Raises UnknownName,
     ShapeError, UsageError."""
     if reading not in READINGS:
         raise UnknownName("reading of smooth_blend", reading, READINGS)
@@ -92,7 +92,7 @@ class _Span:
         return cls(size, whole, below(u_source, size - whole + 1), below(u_target, size - whole + 1))
 
     def window(self, reach: int) -> Tensor:
-        """(B, n) pixels that the blurred mask can touch; n is the same for all, and all lie in the picture."""
+        """(B, n) pixels that the blurred mask can touch; n is the same for all, and all lie in the image."""
         count = min(self.size, int(self.length.max()) + 2 * reach)
         return (self.target - reach).clamp(0, self.size - count)[:, None] + torch.arange(count)
 
@@ -110,7 +110,7 @@ class _Span:
 
     def origin(self, pixels: Tensor) -> Tensor:
         """(B, n) where each pixel comes from when piece and surroundings move together; reflected at the
-        picture's border."""
+        image's border."""
         place = (pixels - self.target[:, None] + self.source[:, None]) % (2 * self.size)
         return torch.minimum(place, 2 * self.size - 1 - place)
 

@@ -9,7 +9,7 @@ Sources: the official repositories (SimSiam and MoCo of Facebook Research, SimCL
     simclr    0.08 - 1    0.8, 0.8, 0.8, 0.2     0.8      0.2    0.1 - 2, 0.5    0.5
     plain     0.08 - 1    none                   -        none   none            0.5     (supervised training of torchvision's references)
 
-Differences: the pictures are float, not bytes, between the steps; the blur is a true Gaussian (Pillow's, used
+Differences: the images are float, not bytes, between the steps; the blur is a true Gaussian (Pillow's, used
 by SimSiam and MoCo, is three box blurs; SimCLR cuts it at a tenth of the side); the crop is resized by
 antialiased bilinear weights."""
 
@@ -52,7 +52,7 @@ def strong(
 
     recipe: "simsiam", "moco_v1", "moco_v2", "simclr" or "plain", see the table above. size: (h, w) of the
     result, by default that of `images`; blur sigmas are pixels of the result (the originals use 224). With a
-    CPU generator a batch draws what its pictures would draw one by one, and agrees with them to rounding.
+    CPU generator a batch draws what its images would draw one by one, and agrees with them to rounding.
     Raises UnknownName, ShapeError, UsageError."""
     if recipe not in RECIPES:
         raise UnknownName("recipe of strong", recipe, RECIPES)

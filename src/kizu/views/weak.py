@@ -3,7 +3,7 @@
 Zou et al., SPot-the-Difference, ECCV 2022: section 3.2 and the supplement, which gives crop "with a ratio
 [0.9, 1.0]", jitter (0.1, 0.1, 0.1, 0.05) with chance 0.8, Gaussian blur of sigma 0.1 to 0.3 with chance 0.5,
 horizontal flip. Silent, and filled in: the ratio is of the area, cropped as RandomResizedCrop does with its
-own aspect limits 3/4 to 4/3 (ten tries must fit the frame: at 224 pixels 12 % of the pictures stay uncropped
+own aspect limits 3/4 to 4/3 (ten tries must fit the frame: at 224 pixels 12 % of the images stay uncropped
 and 94 % of the area is kept on average), the flip has chance 0.5."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def weak(
     crop_scale: part of the area that stays; crop_ratio: its width / height before it is stretched back.
     jitter: strengths of brightness, contrast, saturation, hue (chance 0.8). blur_sigma: pixels of the result
     (chance 0.5). size: (h, w) of the result, by default that of `images`. With a CPU generator a batch draws
-    what its pictures would draw one by one, and agrees with them to rounding. Raises ShapeError, UsageError.
+    what its images would draw one by one, and agrees with them to rounding. Raises ShapeError, UsageError.
     """
     recipe = Recipe(
         crop_scale=crop_scale,

@@ -1,4 +1,4 @@
-"""Drawn training pictures without end and without a licence: `Procedural`."""
+"""Drawn training images without end and without a licence: `Procedural`."""
 
 from kizu.synthetic.procedural.generator import Procedural
 

@@ -1,4 +1,4 @@
-"""The last steps of every picture: light, lens and sensor."""
+"""The last steps of every image: light, lens and sensor."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from kizu.synthetic.procedural.canvas import FLOOR, Canvas
 from kizu.synthetic.procedural.noise import Field
 
 
-def develop(canvas: Canvas, picture: Field) -> NDArray[np.uint8]:
-    """The finished (size, size, 3) picture: exposure, uneven light, vignette, slight blur and noise, each
+def develop(canvas: Canvas, image: Field) -> NDArray[np.uint8]:
+    """The finished (size, size, 3) image: exposure, uneven light, vignette, slight blur and noise, each
     with its own chance."""
-    mean, spread = float(picture.mean()), float(picture[:, ::2, ::2].std())
+    mean, spread = float(image.mean()), float(image[:, ::2, ::2].std())
     contrast = max(canvas.u(0.8, 1.1), min(FLOOR / (spread + 1e-6), 6.0))
-    picture = (picture - mean) * contrast + min(max(mean, 0.25), 0.75) * canvas.u(0.85, 1.15)
+    image = (image - mean) * contrast + min(max(mean, 0.25), 0.75) * canvas.u(0.85, 1.15)
     if canvas.chance(0.75):
-        picture *= _light(canvas)
+        image *= _light(canvas)
     if canvas.chance(0.3):
-        picture *= np.array([[[canvas.u(0.85, 1.1)]] for _ in range(3)], np.float32)
+        image *= np.array([[[canvas.u(0.85, 1.1)]] for _ in range(3)], np.float32)
     for _ in range(canvas.pick((0, 0, 0, 1, 1, 2))):
-        picture = _blur(picture)
+        image = _blur(image)
     if canvas.chance(0.6):
         colours = 3 if canvas.chance(0.4) else 1
-        picture += canvas.u(0.005, 0.04) * canvas.rng.standard_normal(
+        image += canvas.u(0.005, 0.04) * canvas.rng.standard_normal(
             (colours, canvas.size, canvas.size), np.float32
         )
-    picture *= 255
-    return np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    image *= 255
+    return np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _light(canvas: Canvas) -> Field:
@@ -40,11 +40,11 @@ def _light(canvas: Canvas) -> Field:
     return np.clip(shade, 0.35, 1.6)
 
 
-def _blur(picture: Field) -> Field:
-    """Weights 1 2 1 along rows and columns, a pixel apart (more in large pictures); the rim stays."""
-    far = max(1, round(picture.shape[1] / 96))
-    out = picture.copy()
-    out[:, far:-far] = 0.5 * picture[:, far:-far] + 0.25 * (picture[:, 2 * far :] + picture[:, : -2 * far])
+def _blur(image: Field) -> Field:
+    """Weights 1 2 1 along rows and columns, a pixel apart (more in large images); the rim stays."""
+    far = max(1, round(image.shape[1] / 96))
+    out = image.copy()
+    out[:, far:-far] = 0.5 * image[:, far:-far] + 0.25 * (image[:, 2 * far :] + image[:, : -2 * far])
     rows = out.copy()
     out[:, :, far:-far] = 0.5 * rows[:, :, far:-far] + 0.25 * (rows[:, :, 2 * far :] + rows[:, :, : -2 * far])
     return out

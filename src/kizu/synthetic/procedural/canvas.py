@@ -14,11 +14,11 @@ from kizu.synthetic.procedural.noise import Field, frequencies, grid, smooth, sp
 
 T = TypeVar("T")
 FLOOR = 0.11
-"""Least standard deviation, on the scale 0 to 1, of a picture before the camera."""
+"""Least standard deviation, on the scale 0 to 1, of an image before the camera."""
 
 
 class Canvas:
-    """One picture in the making: `size` pixels a side, all randomness from `rng`. Pictures are float32 (3,
+    """One image in the making: `size` pixels a side, all randomness from `rng`. Images are float32 (3,
     size, size), 0 to 1."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
@@ -48,7 +48,7 @@ class Canvas:
         return of[self.whole(0, len(of) - 1)]
 
     def pose(self, cells: float, *, zoom: float = 0.22, warp: float = 0.0) -> tuple[Field, Field, float]:
-        """u, v (size, size) in cells, `cells` across the picture, at any angle and place, and the size of a
+        """u, v (size, size) in cells, `cells` across the image, at any angle and place, and the size of a
         pixel in cells.
 
         zoom: jitter of the scale, as a logarithm. warp: smooth displacement, in cells.
@@ -65,7 +65,7 @@ class Canvas:
         return u, v, half * self.pixel
 
     def place(self, radius: float) -> tuple[Field, Field, float]:
-        """u, v (size, size) about a body of that radius (picture: -1 to 1), in units of the radius, turned;
+        """u, v (size, size) about a body of that radius (image: -1 to 1), in units of the radius, turned;
         and a pixel in these units."""
         scale = 1 / (radius * math.exp(self.u(-0.2, 0.2)))
         u, v = turned(self.x - self.u(-0.2, 0.2), self.y - self.u(-0.2, 0.2), self.u(0, 2 * math.pi))
@@ -84,15 +84,15 @@ class Canvas:
         return spectral(self.rng, squared ** (-0.5 * power))
 
     def band(self, frequency: float, width: float) -> Field:
-        """Noise about one frequency (cycles per picture) in all directions, deviation 1; width: octaves, as a
+        """Noise about one frequency (cycles per image) in all directions, deviation 1; width: octaves, as a
         logarithm."""
         fx, fy = frequencies(self.size)
         octave = np.log((fx * fx + fy * fy + 1e-3) / self.within(frequency) ** 2) * (0.5 / width)
         return spectral(self.rng, np.exp(-0.5 * octave * octave))
 
     def gabor(self, frequency: float, width: float, turn: float) -> Field:
-        """Noise about one frequency (cycles per picture) in the direction `turn` (radians), deviation 1;
-        width: cycles per picture."""
+        """Noise about one frequency (cycles per image) in the direction `turn` (radians), deviation 1;
+        width: cycles per image."""
         fx, fy = frequencies(self.size)
         frequency = self.within(frequency)
         dx, dy = (
@@ -102,7 +102,7 @@ class Canvas:
         return spectral(self.rng, np.exp((dx * dx + dy * dy) * (-0.5 / width**2)))
 
     def within(self, frequency: float) -> float:
-        """A frequency (cycles per picture) that the picture can show: three pixels a cycle or more."""
+        """A frequency (cycles per image) that the image can show: three pixels a cycle or more."""
         return min(frequency, self.size / 3)
 
     def palette(self, number: int) -> Field:
@@ -132,20 +132,20 @@ class Canvas:
         ).astype(np.float32)
 
     def mix(self, t: Field, colours: Field | None = None) -> Field:
-        """The picture that is the first of two colours (2, 3) where t (size, size) is 0 and the second where
+        """The image that is the first of two colours (2, 3) where t (size, size) is 0 and the second where
         t is 1."""
         pair = self.palette(2) if colours is None else colours
         return pair[0][:, None, None] + t * (pair[1] - pair[0])[:, None, None]
 
     def ramp(self, t: Field, number: int) -> Field:
-        """The picture that runs through `number` colours as t (size, size) runs from 0 to 1."""
+        """The image that runs through `number` colours as t (size, size) runs from 0 to 1."""
         colours = self.palette(number)
         stops, places = np.linspace(0, 1, number), np.linspace(0, 1, 256)
         table = np.stack([np.interp(places, stops, colours[:, k]) for k in range(3)]).astype(np.float32)
         return table.take((np.clip(t, 0, 1) * 255).astype(np.uint8), axis=1)
 
     def tones(self, keys: NDArray[np.int32], number: int) -> Field:
-        """The picture that gives each key (size, size), 0 to 1023, one of `number` colours."""
+        """The image that gives each key (size, size), 0 to 1023, one of `number` colours."""
         table = self.palette(number)[self.rng.integers(0, number, 1024)]
         table *= 1 + 0.06 * self.rng.standard_normal((1024, 1), np.float32)
         return np.ascontiguousarray(table.T).take(keys, axis=1)

@@ -7,10 +7,10 @@ from itertools import chain, zip_longest
 
 from kizu.synthetic.procedural import fractals, inlays, objects, patterns, scenes, textures
 from kizu.synthetic.procedural.canvas import Canvas
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field
+from kizu.synthetic.procedural.parameters import Parameters
 
-Family = Callable[[Canvas, Knobs], Field]
+Family = Callable[[Canvas, Parameters], Field]
 
 _TEXTURES: tuple[Family, ...] = (
     textures.cloud, textures.brushed, textures.leather, textures.marble, textures.cast, textures.wood, textures.granite,
@@ -38,7 +38,7 @@ FAMILIES: tuple[Family, ...] = tuple(
 )
 
 
-def variant(index: int) -> tuple[str, Family, Knobs]:
+def variant(index: int) -> tuple[str, Family, Parameters]:
     """Name, drawing function and fixed numbers of class `index`, the same however many classes there are."""
     number, family = divmod(index, len(FAMILIES))
-    return f"{FAMILIES[family].__name__}-{number}", FAMILIES[family], Knobs(family, number)
+    return f"{FAMILIES[family].__name__}-{number}", FAMILIES[family], Parameters(family, number)

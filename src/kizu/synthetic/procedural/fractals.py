@@ -8,25 +8,25 @@ import numpy as np
 
 from kizu.synthetic.procedural.canvas import Canvas, unit, wave
 from kizu.synthetic.procedural.ink import Ink
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field, turned
+from kizu.synthetic.procedural.parameters import Parameters
 
 FOLDS = ("none", "sine", "swirl", "sphere", "fold")
 """What a flame does to a point after each affine map."""
 
 
-def ifs(c: Canvas, k: Knobs) -> Field:
+def ifs(c: Canvas, k: Parameters) -> Field:
     """The attractor of two to four affine maps of the class, as a density of points."""
     return _density(c, k, "none")
 
 
-def flame(c: Canvas, k: Knobs) -> Field:
+def flame(c: Canvas, k: Parameters) -> Field:
     """Affine maps of the class with a bent step after each."""
     return _density(c, k, k.pick(0, FOLDS[1:]))
 
 
-def _density(c: Canvas, k: Knobs, fold: str) -> Field:
-    """All points that the maps reach after so many steps, counted on the picture's raster, posed and
+def _density(c: Canvas, k: Parameters, fold: str) -> Field:
+    """All points that the maps reach after so many steps, counted on the image's raster, posed and
     coloured."""
     x, y = _attractor(c, k, fold)
     x, y = x - x.mean(), y - y.mean()
@@ -48,7 +48,7 @@ def _density(c: Canvas, k: Knobs, fold: str) -> Field:
     return c.ramp(tone * (0.45 / (float(tone.mean() + tone.std()) + 0.01)), 3)
 
 
-def _attractor(c: Canvas, k: Knobs, fold: str) -> tuple[Field, Field]:
+def _attractor(c: Canvas, k: Parameters, fold: str) -> tuple[Field, Field]:
     """x, y (points,): about 2.5 a pixel, at 96 pixels and less."""
     number = k.whole(1, 2, 4)
     spin, lean, long, wide, dx, dy = k.table[: number * 6].reshape(6, number)[:, :, None]
@@ -81,7 +81,7 @@ def _folded(x: Field, y: Field, fold: str) -> tuple[Field, Field]:
     return x * factor, y * factor
 
 
-def julia(c: Canvas, k: Knobs) -> Field:
+def julia(c: Canvas, k: Parameters) -> Field:
     """A filled Julia set of the class's own constant, cropped and turned."""
     angle = k.draws[0] * 2 * math.pi
     re, im = (
@@ -94,7 +94,7 @@ def julia(c: Canvas, k: Knobs) -> Field:
     return _escape(c, x, y, (re * push, im * push), k.pick(2, (18, 26)), k.whole(3, 0, 2))
 
 
-def mandelbrot(c: Canvas, k: Knobs) -> Field:
+def mandelbrot(c: Canvas, k: Parameters) -> Field:
     """A crop at the rim of the Mandelbrot set, at the class's own place."""
     angle = k.draws[0] * 2 * math.pi
     re, im = (
@@ -132,7 +132,7 @@ def _escape(
     return c.ramp(np.sqrt(trap) * 0.9, 4) * (0.55 + 0.45 * (count * (1 / steps)))
 
 
-def tree(c: Canvas, k: Knobs) -> Field:
+def tree(c: Canvas, k: Parameters) -> Field:
     """A branching tree or fern: one fork angle, ratio and number of branches."""
     pen = Ink(c.size)
     forks, spread, ratio = k.whole(0, 2, 3), k.between(1, 0.25, 1.1), k.between(2, 0.6, 0.78)

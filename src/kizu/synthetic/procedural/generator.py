@@ -1,4 +1,4 @@
-"""The generator: an index in, a picture and its class out."""
+"""The generator: an index in, an image and its class out."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LEAST_SIZE = 8
 
 
 class Procedural:
-    """Endless drawn pictures: textures, patterns, bodies, fractals and scenes, with no licence attached.
+    """Endless drawn images: textures, patterns, bodies, fractals and scenes, with no licence attached.
 
-    size: pixels a side, 8 or more. seed: 0 or more; picture(i) is a pure function of (seed, i), in any order
+    size: pixels a side, 8 or more. seed: 0 or more; image(i) is a pure function of (seed, i), in any order
     and any thread. classes: how many labels there are. A class is one kind of content with its own fixed
     numbers, the same for every seed and size and however many classes there are; colours, pose, scale, light
-    and lens change from picture to picture."""
+    and lens change from image to image."""
 
     def __init__(self, *, size: int = 64, seed: int = 0, classes: int = 200) -> None:
         if size < LEAST_SIZE:
             raise UsageError(
-                f"Got size={size}. Procedural pictures have at least {LEAST_SIZE} pixels a side: say size=64 "
+                f"Got size={size}. Procedural images have at least {LEAST_SIZE} pixels a side: say size=64 "
                 "or more."
             )
         if classes < 1:
             raise UsageError(
-                f"Got classes={classes}. Every procedural picture belongs to a class: say classes=1 or more."
+                f"Got classes={classes}. Every procedural image belongs to a class: say classes=1 or more."
             )
         if seed < 0:
             raise UsageError(f"Got seed={seed}. A seed is a whole number from 0 on: say seed=0.")
@@ -43,20 +43,20 @@ class Procedural:
         """The names of the classes, by label: the family, and which of its variants."""
         return tuple(name for name, _, _ in self._variants)
 
-    def picture(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        """Picture (size, size, 3) number `index` (0 or more), 0 to 255, and its label, 0 to classes - 1."""
+    def image(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Image (size, size, 3) number `index` (0 or more), 0 to 255, and its label, 0 to classes - 1."""
         if index < 0:
-            raise UsageError(f"Got index={index}. The pictures are numbered from 0 on: say 0 or more.")
+            raise UsageError(f"Got index={index}. The images are numbered from 0 on: say 0 or more.")
         rng = np.random.default_rng([self.seed, index])
         label = int(rng.integers(len(self._variants)))
-        _, draw, knobs = self._variants[label]
+        _, draw, parameters = self._variants[label]
         canvas = Canvas(self.size, rng)
-        return develop(canvas, draw(canvas, knobs)), label
+        return develop(canvas, draw(canvas, parameters)), label
 
     def batch(self, indices: Iterable[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Pictures (B, size, size, 3), 0 to 255, and labels (B,) of these numbers, in their order."""
-        drawn = [self.picture(int(index)) for index in indices]
-        pictures = np.zeros((len(drawn), self.size, self.size, 3), np.uint8)
-        for place, (picture, _) in enumerate(drawn):
-            pictures[place] = picture
-        return pictures, np.array([label for _, label in drawn], np.int64)
+        """Images (B, size, size, 3), 0 to 255, and labels (B,) of these numbers, in their order."""
+        drawn = [self.image(int(index)) for index in indices]
+        images = np.zeros((len(drawn), self.size, self.size, 3), np.uint8)
+        for place, (image, _) in enumerate(drawn):
+            images[place] = image
+        return images, np.array([label for _, label in drawn], np.int64)

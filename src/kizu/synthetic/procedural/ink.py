@@ -30,7 +30,7 @@ class Ink:
         self._pen.polygon([((x + 1) * size, (y + 1) * size) for x, y in points], fill=value)
 
     def line(self, points: Points, width: float, value: int, *, ends: bool = False) -> None:
-        """A polyline of that width (picture: 2), at least one pixel of the sheet; ends: round corners and
+        """A polyline of that width (image: 2), at least one pixel of the sheet; ends: round corners and
         ends."""
         size, wide = self.size, max(1, round(width * self.size))
         spots = [((x + 1) * size, (y + 1) * size) for x, y in points]
@@ -54,7 +54,7 @@ class Ink:
         return np.asarray(self.image)[::2, ::2]
 
     def coloured(self, colours: Field) -> Field:
-        """The picture (3, size, size) with colour (n, 3) number i where the value is i, averaged over four
+        """The image (3, size, size) with colour (n, 3) number i where the value is i, averaged over four
         pixels."""
         sheet = self.image.copy()
         sheet.putpalette((np.clip(colours, 0, 1) * 255).astype(np.uint8).tobytes())

@@ -9,8 +9,8 @@ import numpy as np
 
 from kizu.synthetic.procedural import patterns, textures
 from kizu.synthetic.procedural.canvas import Canvas, step
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field
+from kizu.synthetic.procedural.parameters import Parameters
 
 MATERIALS = (
     textures.brushed, patterns.weave, textures.cast, textures.wood, patterns.stripes, textures.leather, textures.cloud, patterns.dots,
@@ -18,12 +18,12 @@ MATERIALS = (
 )  # fmt: skip
 
 
-def inlay(c: Canvas, k: Knobs) -> Field:
+def inlay(c: Canvas, k: Parameters) -> Field:
     """A disc, bar, corner, wave, frame or row of windows of one material in another, with a rim or a shadow
     between."""
     u, v, px = c.place(0.75)
-    below = MATERIALS[k.whole(1, 0, 14)](c, Knobs(0, c.whole(0, 30)))
-    above = MATERIALS[(k.whole(1, 0, 14) + k.whole(2, 1, 14)) % 15](c, Knobs(0, c.whole(0, 30)))
+    below = MATERIALS[k.whole(1, 0, 14)](c, Parameters(0, c.whole(0, 30)))
+    above = MATERIALS[(k.whole(1, 0, 14) + k.whole(2, 1, 14)) % 15](c, Parameters(0, c.whole(0, 30)))
     size = k.between(3, 0.45, 0.8)
     square = np.maximum(np.abs(u), np.abs(v))
     windows = np.maximum(np.abs(u - np.round(u)), np.abs(v - np.round(v))) - 0.4 * size

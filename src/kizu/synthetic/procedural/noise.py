@@ -25,7 +25,7 @@ def grid(size: int) -> tuple[Field, Field]:
 
 @functools.lru_cache(maxsize=8)
 def frequencies(size: int) -> tuple[Field, Field]:
-    """fx, fy (size, size // 2 + 1) of a half-plane Fourier transform, cycles per picture; read-only."""
+    """fx, fy (size, size // 2 + 1) of a half-plane Fourier transform, cycles per image; read-only."""
     down, across = np.fft.fftfreq(size, 1 / size), np.fft.rfftfreq(size, 1 / size)
     fy, fx = (a.astype(np.float32) for a in np.meshgrid(down, across, indexing="ij"))
     fx.flags.writeable = fy.flags.writeable = False

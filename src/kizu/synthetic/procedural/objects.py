@@ -9,8 +9,8 @@ import numpy as np
 from kizu.synthetic.procedural import patterns, textures
 from kizu.synthetic.procedural.canvas import Canvas, ridge, step, unit, wave
 from kizu.synthetic.procedural.ink import Ink
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field, lookup, strip
+from kizu.synthetic.procedural.parameters import Parameters
 
 GROUNDS = (
     textures.wood, textures.cast, textures.granite, textures.marble, textures.brushed, textures.leather, textures.rust,
@@ -33,12 +33,12 @@ def ground(c: Canvas) -> Field:
         return tone * (0.85 + 0.3 * wave(c.pose(c.u(3, 12))[0]))
     if kind == 4:
         return c.mix(unit(c.band(c.u(6, 20), 0.5), 0.12))
-    texture = c.pick(GROUNDS)(c, Knobs(0, c.whole(0, 99)))
+    texture = c.pick(GROUNDS)(c, Parameters(0, c.whole(0, 99)))
     return tone + c.u(0.3, 0.7) * (texture - texture.mean())
 
 
 def lay(c: Canvas, d: Field, px: float, body: Field, *, bevel: float = 0.0) -> Field:
-    """The picture of a body on a ground, with its shadow.
+    """The image of a body on a ground, with its shadow.
 
     d (size, size) is the distance from the outline, negative inside; px a pixel in the same unit; body (size,
     size) shade of one colour or (3, size, size); bevel the width of a rounded rim."""
@@ -76,7 +76,7 @@ def _polar(u: Field, v: Field) -> tuple[Field, Field]:
     return np.hypot(u, v), np.arctan2(v, u) * (1 / (2 * math.pi)) + 0.5
 
 
-def polygon(c: Canvas, k: Knobs) -> Field:
+def polygon(c: Canvas, k: Parameters) -> Field:
     """A regular polygon, whole, with a hole, or as a frame."""
     u, v, px = c.place(0.7)
     sides = k.whole(0, 3, 8)
@@ -89,7 +89,7 @@ def polygon(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, finish(c, u), bevel=k.between(2, 0.06, 0.3))
 
 
-def star(c: Canvas, k: Knobs) -> Field:
+def star(c: Canvas, k: Parameters) -> Field:
     """A star of n points and one depth."""
     u, v, px = c.place(0.78)
     radius, turn = _polar(u, v)
@@ -98,7 +98,7 @@ def star(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, finish(c, u), bevel=k.between(2, 0.08, 0.35))
 
 
-def gear(c: Canvas, k: Knobs) -> Field:
+def gear(c: Canvas, k: Parameters) -> Field:
     """A wheel of n teeth with a bore, and spokes or a hub."""
     u, v, px = c.place(0.78)
     radius, turn = _polar(u, v)
@@ -115,7 +115,7 @@ def gear(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, shade, bevel=0.08)
 
 
-def washer(c: Canvas, k: Knobs) -> Field:
+def washer(c: Canvas, k: Parameters) -> Field:
     """A ring or a tube's mouth: one ratio of radii, flat, round or stepped."""
     u, v, px = c.place(0.75)
     radius = np.hypot(u, v)
@@ -130,7 +130,7 @@ def washer(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, body, bevel=0.06)
 
 
-def nut(c: Canvas, k: Knobs) -> Field:
+def nut(c: Canvas, k: Parameters) -> Field:
     """A bolt head or nut: a polygon chamfered by a circle, and a socket of another shape."""
     u, v, px = c.place(0.72)
     radius, turn = _polar(u, v)
@@ -156,7 +156,7 @@ def nut(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, finish(c, u) * shade, bevel=0.12)
 
 
-def flower(c: Canvas, k: Knobs) -> Field:
+def flower(c: Canvas, k: Parameters) -> Field:
     """A rounded outline of the class's own: a few harmonics of the angle."""
     u, v, px = c.place(0.7)
     radius, turn = _polar(u, v)
@@ -167,7 +167,7 @@ def flower(c: Canvas, k: Knobs) -> Field:
     return lay(c, radius - outline, px, finish(c, u), bevel=k.between(0, 0.15, 0.7))
 
 
-def screw(c: Canvas, k: Knobs) -> Field:
+def screw(c: Canvas, k: Parameters) -> Field:
     """A screw from its side: head, shank, thread of one pitch, point."""
     u, v, px = c.place(0.95)
     pitch, shank, head = k.between(0, 7, 15), k.between(1, 0.12, 0.24), k.between(2, 1.5, 2.4)
@@ -196,7 +196,7 @@ def screw(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, shade * slope * c.grain(0.03))
 
 
-def turned_part(c: Canvas, k: Knobs) -> Field:
+def turned_part(c: Canvas, k: Parameters) -> Field:
     """A body of revolution from its side: bottle, pawn, valve, with the class's own profile and bands."""
     u, v, px = c.place(0.92)
     steps = k.table[:9] * 0.45 + 0.12
@@ -216,7 +216,7 @@ def turned_part(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, shade * (1 - 0.45 * bands))
 
 
-def spring(c: Canvas, k: Knobs) -> Field:
+def spring(c: Canvas, k: Parameters) -> Field:
     """A coil from its side."""
     u, v, px = c.place(0.95)
     number, tall, wire = k.whole(0, 6, 13), k.between(1, 0.2, 0.42), k.between(2, 0.03, 0.06)
@@ -232,7 +232,7 @@ def spring(c: Canvas, k: Knobs) -> Field:
     return lay(c, np.maximum(best, np.abs(u) - 0.95), px, shade)
 
 
-def package(c: Canvas, k: Knobs) -> Field:
+def package(c: Canvas, k: Parameters) -> Field:
     """A chip with n legs on two or four sides, a dot at leg one, and a line of print."""
     u, v, px = c.place(0.62)
     wide, tall = k.between(0, 0.55, 1.0), k.between(1, 0.4, 0.95)
@@ -253,11 +253,11 @@ def package(c: Canvas, k: Knobs) -> Field:
     shade = (1 - case) * 0.85 + case * (
         0.17 + 0.45 * step(np.minimum(text, dot), 2 * px) + 0.05 * c.smooth(8)
     )
-    picture = (c.palette(1)[0] * 0.15 + 0.85)[:, None, None] * shade
-    return lay(c, np.minimum(body, legs), px, picture, bevel=0.07)
+    image = (c.palette(1)[0] * 0.15 + 0.85)[:, None, None] * shade
+    return lay(c, np.minimum(body, legs), px, image, bevel=0.07)
 
 
-def plate(c: Canvas, k: Knobs) -> Field:
+def plate(c: Canvas, k: Parameters) -> Field:
     """A flat part with holes where the drawing of its class has them."""
     u, v, px = c.place(0.8)
     tall = k.between(0, 0.35, 0.95)
@@ -269,7 +269,7 @@ def plate(c: Canvas, k: Knobs) -> Field:
     return lay(c, d, px, finish(c, u), bevel=0.07)
 
 
-def capsule(c: Canvas, k: Knobs) -> Field:
+def capsule(c: Canvas, k: Parameters) -> Field:
     """A pill or tablet: round to long, one colour or two, plain, scored or printed."""
     u, v, px = c.place(0.8)
     long = k.between(0, 0.0, 0.6)
@@ -287,16 +287,16 @@ def capsule(c: Canvas, k: Knobs) -> Field:
         np.abs(np.hypot(u, v) - 0.4 * radius) - 0.05,
     )[k.whole(3, 0, 2)]
     tone = c.palette(2) * 0.6 + 0.35
-    picture = (
+    image = (
         c.mix(halves, tone)
         * (1 - 0.35 * step(mark, 2.5 * px))
         * c.relief(dome * (0.35 / px))
         * (0.75 + 0.3 * dome)
     )
-    return lay(c, d, px, picture)
+    return lay(c, d, px, image)
 
 
-def ball(c: Canvas, k: Knobs) -> Field:
+def ball(c: Canvas, k: Parameters) -> Field:
     """A sphere with a highlight and the class's own bands, meridians or spots."""
     u, v, px = c.place(0.78)
     squared = u * u + v * v
@@ -318,7 +318,7 @@ def ball(c: Canvas, k: Knobs) -> Field:
     )
 
 
-def glyph(c: Canvas, k: Knobs) -> Field:
+def glyph(c: Canvas, k: Parameters) -> Field:
     """A letter that no alphabet has: the class's own strokes, by pens of all widths."""
     pen = Ink(c.size)
     turn, scale = c.u(-0.6, 0.6), c.u(0.5, 0.8)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from kizu.synthetic.procedural.canvas import Canvas, ridge, step, unit, wave
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field, bins, lookup, turned
+from kizu.synthetic.procedural.parameters import Parameters
 
 
-def stripes(c: Canvas, k: Knobs) -> Field:
+def stripes(c: Canvas, k: Parameters) -> Field:
     """Parallel bands: a soft wave, hard edges, or a bar code of the class's own."""
     u, _, px = c.pose(k.log(0, 3, 13), warp=k.pick(1, (0.0, 0.0, 0.15)))
     kind = k.whole(2, 0, 2)
@@ -23,7 +23,7 @@ def stripes(c: Canvas, k: Knobs) -> Field:
     return c.mix(lookup(code, u * 0.25))
 
 
-def checks(c: Canvas, k: Knobs) -> Field:
+def checks(c: Canvas, k: Parameters) -> Field:
     """A chess board, drawn out or skewed."""
     u, v, px = c.pose(k.log(0, 3, 11))
     u = u + k.pick(1, (0.0, 0.0, 0.5)) * v
@@ -32,7 +32,7 @@ def checks(c: Canvas, k: Knobs) -> Field:
     return c.mix(np.clip(0.5 + board * sharp, 0, 1)) * (1 + 0.05 * c.smooth(12))
 
 
-def tartan(c: Canvas, k: Knobs) -> Field:
+def tartan(c: Canvas, k: Parameters) -> Field:
     """Crossed bands of the class's own sett, woven in twill."""
     u, v, _ = c.pose(k.log(0, 1.2, 3.0), zoom=0.25)
     sett = np.repeat((k.table[:9] * 4).astype(np.int32), 1 + (k.table[9:18] * 5).astype(np.int32))
@@ -41,7 +41,7 @@ def tartan(c: Canvas, k: Knobs) -> Field:
     return np.where(twill, colours.take(lookup(sett, u), axis=1), colours.take(lookup(sett, v), axis=1))
 
 
-def weave(c: Canvas, k: Knobs) -> Field:
+def weave(c: Canvas, k: Parameters) -> Field:
     """Warp over weft: plain, twill, satin or basket, of one thread count and fullness."""
     u, v, _ = c.pose(k.log(0, 7, 16), warp=0.12)
     iu, iv = np.floor(u), np.floor(v)
@@ -62,7 +62,7 @@ def weave(c: Canvas, k: Knobs) -> Field:
     return c.mix(order.astype(np.float32)) * (0.2 + 0.85 * thread) * fibre
 
 
-def knit(c: Canvas, k: Knobs) -> Field:
+def knit(c: Canvas, k: Parameters) -> Field:
     """Rows of V stitches, with stripes of the class."""
     u, v, _ = c.pose(k.log(0, 4.5, 10), warp=0.1)
     fu = np.abs(u - np.floor(u) - 0.5)
@@ -72,7 +72,7 @@ def knit(c: Canvas, k: Knobs) -> Field:
     return c.mix(bands * k.pick(3, (0.0, 1.0))) * (0.2 + 0.9 * loop) * c.grain(0.05)
 
 
-def bricks(c: Canvas, k: Knobs) -> Field:
+def bricks(c: Canvas, k: Parameters) -> Field:
     """Courses of bricks or boards in one bond, each with its own tone."""
     u, v, px = c.pose(k.log(0, 4, 9))
     ratio, bond = k.pick(1, (2.0, 3.0, 5.0, 1.4)), k.pick(2, (0.5, 0.33, 0.25))
@@ -87,7 +87,7 @@ def bricks(c: Canvas, k: Knobs) -> Field:
     return (clay + (1 - body) * (c.palette(2)[1][:, None, None] - clay)) * shade
 
 
-def tiles(c: Canvas, k: Knobs) -> Field:
+def tiles(c: Canvas, k: Parameters) -> Field:
     """Square tiles with grout and the class's own motif on each."""
     u, v, px = c.pose(k.log(0, 2.2, 6))
     fu, fv = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
@@ -108,7 +108,7 @@ def tiles(c: Canvas, k: Knobs) -> Field:
     return ground + grout * (colours[2][:, None, None] - ground)
 
 
-def hexagons(c: Canvas, k: Knobs) -> Field:
+def hexagons(c: Canvas, k: Parameters) -> Field:
     """A honeycomb: walls, cells of several tones, or domes."""
     u, v, px = c.pose(k.log(0, 4, 10))
     v = v / 1.7320508
@@ -127,7 +127,7 @@ def hexagons(c: Canvas, k: Knobs) -> Field:
     return c.tones(key, 1) * c.relief(np.minimum(edge, k.between(2, 0.08, 0.3)) * (1.0 / px))
 
 
-def dots(c: Canvas, k: Knobs) -> Field:
+def dots(c: Canvas, k: Parameters) -> Field:
     """Discs or rings on a square or staggered lattice."""
     u, v, px = c.pose(k.log(0, 4, 12))
     u = u + k.pick(1, (0.0, 0.5)) * np.floor(v)
@@ -140,7 +140,7 @@ def dots(c: Canvas, k: Knobs) -> Field:
     return c.mix(spots.astype(np.float32)) * (1 + 0.05 * c.smooth(10))
 
 
-def zigzag(c: Canvas, k: Knobs) -> Field:
+def zigzag(c: Canvas, k: Parameters) -> Field:
     """Chevrons, herringbones and sine ribbons."""
     u, v, px = c.pose(k.log(0, 3, 8))
     bend = (ridge(u), wave(u) * 0.8, ridge(u) ** 2)[k.whole(1, 0, 2)]
@@ -150,7 +150,7 @@ def zigzag(c: Canvas, k: Knobs) -> Field:
     return c.mix(step(ridge(t) - k.between(4, 0.35, 0.65), 4 * px))
 
 
-def truchet(c: Canvas, k: Knobs) -> Field:
+def truchet(c: Canvas, k: Parameters) -> Field:
     """Quarter arcs or diagonals in cells turned at random: loops and mazes."""
     u, v, px = c.pose(k.log(0, 3.5, 9))
     fu, fv = u - np.floor(u), v - np.floor(v)
@@ -163,7 +163,7 @@ def truchet(c: Canvas, k: Knobs) -> Field:
     return c.mix(step(line - width, 1.5 * px).astype(np.float32))
 
 
-def perforated(c: Canvas, k: Knobs) -> Field:
+def perforated(c: Canvas, k: Parameters) -> Field:
     """A metal sheet with punched holes or slots, lit from one side."""
     u, v, px = c.pose(k.log(0, 4, 9))
     u = u + k.pick(1, (0.0, 0.5)) * np.floor(v)
@@ -182,7 +182,7 @@ def perforated(c: Canvas, k: Knobs) -> Field:
     return metal * sheet + 0.08 * (1 - sheet) * c.u(0.3, 3.0)
 
 
-def tread(c: Canvas, k: Knobs) -> Field:
+def tread(c: Canvas, k: Parameters) -> Field:
     """Tread plate: raised lozenges in turned groups."""
     u, v, px = c.pose(k.log(0, 4, 8))
     parity = (np.floor(u) + np.floor(v)) % 2 < 1
@@ -203,7 +203,7 @@ def tread(c: Canvas, k: Knobs) -> Field:
     )
 
 
-def quasicrystal(c: Canvas, k: Knobs) -> Field:
+def quasicrystal(c: Canvas, k: Parameters) -> Field:
     """The sum of plane waves in n directions."""
     number = k.whole(0, 3, 8)
     u, v, _ = c.pose(k.log(1, 2.5, 6))
@@ -214,7 +214,7 @@ def quasicrystal(c: Canvas, k: Knobs) -> Field:
     return c.ramp(unit(t, 0.3) if k.draws[2] < 0.5 else wave(t * 0.7), 3)
 
 
-def rings(c: Canvas, k: Knobs) -> Field:
+def rings(c: Canvas, k: Parameters) -> Field:
     """Concentric rings, spirals of n arms, or a sunburst of n rays."""
     x, y = c.x - c.u(-0.5, 0.5), c.y - c.u(-0.5, 0.5)
     radius, angle = np.hypot(x, y), np.arctan2(y, x) * (1 / (2 * math.pi)) + c.u()
@@ -225,7 +225,7 @@ def rings(c: Canvas, k: Knobs) -> Field:
     return c.ramp(wave(t), 2) if k.draws[3] < 0.4 else c.mix(step(ridge(t) - k.between(4, 0.35, 0.65), 0.25))
 
 
-def scales(c: Canvas, k: Knobs) -> Field:
+def scales(c: Canvas, k: Parameters) -> Field:
     """Overlapping round scales: roof tiles, fish skin."""
     u, v, px = c.pose(k.log(0, 4, 9))
     high, radius = k.between(1, 0.3, 0.48), k.between(2, 0.58, 0.68)
@@ -244,7 +244,7 @@ def scales(c: Canvas, k: Knobs) -> Field:
     return c.ramp(tone, k.whole(5, 2, 3)) * c.relief(height * (0.5 / px))
 
 
-def corrugated(c: Canvas, k: Knobs) -> Field:
+def corrugated(c: Canvas, k: Parameters) -> Field:
     """Ribs and grooves under a slanting light: profile sheet, files, heat sinks."""
     u, v, px = c.pose(k.log(0, 4, 11))
     f = u - np.floor(u)

@@ -9,8 +9,8 @@ import numpy as np
 
 from kizu.synthetic.procedural.canvas import Canvas
 from kizu.synthetic.procedural.ink import Ink, Points
-from kizu.synthetic.procedural.knobs import Knobs
 from kizu.synthetic.procedural.noise import Field
+from kizu.synthetic.procedural.parameters import Parameters
 
 Outline = list[tuple[float, float]]
 
@@ -59,7 +59,7 @@ def _maker(c: Canvas, kind: str) -> Callable[[], Outline]:
 LEAVES = ("discs", "mixed", "slabs", "triangles", "splinters", "squares", "needles", "hexagons")
 
 
-def leaves(c: Canvas, k: Knobs) -> Field:
+def leaves(c: Canvas, k: Parameters) -> Field:
     """Dead leaves: bodies of one kind whose sizes follow a power law cover each other until nothing is bare;
     some carry textures."""
     pen, number = Ink(c.size), k.whole(1, 90, 220)
@@ -75,7 +75,7 @@ def leaves(c: Canvas, k: Knobs) -> Field:
         if rim:
             pen.polygon(at(outline, x, y, radius + 0.035), 255)
         pen.polygon(at(outline, x, y, radius), n + 1)
-    picture = pen.coloured(_many(c, k.whole(5, 4, 9)))
+    image = pen.coloured(_many(c, k.whole(5, 4, 9)))
     numbers = pen.numbers()
     slope = 0.5 * c.rng.standard_normal((2, 256), np.float32)
     weights = np.where(c.rng.random((2, 256)) < k.between(6, 0.3, 0.9), 0.15, 0.0)
@@ -85,7 +85,7 @@ def leaves(c: Canvas, k: Knobs) -> Field:
         .take(numbers, axis=1)
     )
     ripples = c.gabor(c.u(8, 18), 2.0, c.u(0, 3))
-    return picture * (own[4] + own[0] * c.x + own[1] * c.y + own[2] * c.cloud(1.0) + own[3] * ripples)
+    return image * (own[4] + own[0] * c.x + own[1] * c.y + own[2] * c.cloud(1.0) + own[3] * ripples)
 
 
 def _many(c: Canvas, number: int) -> Field:
@@ -145,7 +145,7 @@ HEAP: dict[str, Callable[[], list[tuple[Outline, int]]]] = {
 """Parts of a small body: outlines, and which of four tones (rim, body, light, depth)."""
 
 
-def heap(c: Canvas, k: Knobs) -> Field:
+def heap(c: Canvas, k: Parameters) -> Field:
     """Many bodies of one kind thrown on each other, or side by side."""
     parts = HEAP[k.pick(0, tuple(HEAP))]()
     radius = k.log(1, 0.16, 0.4) * c.u(0.85, 1.15)
@@ -163,7 +163,7 @@ def heap(c: Canvas, k: Knobs) -> Field:
     return pen.coloured(colours) * c.grain(0.03)
 
 
-def cables(c: Canvas, k: Knobs) -> Field:
+def cables(c: Canvas, k: Parameters) -> Field:
     """Bent tubes that cross: each drawn as a dark, a plain and a bright line."""
     pen, number, width = Ink(c.size), k.whole(0, 6, 22), k.log(1, 0.07, 0.26)
     main, spread = c.u(0, math.pi), k.pick(2, (0.15, 0.6, 3.14))
@@ -190,7 +190,7 @@ def cables(c: Canvas, k: Knobs) -> Field:
     return pen.coloured(colours) * c.grain(0.03)
 
 
-def fibres(c: Canvas, k: Knobs) -> Field:
+def fibres(c: Canvas, k: Parameters) -> Field:
     """Felt, wool, straw: many thin lines of one curl, length and order."""
     pen, number = Ink(c.size, 0), k.whole(0, 60, 150)
     width, length, spread, curl = (
@@ -212,7 +212,7 @@ def fibres(c: Canvas, k: Knobs) -> Field:
     return c.ramp(pen.cover(), 3)
 
 
-def board(c: Canvas, k: Knobs) -> Field:
+def board(c: Canvas, k: Parameters) -> Field:
     """A circuit board: traces in steps of 45 degrees, vias, pads in rows, dark and light parts."""
     pen = Ink(c.size, 0)
     pitch, width = k.log(0, 0.14, 0.3), k.log(1, 0.03, 0.07)
@@ -243,7 +243,7 @@ def board(c: Canvas, k: Knobs) -> Field:
     return np.clip(pen.coloured(colours), 0, 1) * c.grain(0.03)
 
 
-def text(c: Canvas, k: Knobs) -> Field:
+def text(c: Canvas, k: Parameters) -> Field:
     """Rows of marks: print, codes, labels; one height, boldness and spacing."""
     pen = Ink(c.size)
     rows, bold = k.whole(0, 3, 7), k.between(1, 0.12, 0.26)

@@ -20,7 +20,7 @@ MEMORY_SHARE = 0.25
 """
 
 
-class Pictures:
+class StoredImages:
     """Images by number. `stream` gives the endless shuffled sequence of a training run."""
 
     def __init__(self, budget: int | None = None) -> None:
@@ -61,7 +61,7 @@ class Pictures:
         return torch.stack([self._one(number) for number in numbers])
 
     def stream(self, position: Position, *, seed: int) -> Tensor:
-        """The pictures of a position in the run: every image once in a pass, in a new order each pass."""
+        """The images of a position in the run: every image once in a pass, in a new order each pass."""
         places = range(position.first, position.first + position.count)
         return self.take(
             [int(_order(len(self), seed, place // len(self))[place % len(self)]) for place in places]

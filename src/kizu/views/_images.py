@@ -1,4 +1,4 @@
-"""What every view does with its pictures: check them, work in float32 or better, cut windows out and put them
+"""What every view does with its images: check them, work in float32 or better, cut windows out and put them
 back."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from kizu.checks import bind_shape
 from kizu.errors import ShapeError, UsageError
 
 SMALLEST = 8
-"""A picture's shorter side must have this many pixels: a planted patch is a part of a picture."""
+"""An image's shorter side must have this many pixels: a planted patch is a part of an image."""
 
 
 def checked(images: Tensor, name: str = "images") -> Tensor:
@@ -23,7 +23,7 @@ def checked(images: Tensor, name: str = "images") -> Tensor:
         raise UsageError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide bytes by 255.")
     if images.shape[0] < 1 or min(images.shape[2:]) < SMALLEST:
         raise ShapeError(
-            f"{name} must hold at least one picture of {SMALLEST}x{SMALLEST} pixels or more, got "
+            f"{name} must hold at least one image of {SMALLEST}x{SMALLEST} pixels or more, got "
             f"{tuple(images.shape)}."
         )
     return images if images.dtype == torch.float64 else images.float()
@@ -37,7 +37,7 @@ def finished(images: Tensor, worked: Tensor, return_mask: bool) -> Tensor | tupl
 
 
 def cut(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels of each picture: rows and columns broadcast to (B, h, w), result (B, C, h, w)."""
+    """Pixels of each image: rows and columns broadcast to (B, h, w), result (B, C, h, w)."""
     return images[_index(images, rows, columns)]
 
 

@@ -1,4 +1,4 @@
-"""Training pictures: folders, classes, broken files, several sources, order."""
+"""Training images: folders, classes, broken files, several sources, order."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ import torch
 from PIL import Image
 
 from kizu.errors import EmptyData, LayoutError, UsageError
-from kizu.pretraining.data import Pictures, squared
+from kizu.pretraining.data import Images, squared
 from kizu.training import Position
 
 
 def write(path: Path, grey: int, size: tuple[int, int] = (24, 24)) -> Path:
-    """One grey picture, (width, height)."""
+    """One grey image, (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (grey, grey, grey)).save(path)
     return path
 
 
 def plain(folder: Path, count: int = 6, first: int = 0) -> Path:
-    """Pictures whose grey says which they are."""
+    """Images whose grey says which they are."""
     for number in range(count):
         write(folder / f"{number}.png", 10 * (first + number))
     return folder
 
 
-def greys(source: Pictures, first: int, count: int) -> list[int]:
-    pictures, _ = source(Position(0, first, count))
-    return [int(picture[0, 0, 0]) // 10 for picture in pictures]
+def greys(source: Images, first: int, count: int) -> list[int]:
+    images, _ = source(Position(0, first, count))
+    return [int(image[0, 0, 0]) // 10 for image in images]
 
 
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
-    source = Pictures([plain(tmp_path / "a")], side=16)
-    pictures, labels = source(Position(0, 0, 5))
-    assert pictures.shape == (5, 16, 16, 3)
-    assert pictures.dtype == torch.uint8
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    source = Images([plain(tmp_path / "a")], side=16)
+    images, labels = source(Position(0, 0, 5))
+    assert images.shape == (5, 16, 16, 3)
+    assert images.dtype == torch.uint8
     assert labels.tolist() == [0] * 5
     assert labels.dtype == torch.int64
     assert (source.count, source.classes) == (6, 1)
-    assert source.card() == [{"name": "a", "pictures": 6, "classes": 1}]
+    assert source.card() == [{"name": "a", "images": 6, "classes": 1}]
 
 
 def test_class_folders_are_labels(tmp_path: Path) -> None:
     for number, name in enumerate(("ant", "bee", "cat")):
         plain(tmp_path / name / "deeper", 2, 2 * number)
-    source = Pictures([tmp_path], side=16)
+    source = Images([tmp_path], side=16)
     assert source.classes == 3
-    pictures, labels = source(Position(0, 0, 6))
-    assert [int(p[0, 0, 0]) // 20 for p in pictures] == labels.tolist()
+    images, labels = source(Position(0, 0, 6))
+    assert [int(p[0, 0, 0]) // 20 for p in images] == labels.tolist()
     write(tmp_path / "stray.png", 0)
-    assert Pictures([tmp_path], side=16).classes == 1, "a picture beside the folders: they are no classes"
-    assert Pictures([tmp_path / "ant"], side=16).classes == 1, "one folder is no class"
+    assert Images([tmp_path], side=16).classes == 1, "an image beside the folders: they are no classes"
+    assert Images([tmp_path / "ant"], side=16).classes == 1, "one folder is no class"
 
 
 def test_every_pass_is_a_new_order(tmp_path: Path) -> None:
-    source = Pictures([plain(tmp_path, 8)], side=16, seed=4)
+    source = Images([plain(tmp_path, 8)], side=16, seed=4)
     passes = [greys(source, 8 * turn, 8) for turn in range(5)]
     assert all(sorted(order) == list(range(8)) for order in passes)
     assert len({tuple(order) for order in passes}) == 5
     assert greys(source, 5, 8) == passes[0][5:] + passes[1][:5], "any position can be asked for, in any order"
-    assert greys(Pictures([tmp_path], side=16, seed=4), 16, 8) == passes[2]
-    assert greys(Pictures([tmp_path], side=16, seed=5), 0, 8) != passes[0]
-    without = Pictures([tmp_path], side=16, seed=4)
+    assert greys(Images([tmp_path], side=16, seed=4), 16, 8) == passes[2]
+    assert greys(Images([tmp_path], side=16, seed=5), 0, 8) != passes[0]
+    without = Images([tmp_path], side=16, seed=4)
     without.sources[0]._cache = None  # as for a set that does not fit into memory
     assert greys(without, 0, 8) == passes[0]
 
@@ -73,10 +73,10 @@ def test_sources_take_turns(tmp_path: Path) -> None:
     one, other = plain(tmp_path / "one", 2), tmp_path / "other"
     for number, name in enumerate(("x", "y", "z")):
         plain(other / name, 1, 10 + number)
-    source = Pictures([one, other], side=16)
+    source = Images([one, other], side=16)
     assert (source.count, source.classes) == (5, 4)
-    pictures, labels = source(Position(0, 0, 12))
-    found = [int(picture[0, 0, 0]) // 10 for picture in pictures]
+    images, labels = source(Position(0, 0, 12))
+    found = [int(image[0, 0, 0]) // 10 for image in images]
     assert sorted(found[0:4:2]) == sorted(found[4:8:2]) == [0, 1]
     assert sorted(found[1:6:2]) == sorted(found[7:12:2]) == [10, 11, 12]
     assert labels.tolist() == [0 if grey < 10 else grey - 9 for grey in found]
@@ -87,7 +87,7 @@ def test_a_long_source_keeps_its_order_beside_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, made, real = (
-        Pictures([plain(tmp_path / "a", 2), plain(tmp_path / "b", 20)], side=16),
+        Images([plain(tmp_path / "a", 2), plain(tmp_path / "b", 20)], side=16),
         [],
         np.random.default_rng,
     )
@@ -96,62 +96,62 @@ def test_a_long_source_keeps_its_order_beside_a_short_one(
     assert made.count((0, 1, 0)) == 1
 
 
-def test_procedural_pictures_have_classes() -> None:
-    source = Pictures(["procedural:5"], side=16, seed=1)
+def test_procedural_images_have_classes() -> None:
+    source = Images(["procedural:5"], side=16, seed=1)
     assert (source.count, source.classes) == (None, 5)
-    pictures, labels = source(Position(0, 3, 12))
-    assert pictures.shape == (12, 16, 16, 3)
+    images, labels = source(Position(0, 3, 12))
+    assert images.shape == (12, 16, 16, 3)
     assert set(labels.tolist()) <= set(range(5))
-    again, _ = Pictures(["procedural:5"], side=16, seed=1)(Position(0, 5, 2))
-    assert torch.equal(again, pictures[2:4])
-    assert Pictures(["procedural"], side=16).classes == 200
+    again, _ = Images(["procedural:5"], side=16, seed=1)(Position(0, 5, 2))
+    assert torch.equal(again, images[2:4])
+    assert Images(["procedural"], side=16).classes == 200
 
 
 def test_procedural_beside_a_folder(tmp_path: Path) -> None:
-    source = Pictures([plain(tmp_path), "procedural:5"], side=16)
+    source = Images([plain(tmp_path), "procedural:5"], side=16)
     assert (source.count, source.classes) == (None, 6)
     _, labels = source(Position(0, 0, 20))
     assert labels[0::2].tolist() == [0] * 10
     assert all(1 <= label <= 5 for label in labels[1::2].tolist())
 
 
-def test_broken_pictures_are_skipped_and_named(tmp_path: Path) -> None:
+def test_broken_images_are_skipped_and_named(tmp_path: Path) -> None:
     for number, name in enumerate(("ant", "bee")):
         plain(tmp_path / name, 3, 3 * number)
     (tmp_path / "ant" / "1.png").write_bytes(b"")
-    (tmp_path / "bee" / "2.png").write_text("no picture")
-    source = Pictures([tmp_path], side=16)
+    (tmp_path / "bee" / "2.png").write_text("no image")
+    source = Images([tmp_path], side=16)
     assert source.count == 6
-    pictures, labels = source(Position(0, 0, 12))
-    found = [int(picture[0, 0, 0]) // 10 for picture in pictures]
+    images, labels = source(Position(0, 0, 12))
+    found = [int(image[0, 0, 0]) // 10 for image in images]
     assert set(found) == {0, 2, 3, 4}
     assert [grey // 3 for grey in found] == labels.tolist(), "the replacement brings its own label"
     assert sorted(source.skipped) == [str(tmp_path / "ant" / "1.png"), str(tmp_path / "bee" / "2.png")]
     assert all(source.skipped.values())
-    assert greys(Pictures([tmp_path], side=16), 6, 6) == found[6:], "what was met before does not matter"
+    assert greys(Images([tmp_path], side=16), 6, 6) == found[6:], "what was met before does not matter"
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
-    with pytest.raises(EmptyData, match="None of the 3 pictures can be read"):
-        Pictures([tmp_path], side=16)(Position(0, 0, 2))
+    with pytest.raises(EmptyData, match="None of the 3 images can be read"):
+        Images([tmp_path], side=16)(Position(0, 0, 2))
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    with pytest.raises(EmptyData, match="holds no pictures"):
-        Pictures([tmp_path], side=16)
+    with pytest.raises(EmptyData, match="holds no images"):
+        Images([tmp_path], side=16)
     with pytest.raises(LayoutError, match="is no folder"):
-        Pictures([tmp_path / "absent"], side=16)
+        Images([tmp_path / "absent"], side=16)
     with pytest.raises(LayoutError, match="is no folder"):
-        Pictures([write(tmp_path / "one.png", 3)], side=16)
-    with pytest.raises(UsageError, match="Give pictures to train on"):
-        Pictures([], side=16)
+        Images([write(tmp_path / "one.png", 3)], side=16)
+    with pytest.raises(UsageError, match="Give images to train on"):
+        Images([], side=16)
     for text in ("procedural:many", "procedural:-3"):
         with pytest.raises(UsageError, match="comes the number of classes"):
-            Pictures([text], side=16)
+            Images([text], side=16)
     with pytest.raises(UsageError, match="classes=0"):
-        Pictures(["procedural:0"], side=16)
+        Images(["procedural:0"], side=16)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (5, 7), (200, 90), (31, 300), (1, 40), (640, 480)])
