@@ -17,7 +17,7 @@ from kizu.accel import tree as tree_module
 from kizu.accel import vectors, walk
 from kizu.accel.tree import DIRECTIONS, STEPS, Tree
 from kizu.accel.vectors import BOX, ROWS, STEP, WIDTH
-from kizu.engine import side_by_side
+from kizu.engine import thread_map
 from kizu.errors import NotFinite
 from kizu.neighbours import NearestNeighbours
 from kizu.neighbours import index as index_module
@@ -250,5 +250,5 @@ def test_any_number_of_threads_shares_the_queries(
 def test_several_threads_at_once() -> None:
     queries, bank = MADE["clusters"]
     index = NearestNeighbours(bank)
-    for distance, rows in side_by_side(index.query, [queries] * 8):
+    for distance, rows in thread_map(index.query, [queries] * 8):
         same((distance, rows), queries, bank, 1)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
-TOGETHER = 4
+MAX_CHUNK = 4
 _PAUSE_SOFT = 1
 """omp_pause_soft."""
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -42,7 +42,7 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def solo_threads(count: int, name: str) -> ThreadPoolExecutor:
+def single_threaded_pool(count: int, name: str) -> ThreadPoolExecutor:
     """A pool of `count` threads each of which computes alone.
 
     A thread that computes with torch gets helpers of its own, who wait for work by spinning and take the
@@ -67,17 +67,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def share(images: int) -> int:
+def chunk_size(images: int) -> int:
     """How many of some images a thread should take at a time: at most 4, whose maps stay in a core's cache,
     and two turns for every thread.
 
-    All of them where there are too few images for that, or one thread (as in `side_by_side` itself).
+    All of them where there are too few images for that, or one thread (as in `thread_map` itself).
     """
     threads = torch.get_num_threads()
-    return max(images, 1) if threads == 1 or images < 2 * threads else min(TOGETHER, images // (2 * threads))
+    return max(images, 1) if threads == 1 or images < 2 * threads else min(MAX_CHUNK, images // (2 * threads))
 
 
-def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+def thread_map(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
     """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of
     which computes alone.
 
@@ -88,7 +88,7 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
     if threads == 1 or len(parts) < 2 * threads:
         return [work(part) for part in parts]
     alone = _alone(work)
-    _send_home()
+    release_omp_threads()
     futures = [_streams(threads, os.getpid()).submit(alone, part) for part in parts]
     try:
         return [future.result() for future in futures]
@@ -98,8 +98,8 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Ma
         raise
 
 
-def in_order(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
-    """work(part) of each part in order, as `side_by_side`, while what was made before is used: streams are up
+def imap_ordered(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
+    """work(part) of each part in order, as `thread_map`, while what was made before is used: streams are up
     to two parts each ahead.
 
     Parts are taken from their source one by one, by the thread that asks. The first error comes up in its
@@ -110,7 +110,7 @@ def in_order(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Ma
         return
     alone = _alone(work)
     waiting: deque[Future[Made]] = deque()
-    _send_home()
+    release_omp_threads()
     try:
         for part in parts:
             waiting.append(_streams(threads, os.getpid()).submit(alone, part))
@@ -123,13 +123,13 @@ def in_order(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Ma
             future.cancel()
 
 
-def entries() -> int:
-    """How many times at most `enter` calls."""
+def max_workers() -> int:
+    """How many times at most `omp_parallel` calls."""
     threads = torch.get_num_threads()
     return threads if threads == 1 or _openmp() is not None else 2 * threads
 
 
-def enter(address: int, data: int) -> None:
+def omp_parallel(address: int, data: int) -> None:
     """Call the compiled function at `address`, void (*)(void *), with `data` in every thread that torch
     computes with here; they share the work out among themselves.
 
@@ -142,10 +142,10 @@ def enter(address: int, data: int) -> None:
     elif library is not None:
         library.GOMP_parallel(address, data, threads, 0)
     else:
-        side_by_side(lambda _: _FUNCTION(address)(data), range(entries()))
+        thread_map(lambda _: _FUNCTION(address)(data), range(max_workers()))
 
 
-def _send_home() -> None:
+def release_omp_threads() -> None:
     """End the helpers that OpenMP keeps for this thread: for some 20 ms they wait by spinning, and take a
     core from the streams.
 
@@ -190,7 +190,7 @@ def _alone(work: Callable[[Part], Made]) -> Callable[[Part], Made]:
 @functools.lru_cache(maxsize=1)
 def _streams(threads: int, process: int) -> ThreadPoolExecutor:
     """The threads of this process (a forked one has none of its parent's)."""
-    return solo_threads(threads, "kizu-stream")
+    return single_threaded_pool(threads, "kizu-stream")
 
 
 def _work_alone(barrier: threading.Barrier) -> None:

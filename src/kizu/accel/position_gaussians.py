@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kizu.accel.nesting import Nesting, Stage, joined
-from kizu.engine import side_by_side
+from kizu.engine import thread_map
 from kizu.errors import EmptyData
 
 THIN = 4
@@ -183,7 +183,7 @@ def _in_parts(work: Callable[[slice], None], count: int, size: int, cpu: bool) -
         step = min(step, max(count // (2 * torch.get_num_threads()), 1))
     parts = [slice(start, min(start + step, count)) for start in range(0, count, step)]
     if cpu:
-        side_by_side(work, parts)
+        thread_map(work, parts)
         return
     for part in parts:
         work(part)

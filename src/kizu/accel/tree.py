@@ -27,7 +27,7 @@ from torch import Tensor
 from kizu.accel.compiled import CALL, OFTEN, TERMS, room_size, search
 from kizu.accel.vectors import BOX, LANES, ROWS, STEP, WIDTH
 from kizu.accel.vectors import CHUNK as CODE_CHUNK
-from kizu.engine import enter, entries
+from kizu.engine import omp_parallel, max_workers
 from kizu.neighbours._filter import CHUNK, UNIT32, VAST
 
 DIRECTIONS = 2 * STEP
@@ -85,11 +85,11 @@ class Tree:
             torch.zeros(len(queries), dtype=torch.int64),
             torch.zeros(len(queries), dtype=torch.bool),
         )
-        call, room = self._call.copy(), self._room(entries())
+        call, room = self._call.copy(), self._room(max_workers())
         call["queries"], call["often"], call["rooms"] = len(queries), often, room.ctypes.data
         for name, values in zip(("query", "distance", "index", "busy"), (queries, *made), strict=True):
             call[name] = values.data_ptr()
-        enter(search().address, call.ctypes.data)
+        omp_parallel(search().address, call.ctypes.data)
         self._rooms.append(room)
         return made
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from kizu import calibration, registry
 from kizu.detectors._inputs import Images, as_batches, image_batches
 from kizu.detectors._outputs import joined
-from kizu.engine import in_order, share, side_by_side
+from kizu.engine import imap_ordered, chunk_size, thread_map
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
 from kizu.representations.base import Frozen, Representation
 from kizu.representations.sources import representation as open_representation
@@ -229,7 +229,7 @@ class Detector(ABC):
         parts = itertools.chain.from_iterable(
             self._parts(batch) for batch in itertools.chain([first], batches)
         )
-        for count, digested in in_order(digest, parts) if cpu else map(digest, parts):
+        for count, digested in imap_ordered(digest, parts) if cpu else map(digest, parts):
             self._observe(digested)
             yield count
 
@@ -239,7 +239,7 @@ class Detector(ABC):
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """What a stream takes at a time of it; on an accelerator all."""
-        return batch.split(share(len(batch))) if self._device(batch).type == "cpu" else [batch]
+        return batch.split(chunk_size(len(batch))) if self._device(batch).type == "cpu" else [batch]
 
     def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
         """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
@@ -280,7 +280,7 @@ class Detector(ABC):
         def score(part: Batch) -> tuple[Tensor, Tensor]:
             return self._score(self._features(part), size)
 
-        parts = side_by_side(score, self._parts(batch)) if self.by_image else [score(batch)]
+        parts = thread_map(score, self._parts(batch)) if self.by_image else [score(batch)]
         joined = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
         maps, scores = (values.float().cpu() for values in joined)
         p_value = flagged = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.accel.fused_conv import can_fuse, fuse_activations
-from kizu.engine import has_bf16, one_thread, pick_device, share, side_by_side
+from kizu.engine import has_bf16, one_thread, pick_device, chunk_size, thread_map
 from kizu.errors import ShapeError, UsageError
 from kizu.types import FeatureMaps
 
@@ -84,10 +84,10 @@ class Frozen:
         then no different."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
-        some = share(len(images)) if self.device.type == "cpu" else len(images)
+        some = chunk_size(len(images)) if self.device.type == "cpu" else len(images)
         if some >= len(images):
             return self._maps(images)
-        made = side_by_side(self._maps, images.split(some))
+        made = thread_map(self._maps, images.split(some))
         return [torch.cat(levels) for levels in zip(*made, strict=True)]
 
     def _maps(self, images: Tensor) -> FeatureMaps:

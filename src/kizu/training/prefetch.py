@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from kizu.engine import solo_threads
+from kizu.engine import single_threaded_pool
 
 AHEAD = 2
 """Batches prepared ahead of their use."""
@@ -55,7 +55,7 @@ class Prefetch:
             for step in range(first, steps)
             for offset, count in shares
         )
-        self._pool = solo_threads(1, "kizu-train")
+        self._pool = single_threaded_pool(1, "kizu-train")
         self._waiting: list[tuple[Future[Any], Position]] = []
 
     def __enter__(self) -> Prefetch:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kizu import engine
-from kizu.engine import enter, entries, in_order, share, side_by_side
+from kizu.engine import omp_parallel, max_workers, imap_ordered, chunk_size, thread_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 openmp = pytest.mark.skipif(
@@ -26,7 +26,7 @@ def test_answers_in_order_from_threads_that_compute_alone() -> None:
     def work(part: int) -> tuple[int, int, str]:
         return part, torch.get_num_threads(), threading.current_thread().name
 
-    made = side_by_side(work, list(range(12)))
+    made = thread_map(work, list(range(12)))
     assert [part for part, _, _ in made] == list(range(12))
     assert {threads for _, threads, _ in made} == {1}
     assert all(name.startswith("kizu-stream") for _, _, name in made)
@@ -34,7 +34,7 @@ def test_answers_in_order_from_threads_that_compute_alone() -> None:
 
 
 def test_later_threads_keep_their_number_of_threads() -> None:
-    side_by_side(lambda part: part, list(range(4)))
+    thread_map(lambda part: part, list(range(4)))
     seen: list[int] = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     later.start()
@@ -58,37 +58,37 @@ def test_machine_code_is_entered_by_all_threads_at_once() -> None:
         return threading.get_ident()
 
     (_, done), address = compiled(work)
-    enter(address, 77)
+    omp_parallel(address, 77)
     assert {data for _, data in done} == {77}
-    assert len({thread for thread, _ in done}) == entries() == 2
+    assert len({thread for thread, _ in done}) == max_workers() == 2
     assert threading.get_ident() in {thread for thread, _ in done}
 
 
 def test_one_thread_enters_alone() -> None:
     (_, done), address = compiled(threading.get_ident)
     torch.set_num_threads(1)
-    enter(address, 5)
+    omp_parallel(address, 5)
     assert done == [(threading.get_ident(), 5)]
-    assert entries() == 1
+    assert max_workers() == 1
 
 
 def test_without_openmp_there_are_streams_and_nobody_is_sent_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_openmp", lambda: None)
     (_, done), address = compiled(lambda: threading.current_thread().name)
-    enter(address, 5)
-    assert len(done) == entries() == 4
+    omp_parallel(address, 5)
+    assert len(done) == max_workers() == 4
     assert all(str(name).startswith("kizu-stream") for name, _ in done)
 
 
 @openmp
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
 def test_helpers_are_sent_home_before_streams_start() -> None:
-    side_by_side(lambda part: part, list(range(4)))
+    thread_map(lambda part: part, list(range(4)))
     before = threads_of_this_process()
     numbers = torch.arange(2_000_000.0)
     assert float((numbers + 1).sum()) > 0  # spread over two threads
     assert threads_of_this_process() == before + 1
-    side_by_side(lambda part: part, list(range(4)))
+    thread_map(lambda part: part, list(range(4)))
     assert threads_of_this_process() == before
     assert torch.equal(numbers + 1, numbers.add(1))  # and they come again
 
@@ -107,7 +107,7 @@ def test_in_order_of_the_source_a_few_ahead() -> None:
             slow.wait(60)  # those behind it are ready first
         return part, torch.get_num_threads(), threading.current_thread().name
 
-    made = in_order(work, source())
+    made = imap_ordered(work, source())
     threading.Timer(0.2, slow.set).start()
     first = next(made)
     assert len(taken) == 5  # the first, and two for each of two threads
@@ -126,14 +126,14 @@ def test_in_order_an_error_comes_in_its_turn_and_ends_it() -> None:
         done.append(part)
         return part
 
-    made = in_order(work, range(1000))
+    made = imap_ordered(work, range(1000))
     assert [next(made) for _ in range(7)] == list(range(7))
     with pytest.raises(ValueError, match="the seventh"):
         next(made)
     assert set(range(7)) <= set(done)
     assert max(done) <= 12
     torch.set_num_threads(1)
-    assert list(in_order(lambda part: part + 1, range(5))) == [1, 2, 3, 4, 5]
+    assert list(imap_ordered(lambda part: part + 1, range(5))) == [1, 2, 3, 4, 5]
 
 
 def threads_of_this_process() -> int:
@@ -144,13 +144,13 @@ def threads_of_this_process() -> int:
 def test_a_forked_process_does_not_wait_for_its_parents_helpers() -> None:
     code = """
 import ctypes, os, torch
-from kizu.engine import enter, side_by_side
+from kizu.engine import omp_parallel, thread_map
 torch.set_num_threads(2)
 (torch.arange(2e6) + 1).sum()
 child = os.fork()
-made = side_by_side(lambda part: part + 1, list(range(8)))
+made = thread_map(lambda part: part + 1, list(range(8)))
 function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(made.append)
-enter(ctypes.cast(function, ctypes.c_void_p).value, 9)
+omp_parallel(ctypes.cast(function, ctypes.c_void_p).value, 9)
 if child == 0:
     os._exit(made != [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9])
 raise SystemExit(os.waitpid(child, 0)[1])
@@ -161,9 +161,9 @@ raise SystemExit(os.waitpid(child, 0)[1])
 
 def test_few_parts_and_parts_of_parts_are_a_plain_loop() -> None:
     here = threading.current_thread().name
-    assert side_by_side(lambda part: threading.current_thread().name, [0, 1, 2]) == [here] * 3
-    inner = side_by_side(
-        lambda part: side_by_side(lambda again: threading.current_thread().name, list(range(8))),
+    assert thread_map(lambda part: threading.current_thread().name, [0, 1, 2]) == [here] * 3
+    inner = thread_map(
+        lambda part: thread_map(lambda again: threading.current_thread().name, list(range(8))),
         list(range(4)),
     )
     assert all(len(set(names)) == 1 for names in inner)
@@ -176,14 +176,14 @@ def test_the_first_error_comes_back_and_the_threads_live_on() -> None:
         return part
 
     with pytest.raises(ValueError, match="the third"):
-        side_by_side(work, list(range(8)))
-    assert side_by_side(lambda part: part, [5, 6, 7, 8]) == [5, 6, 7, 8]
+        thread_map(work, list(range(8)))
+    assert thread_map(lambda part: part, [5, 6, 7, 8]) == [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("inference", [True, False])
 def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
     with torch.inference_mode(inference):
-        modes = side_by_side(lambda part: torch.is_inference_mode_enabled(), list(range(4)))
+        modes = thread_map(lambda part: torch.is_inference_mode_enabled(), list(range(4)))
     assert modes == [inference] * 4
 
 
@@ -203,4 +203,4 @@ def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
 )
 def test_each_thread_takes_some_images_twice(threads: int, images: int, some: int) -> None:
     torch.set_num_threads(threads)
-    assert share(images) == some
+    assert chunk_size(images) == some
