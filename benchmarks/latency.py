@@ -125,7 +125,7 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     }
     for count in (1, 16):
         pictures = test[:count].contiguous(memory_format=torch.channels_last)
-        frozen = detector.representation.frozen()
+        frozen = detector.representation.inference_copy()
         cases = {
             "backbone": limit(case["network"], case["levels"], pictures),
             "features": lambda frozen=frozen, given=test[:count]: frozen(given),

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kizu.errors import ShapeError
+from kizu.errors import ShapeError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +69,38 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -> None:
+    """Raise UsageError, naming the value, for one that is no whole number from `least` on (or None, if allowed)."""
+    for name, value in values.items():
+        if value is None and none:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(
+                f"{name} is a whole number from {least} on{' or None' if none else ''}, got {value!r}."
+            )
+
+
+def numbers(
+    *, least: float = -math.inf, most: float = math.inf, above: bool = False, **values: float
+) -> None:
+    """Raise UsageError, naming the value, for one that is no finite number from `least` (above it) to `most`."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not least <= value <= most or (above and value == least):
+            limits = [f"{'above' if above else 'at least'} {least:g}"] if math.isfinite(least) else []
+            limits += [f"at most {most:g}"] if math.isfinite(most) else []
+            raise UsageError(
+                f"{name} is a finite number{', ' if limits else ''}{' and '.join(limits)}; got {value!r}."
+            )
+
+
+def without_effect(mode: str, **values: tuple[Any, Any]) -> None:
+    """Raise UsageError for a (value, default) that differs where it has no effect: `mode` says where."""
+    for name, (value, default) in values.items():
+        if value != default:
+            raise UsageError(f"{name} has no effect {mode}, got {name}={value!r}. Leave it away.")
 
 
 def _shape_of(name: str, value: Any) -> tuple[int, ...]:

@@ -16,10 +16,15 @@ from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_info
+from torch import Tensor
+
+from kizu import accel
+from kizu.errors import UsageError
 
 Part = TypeVar("Part")
 Made = TypeVar("Made")
 MAX_CHUNK = 4
+PRECISIONS = ("auto", "fp32", "bf16")
 _PAUSE_SOFT = 1
 """omp_pause_soft."""
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -40,6 +45,14 @@ def has_bf16(device: torch.device) -> bool:
 def pick_device() -> str:
     """The GPU when there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inference_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """bfloat16 when asked for, or for "auto" where the device multiplies it natively; else float32."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    native = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return torch.bfloat16 if native else torch.float32
 
 
 def single_threaded_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -67,14 +80,39 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def chunk_size(images: int) -> int:
-    """How many of some images a thread should take at a time: at most 4, whose maps stay in a core's cache,
-    and two turns for every thread.
+def device_named(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU when there is one. Raises UsageError when it is not there."""
+    try:
+        device = torch.device(pick_device() if name == "auto" else name)
+    except RuntimeError as error:
+        raise UsageError(f"device is auto, cpu, cuda or cuda:NUMBER, got {name!r}.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r}: this machine has no GPU that torch can use.")
+    return device
 
-    All of them where there are too few images for that, or one thread (as in `thread_map` itself).
-    """
+
+def chunk_size(images: int) -> int:
+    """How many of some images a thread takes at a time: at most 4, whose maps stay in a core's cache, and two
+    turns for every thread. All of them where there are too few for that, one thread, or KIZU_ACCEL=0."""
     threads = torch.get_num_threads()
-    return max(images, 1) if threads == 1 or images < 2 * threads else min(MAX_CHUNK, images // (2 * threads))
+    if threads == 1 or images < 2 * threads or not accel.enabled():
+        return max(images, 1)
+    return min(MAX_CHUNK, images // (2 * threads))
+
+
+def map_chunks(
+    work: Callable[[Part], Sequence[Tensor]],
+    split: Callable[[int], Sequence[Part]],
+    images: int,
+    device: torch.device,
+) -> list[Tensor]:
+    """`work` on a batch of `images` images; on a CPU on a few of them at a time, in several threads.
+
+    split(n) gives the batch in parts of n images; the tensors that `work` gives are joined along their first
+    dimension. Here and in `imap_ordered` batches are split, nowhere else.
+    """
+    parts = thread_map(work, split(chunk_size(images) if device.type == "cpu" else max(images, 1)))
+    return list(parts[0]) if len(parts) == 1 else [torch.cat(same) for same in zip(*parts, strict=True)]
 
 
 def thread_map(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:

@@ -18,6 +18,7 @@ process, is neither used nor changed."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -118,6 +119,12 @@ def open_values(
             opened.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
         flat = _eight_bit(_upright(opened), path)
         return np.array(flat if size is None else _resized(flat, size))
+
+
+def image_digest(path: Path | str) -> str:
+    """SHA-256 of the decoded image, whatever its file format and name: what identifies an image. Raises ImageError."""
+    values = open_image(path)
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
 def open_mask(

@@ -24,6 +24,7 @@ ROOMS: dict[str, str] = {
     "metrics": "metric",
     "representations": "representation",
     "pretraining": "pretraining objective",
+    "adaptation": "adaptation",
     "detectors": "detector",
     "protocols": "protocol",
     "papers": "paper",
@@ -31,8 +32,9 @@ ROOMS: dict[str, str] = {
 }
 """Room -> what one of its members is called."""
 SUPPORT: dict[str, frozenset[str]] = {
+    "adaptation": frozenset({"base"}),
     "datasets": frozenset({"checking"}),
-    "detectors": frozenset({"base", "files", "learned"}),
+    "detectors": frozenset({"base", "files", "learned", "one_pass", "reconstruction", "runtime"}),
     "papers": frozenset({"base"}),
     "pretraining": frozenset({"base", "data", "run"}),
     "protocols": frozenset({"base"}),
@@ -67,15 +69,17 @@ def public(member: ModuleType) -> Any:
     """The one object of a member module that carries the file's name, but for case and underscores."""
     wanted = _key(member.__name__.rpartition(".")[2])
     for name, value in vars(member).items():
-        if _key(name) == wanted and callable(value) and not name.startswith("_"):
+        if _key(name) == wanted and callable(value) and getattr(value, "__module__", "") == member.__name__:
             return value
     raise AttributeError(f"{member.__name__} holds no class or function of its own name")
 
 
-def check_keywords(owner: str, function: Callable[..., Any], given: Iterable[str]) -> None:
-    """Raise UnknownParameter, naming the nearest, for a keyword that `function` does not take."""
+def check_keywords(
+    owner: str, function: Callable[..., Any], given: Iterable[str], but: Iterable[str] = ()
+) -> None:
+    """Raise UnknownParameter, naming the nearest, for a keyword that `function` does not take, or one of `but`."""
     parameters = inspect.signature(function).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in but]
     for name in given:
         if name not in known:
             raise UnknownParameter(owner, name, known)

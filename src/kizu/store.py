@@ -102,6 +102,11 @@ def load_card(path: Path | str) -> dict[str, Any]:
     return card
 
 
+def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def expect(path: Path | str, tensors: dict[str, Tensor], shapes: dict[str, str]) -> dict[str, int]:
     """Check names, shapes and numbers of loaded tensors against patterns such as {"bank": "N D"}; returns the
     letters bound.

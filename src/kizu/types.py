@@ -11,6 +11,7 @@ Scores and maps are raw float32, higher is more anomalous: no sigmoid, clamp or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,34 +20,62 @@ if TYPE_CHECKING:
 
 FeatureMaps: TypeAlias = "list[Tensor]"
 """One (B, C_l, h_l, w_l) tensor per level, finest first."""
+Progress: TypeAlias = Callable[[int, str], None]
+"""Called with (images or steps done so far, what is being done)."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on their way to a detector. `images` (B, 3, H, W) float32 in [0, 1]; `paths` names each; `rows`
-    their row numbers.
+    """Some images, and what is known of them. At least one of `images` and `features` is there.
 
-    features: the representation's maps of these very images, [(B, C_l, h_l, w_l)] float32, when they are
-    known already; a detector then does not compute them again and of `images` only the size counts."""
+    images: (B, 3, H, W) float32 in [0, 1], RGB.   features: the representation's maps of these very images,
+    [(B, C_l, h_l, w_l)], when they were computed before (a cache); they are then not computed again.
+    labels: (B,) int64, 0 good, 1 anomalous, -1 unknown; None: nobody says.   masks: (B, H, W) bool, True = defect.
+    paths: their files.   rows: their row numbers in the Samples.   size: (H, W), needed without images.
+    """
 
-    images: Tensor
+    images: Tensor | None = None
+    features: list[Tensor] | None = None
+    labels: Tensor | None = None
+    masks: Tensor | None = None
     paths: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
-    features: list[Tensor] | None = None
+    size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        from kizu.errors import UsageError
+
+        if self.images is not None:
+            object.__setattr__(self, "size", (int(self.images.shape[2]), int(self.images.shape[3])))
+        elif self.features is None:
+            raise UsageError("A Batch holds images, or their features, or both; it got neither.")
+        elif min(self.size) < 1:
+            raise UsageError("A Batch of features alone says the size (H, W) of the images: size=(256, 256).")
 
     def __len__(self) -> int:
-        return int(self.images.shape[0])
+        first = self.images if self.images is not None else (self.features or [])[0]
+        return int(first.shape[0])
+
+    def require_images(self) -> Tensor:
+        """(B, 3, H, W). Raises UsageError when the batch carries features without the images."""
+        from kizu.errors import UsageError
+
+        if self.images is None:
+            raise UsageError("Images are needed here; the batch carries features without the images.")
+        return self.images
 
     def split(self, size: int) -> list[Batch]:
         """The same images, in order, in batches of at most `size`; views, not copies."""
-        parts = [slice(start, start + size) for start in range(0, len(self), size)]
-        features = [
-            None if self.features is None else [level[part] for level in self.features] for part in parts
-        ]
-        return [
-            Batch(self.images[part], self.paths[part], self.rows[part], known)
-            for part, known in zip(parts, features, strict=True)
-        ]
+        if size >= len(self):
+            return [self]
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def _part(self, rows: slice) -> Batch:
+        images, labels, masks = (
+            None if one is None else one[rows] for one in (self.images, self.labels, self.masks)
+        )
+        features = None if self.features is None else [level[rows] for level in self.features]
+        return Batch(images, features, labels, masks, self.paths[rows], self.rows[rows], self.size)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 import kizu
 from kizu import store
 from kizu.detectors._objective import ReconstructionObjective
-from kizu.detectors.recontrast import LADDER, ReContrast
+from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.errors import EmptyData, LayoutError, UnknownName, UsageError
 from kizu.evaluation.diagnosis import diagnose, read_diagnosis, rung, rungs
 from kizu.evaluation.predict import predict_all
@@ -176,5 +176,5 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
 
 def test_the_ladder_is_whole() -> None:
     assert list(rungs()) == ["A", "B", "B+hm", "C", "D", "C+cp", "E-gl", "E", "full"]
-    assert rung("full") == ("recontrast", LADDER["full"])
+    assert rung("full") == ("recontrast", ABLATIONS["full"])
     assert rung("A")[1]["loss"] == "regional"

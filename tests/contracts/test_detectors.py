@@ -12,11 +12,13 @@ import torch
 
 import kizu
 from kizu import registry
-from kizu.detectors.base import Detector, parameter_names
+from kizu.detectors.base import Detector
+from kizu.detectors.learned import LearnedDetector
+from kizu.detectors.runtime import parameter_names
 from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, UsageError
 from kizu.metrics.image_metrics import image_metrics
 from kizu.representations.base import Representation
-from kizu.representations.sources import representation, save_representation
+from kizu.representations.sources import open_representation, save_representation
 from kizu.representations.weights import file_state
 from kizu.samples import Samples
 
@@ -28,23 +30,23 @@ KINDS = ("random", "timm")
 def representations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Representation]:
     """random: drawn from a seed. timm: a network whose weights came from a file, as trained ones do, so that
     a model must carry them."""
-    drawn = representation("random/resnet18@2,3")
+    drawn = open_representation("random/resnet18@2,3")
     path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
-    source = representation("random/resnet10t@2,3", seed=5)
+    source = open_representation("random/resnet10t@2,3", seed=5)
     import safetensors.torch
 
     safetensors.torch.save_file(
         {name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path
     )
     assert file_state(path)
-    return {"random": drawn, "timm": representation(f"resnet10t:{path}@2,3")}
+    return {"random": drawn, "timm": open_representation(f"resnet10t:{path}@2,3")}
 
 
 def detectors() -> list[Any]:
     """All of them; those that train a network are `slow`."""
     names = registry.names("detectors")
     return [
-        pytest.param(name, marks=pytest.mark.slow) if registry.load("detectors", name).needs_images else name
+        pytest.param(name, marks=pytest.mark.slow) if issubclass(registry.load("detectors", name), LearnedDetector) else name
         for name in names
     ]
 
@@ -244,6 +246,6 @@ def test_numpy_images(fitted: Detector) -> None:
 @pytest.mark.slow
 def test_representation_of_another_kind_still_fits(kind: type[Detector], tmp_path: Path) -> None:
     """A vision transformer's tokens on their grid, saved and opened again."""
-    saved = save_representation(representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")
+    saved = save_representation(open_representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")
     detector = kind.tiny(saved).fit(images(6))
     assert torch.isfinite(detector.predict(images(1, seed=3)).score).all()

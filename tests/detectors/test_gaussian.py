@@ -10,7 +10,7 @@ from sklearn.covariance import ledoit_wolf
 
 import kizu
 from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_whitening_is_mahalanobis() -> None:
 
 
 def test_scores_and_their_shares() -> None:
-    net = representation("random/resnet10t@3")
+    net = open_representation("random/resnet10t@3")
     known, query = (
         torch.rand(12, 3, 64, 64),
         torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)),
     )
     detector = kizu.detector("gaussian", net, image_size=64, sigma=0.0, precision="fp32").fit(known)
-    frozen = net.frozen("fp32")
+    frozen = net.inference_copy("fp32")
     rows, tested = pooled(frozen(known)).double().numpy(), pooled(frozen(query)).double().numpy()
     assert np.allclose(np.linalg.norm(rows, axis=1), 1)
     covariance, _ = ledoit_wolf(rows)

@@ -14,7 +14,7 @@ from kizu.accel.nesting import cells_of, grids_of, nesting
 from kizu.accel.position_gaussians import PositionGaussians, distances, unpack
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import align_levels
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 
 GRIDS = {
     "nested": ((8, 4), (4, 2), (2, 1)),
@@ -97,13 +97,13 @@ def test_both_forms_are_the_mahalanobis_distance(
 
 
 def test_the_detector_end_to_end() -> None:
-    net = representation("random/resnet10t@1,2,3")
+    net = open_representation("random/resnet10t@1,2,3")
     known = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     query = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     detector = kizu.detector("padim", net, dimensions=20, sigma=0.0, image_size=32, precision="fp32").fit(
         known
     )
-    frozen = net.frozen("fp32")
+    frozen = net.inference_copy("fp32")
     chosen = [
         align_levels(frozen(batch), mode="nearest")[:, detector.channels_].double().numpy()
         for batch in (known, query)
@@ -118,7 +118,7 @@ def test_the_detector_end_to_end() -> None:
 
 
 def test_channels_are_a_seeded_subset() -> None:
-    net = representation("random/resnet10t@1,2,3")
+    net = open_representation("random/resnet10t@1,2,3")
     images = torch.rand(3, 3, 32, 32)
 
     def chosen(seed: int, dimensions: int | None) -> list[int]:

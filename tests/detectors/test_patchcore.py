@@ -10,12 +10,12 @@ from kizu.errors import UsageError
 from kizu.neighbours import greedy_coreset
 from kizu.nn.patches import align_levels, local_mean, to_rows
 from kizu.representations.base import Representation
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 
 
 @pytest.fixture(scope="module")
 def net() -> Representation:
-    return representation("random/resnet10t@2,3")
+    return open_representation("random/resnet10t@2,3")
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def rows_of(net: Representation, batch: torch.Tensor) -> torch.Tensor:
-    return to_rows(align_levels([local_mean(level, 3) for level in net.frozen("fp32")(batch)]))
+    return to_rows(align_levels([local_mean(level, 3) for level in net.inference_copy("fp32")(batch)]))
 
 
 def fitted(net: Representation, **parameters: object) -> object:
@@ -77,7 +77,7 @@ def test_released_dimensions(net: Representation) -> None:
     detector = fitted(net, dimensions=100, coreset=1.0)
     assert detector.bank_.shape == (5 * 64, 100)
     single = kizu.detector(
-        "patchcore", representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32"
+        "patchcore", open_representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32"
     ).fit(images(2))
     assert single.bank_.shape[1] == 100
 

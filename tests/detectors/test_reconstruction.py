@@ -15,14 +15,14 @@ from kizu import maps, store
 from kizu.detectors._images import StoredImages
 from kizu.detectors._objective import ReconstructionObjective
 from kizu.detectors._reconstruction import Reconstruction
-from kizu.detectors.recontrast import LADDER, ReContrast
+from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.detectors.reverse_distillation import ReverseDistillation
 from kizu.errors import NotFinite, NotFitted, ShapeError, UnknownName, UsageError
 from kizu.evaluation.cache import FeatureCache
 from kizu.losses.cosine import cosine, distance_map
 from kizu.nn.batch_norm import StableBatchNorm2d
 from kizu.representations.base import Representation
-from kizu.representations.sources import representation, save_representation
+from kizu.representations.sources import open_representation, save_representation
 from kizu.samples import Samples
 from kizu.training import Position
 from kizu.types import Batch
@@ -34,7 +34,7 @@ FAST: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def net() -> Representation:
-    return representation("random/resnet10t@1,2,3")
+    return open_representation("random/resnet10t@1,2,3")
 
 
 def images(count: int = 5, seed: int = 0, size: int = 32) -> torch.Tensor:
@@ -66,15 +66,15 @@ def cut_input(made: ReconstructionObjective) -> None:
 # -- where gradients go --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rung", list(LADDER))
+@pytest.mark.parametrize("rung", list(ABLATIONS))
 def test_stop_gradient_leaves_the_encoder_nothing_but_the_way_through_the_decoder(
     net: Representation, rung: str
 ) -> None:
-    made = objective(detector(net, **LADDER[rung]))
+    made = objective(detector(net, **ABLATIONS[rung]))
     assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients(made, images(2)))
     cut_input(made)
     direct = gradients(made, images(2))
-    if LADDER[rung]["stop_gradient"]:
+    if ABLATIONS[rung]["stop_gradient"]:
         assert all(grad is None for grad in direct)
     else:
         assert sum(float(grad.abs().sum()) for grad in direct if grad is not None) > 0
@@ -82,7 +82,7 @@ def test_stop_gradient_leaves_the_encoder_nothing_but_the_way_through_the_decode
 
 @pytest.mark.parametrize("rung", ["D", "E"])
 def test_the_gradient_is_that_of_constant_targets(net: Representation, rung: str) -> None:
-    made = objective(detector(net, batch_norm="eval", **LADDER[rung])).double()
+    made = objective(detector(net, batch_norm="eval", **ABLATIONS[rung])).double()
     given = images(2).double()
     frozen_maps = [level.clone().double() for level in made._frozen(given.float())] if made._frozen else []
     made._frozen = (lambda _: frozen_maps) if frozen_maps else None
@@ -93,7 +93,7 @@ def test_the_gradient_is_that_of_constant_targets(net: Representation, rung: str
     if rung == "D":
         total = sum(cosine(a, b) for a, b in zip(made.net(trained), targets, strict=True))
     else:
-        like_frozen, like_trained = made.net.cross(trained, frozen_maps)
+        like_frozen, like_trained = made.net.cross_reconstruct(trained, frozen_maps)
         pairs = [*zip(like_frozen, frozen_maps, strict=True), *zip(like_trained, targets, strict=True)]
         total = sum(cosine(a, b) for a, b in pairs) / 2
     total.backward()
@@ -103,7 +103,7 @@ def test_the_gradient_is_that_of_constant_targets(net: Representation, rung: str
 
 def test_the_frozen_half_sends_the_encoder_nothing(net: Representation) -> None:
     """In E the trained encoder learns from rebuilding the frozen features, not from being rebuilt."""
-    made = objective(detector(net, batch_norm="eval", **LADDER["E"])).eval()
+    made = objective(detector(net, batch_norm="eval", **ABLATIONS["E"])).eval()
     (like_frozen, frozen), (like_trained, trained) = made.pairs(images(2))
     parameters = list(made.encoder.parameters())
     first = torch.autograd.grad(
@@ -152,7 +152,7 @@ def test_alpha_follows_the_schedule(net: Representation) -> None:
 @pytest.mark.slow
 def test_what_each_rung_minimises(net: Representation) -> None:
     given = images(3)
-    frozen = net.frozen("fp32")(given)
+    frozen = net.inference_copy("fp32")(given)
     for scope in ("regional", "global"):
         made = ReverseDistillation(net, loss=scope, **FAST)
         run = objective(made)
@@ -164,7 +164,7 @@ def test_what_each_rung_minimises(net: Representation) -> None:
         assert run.encoder is None
         assert made.contrastive is False
     for rung, pairs in (("C", 1), ("D", 1), ("C+cp", 2), ("E-gl", 2), ("E", 2), ("full", 2)):
-        run = objective(detector(net, **LADDER[rung]))
+        run = objective(detector(net, **ABLATIONS[rung]))
         assert len(run.pairs(given)) == pairs
         assert (run.net.projections is None) == (pairs == 1)
         assert run.rules.scope == ("regional" if rung == "E-gl" else "global")
@@ -172,9 +172,9 @@ def test_what_each_rung_minimises(net: Representation) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rung", list(LADDER))
+@pytest.mark.parametrize("rung", list(ABLATIONS))
 def test_every_rung_fits_saves_and_opens(net: Representation, rung: str, tmp_path: Path) -> None:
-    made = detector(net, **LADDER[rung]).fit(images())
+    made = detector(net, **ABLATIONS[rung]).fit(images())
     loaded = kizu.load(made.save(tmp_path / "m.kizu"))
     assert torch.equal(loaded.predict(images(2)).map, made.predict(images(2)).map)
     assert len(made.log_) == 1
@@ -185,9 +185,9 @@ def test_every_rung_fits_saves_and_opens(net: Representation, rung: str, tmp_pat
 def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
     made = detector(net).fit(images())
     given = images(2, seed=5)
-    trained, frozen = made.encoder_.frozen("fp32")(given), net.frozen("fp32")(given)
+    trained, frozen = made.encoder_.inference_copy("fp32")(given), net.inference_copy("fp32")(given)
     with torch.inference_mode():
-        like_frozen, like_trained = made.net_.eval().cross(trained, frozen)
+        like_frozen, like_trained = made.net_.eval().cross_reconstruct(trained, frozen)
     parts = {"trained": (like_trained, trained), "frozen": (like_frozen, frozen)}
 
     def total(*names: str) -> torch.Tensor:
@@ -288,7 +288,7 @@ def test_the_adapted_encoder_is_a_representation(net: Representation, tmp_path: 
     adapted = made.fit(images()).adapted_representation()
     given = images(2)
     assert not torch.allclose(adapted(given)[0], copy.deepcopy(net).eval()(given)[0])
-    opened = representation(save_representation(adapted, tmp_path / "adapted")).eval()
+    opened = open_representation(save_representation(adapted, tmp_path / "adapted")).eval()
     assert all(torch.equal(a, b) for a, b in zip(opened(given), adapted(given), strict=True))
     assert opened.card["adapted_from"] == net.card["name"]
     assert opened.card["adapted_on"] == 5
@@ -412,11 +412,11 @@ def test_every_image_once_in_a_pass() -> None:
 
 @pytest.mark.slow
 def test_features_alone_are_not_enough(net: Representation) -> None:
-    features = net.frozen("fp32")(images(2))
+    features = net.inference_copy("fp32")(images(2))
     stub = Batch(torch.zeros(1).expand(2, 3, 32, 32), features=features)
     with pytest.raises(UsageError, match="learns from images"):
         detector(net).fit([stub])
-    both = detector(net).fit([Batch(images(4), features=net.frozen("fp32")(images(4)))])
+    both = detector(net).fit([Batch(images(4), features=net.inference_copy("fp32")(images(4)))])
     assert torch.equal(both.predict(images(1)).map, detector(net).fit(images(4)).predict(images(1)).map)
 
 

@@ -8,7 +8,7 @@ import torch
 import kizu
 from kizu.detectors.patchcore import PatchCore
 from kizu.errors import NotFinite, ShapeError
-from kizu.representations.base import Frozen
+from kizu.representations.base import InferenceCopy
 from kizu.types import Batch
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -18,18 +18,18 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each pass through a network had."""
     seen: list[int] = []
-    maps = Frozen._maps
+    maps = InferenceCopy._maps
 
-    def counted(self: Frozen, images: torch.Tensor) -> list[torch.Tensor]:
+    def counted(self: InferenceCopy, images: torch.Tensor) -> list[torch.Tensor]:
         seen.append(len(images))
         return maps(self, images)
 
-    monkeypatch.setattr(Frozen, "_maps", counted)
+    monkeypatch.setattr(InferenceCopy, "_maps", counted)
     return seen
 
 
 def test_features_of_a_batch_are_those_of_its_images(parts: list[int]) -> None:
-    frozen = kizu.representation("random/resnet18@2,3").frozen("fp32")
+    frozen = kizu.representation("random/resnet18@2,3").inference_copy("fp32")
     images = torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     together = frozen(images)
     assert sorted(parts) == [1, 2, 2, 2, 2, 2]
@@ -55,7 +55,7 @@ def test_patchcore_scores_a_batch_as_its_images(parts: list[int]) -> None:
 
 
 def test_an_error_in_a_stream_is_the_users() -> None:
-    frozen = kizu.representation("random/vit_tiny_patch16_224@6").frozen("fp32")
+    frozen = kizu.representation("random/vit_tiny_patch16_224@6").inference_copy("fp32")
     with pytest.raises(ShapeError, match="patches"):
         frozen(torch.rand(16, 3, 60, 60))
 

@@ -8,16 +8,16 @@ from torch import nn
 
 from kizu.errors import UsageError
 from kizu.nn.decoders import TwinProjections
-from kizu.nn.mirror import MirrorPlan, plan
+from kizu.nn.mirror import DecoderSpec, decoder_spec
 from kizu.nn.rebuilder import Rebuilder, smallest_grid
 from kizu.nn.residual import ResidualBlock, folded
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 
-BASIC = MirrorPlan((8, 12, 16), (4, 8, 16), (2, 2, 2))
-DEEP = MirrorPlan((8, 12, 16), (4, 8, 16), (1, 2, 3), 0.5)
+BASIC = DecoderSpec((8, 12, 16), (4, 8, 16), (2, 2, 2))
+DEEP = DecoderSpec((8, 12, 16), (4, 8, 16), (1, 2, 3), 0.5)
 
 
-def features(shape: MirrorPlan, side: int = 64, batch: int = 2, seed: int = 0) -> list[torch.Tensor]:
+def features(shape: DecoderSpec, side: int = 64, batch: int = 2, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     sides = [-(-side // stride) for stride in shape.strides]
     return [
@@ -36,12 +36,12 @@ def halving(side: int, levels: int) -> list[int]:
 
 @pytest.mark.parametrize("side", [4, 7, 13, 16])
 @pytest.mark.parametrize("shape", [BASIC, DEEP], ids=["basic", "bottleneck"])
-def test_every_level_comes_back_at_its_size(shape: MirrorPlan, side: int) -> None:
+def test_every_level_comes_back_at_its_size(shape: DecoderSpec, side: int) -> None:
     rows, columns = halving(side, 3), halving(side + 3, 3)
     given = [torch.rand(2, width, h, w) for width, h, w in zip(shape.channels, rows, columns, strict=True)]
     net = Rebuilder(shape, twin=True)
     assert [level.shape for level in net(given)] == [level.shape for level in given]
-    first, second = net.cross(given, [level + 1 for level in given])
+    first, second = net.cross_reconstruct(given, [level + 1 for level in given])
     assert (
         [level.shape for level in first]
         == [level.shape for level in second]
@@ -60,9 +60,9 @@ def test_every_level_comes_back_at_its_size(shape: MirrorPlan, side: int) -> Non
 )
 def test_any_representation_can_be_rebuilt(name: str, size: int) -> None:
     """Levels of equal stride, levels four times apart, networks that are no ResNets."""
-    net = representation(name)
+    net = open_representation(name)
     given = net(torch.rand(2, 3, size, size))
-    made = Rebuilder(plan(net.net, net.levels, net.channels, net.strides), twin=False, width=8)
+    made = Rebuilder(decoder_spec(net.net, net.levels, net.channels, net.strides), twin=False, width=8)
     assert [level.shape for level in made(given)] == [level.shape for level in given]
 
 
@@ -76,10 +76,10 @@ def test_the_plan_of_a_resnet_is_read_off_it() -> None:
             ("wide_resnet50_2", (3, 4, 6), 0.5),
         ):
             net = timm.create_model(name, features_only=True, out_indices=(1, 2, 3))
-            found = plan(net, (1, 2, 3), (1, 2, 3), (4, 8, 16))
+            found = decoder_spec(net, (1, 2, 3), (1, 2, 3), (4, 8, 16))
             assert (found.blocks, found.share) == (blocks, share), name
     with pytest.raises(UsageError, match="powers of two"):
-        MirrorPlan((4, 4), (4, 12), (1, 1))
+        DecoderSpec((4, 4), (4, 12), (1, 1))
     with pytest.raises(UsageError, match="down or up"):
         ResidualBlock(4, 4, down=2, up=2)
 
@@ -101,7 +101,7 @@ def test_weights_come_from_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", [BASIC, DEEP], ids=["basic", "bottleneck"])
-def test_the_folded_twin_is_the_same_function(shape: MirrorPlan) -> None:
+def test_the_folded_twin_is_the_same_function(shape: DecoderSpec) -> None:
     net, given = Rebuilder(shape, twin=True, width=10), features(shape)
     for _ in range(3):
         net(given)  # statistics away from rest
@@ -128,14 +128,14 @@ def test_cross_rebuilds_each_from_the_other() -> None:
     way round."""
     net = Rebuilder(BASIC, twin=True, width=10).eval()
     trained, frozen = features(BASIC), features(BASIC, seed=1)
-    like_frozen, like_trained = net.cross(trained, frozen)
-    other_frozen, _ = net.cross(trained, [level + 1 for level in frozen])
-    _, other_trained = net.cross([level + 1 for level in trained], frozen)
+    like_frozen, like_trained = net.cross_reconstruct(trained, frozen)
+    other_frozen, _ = net.cross_reconstruct(trained, [level + 1 for level in frozen])
+    _, other_trained = net.cross_reconstruct([level + 1 for level in trained], frozen)
     for level in range(3):
         assert torch.allclose(like_frozen[level], other_frozen[level], atol=1e-5)
         assert torch.allclose(like_trained[level], other_trained[level], atol=1e-5)
     with pytest.raises(RuntimeError, match="twin"):
-        Rebuilder(BASIC, twin=False).cross(trained, frozen)
+        Rebuilder(BASIC, twin=False).cross_reconstruct(trained, frozen)
 
 
 def test_smallest_grid() -> None:

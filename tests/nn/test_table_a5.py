@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kizu.nn.decoders import MirroredDecoder, TwinProjections
-from kizu.nn.mirror import MirrorPlan, plan
+from kizu.nn.mirror import DecoderSpec, decoder_spec
 from kizu.nn.one_class import OneClassEmbedding
 
 PUBLISHED = {  # Mparams and GMACs: reverse distillation, ReContrast; 256 pixels
@@ -46,7 +46,7 @@ class Nets:
     embedding: nn.Module
     decoder: nn.Module
     heads: nn.Module
-    shape: MirrorPlan
+    shape: DecoderSpec
 
     def reverse_distillation(self) -> None:
         features = self.encoder(torch.zeros(1, 3, 256, 256))
@@ -72,7 +72,7 @@ def nets(architecture: str) -> Nets:
     with torch.device("meta"):
         encoder = timm.create_model(architecture, features_only=True, out_indices=(1, 2, 3))
         levels = encoder.feature_info.get_dicts()
-        shape = plan(
+        shape = decoder_spec(
             encoder,
             (1, 2, 3),
             [level["num_chs"] for level in levels],
@@ -150,6 +150,6 @@ def test_macs(nets: Nets, architecture: str) -> None:
 def test_the_decoder_in_the_encoders_order_is_larger() -> None:
     """6, 4, 3 blocks instead of the code's 3, 4, 6: the table agrees with the code."""
     with torch.device("meta"):
-        shape = MirrorPlan((256, 512, 1024), (4, 8, 16), (3, 4, 6), 0.5)
+        shape = DecoderSpec((256, 512, 1024), (4, 8, 16), (3, 4, 6), 0.5)
         assert parameters(MirroredDecoder(shape)) == 24_917_504
         assert parameters(MirroredDecoder(shape, blocks="mirrored")) == 34_511_360

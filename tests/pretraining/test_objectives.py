@@ -87,9 +87,9 @@ def test_byol_is_lightlys() -> None:
 
     made, batch = exact(tiny("byol"))
     with torch.no_grad():
-        for value in made.twin_encoder.parameters():
+        for value in made.network_encoder.parameters():
             value.mul_(0.9)
-    t1, t2 = (made.twin_projector(made.twin_encoder(batch[name])).detach() for name in ("view1", "view2"))
+    t1, t2 = (made.network_projector(made.network_encoder(batch[name])).detach() for name in ("view1", "view2"))
     p1, p2 = (made.predictor(made.projector(made.encoder(batch[name]))) for name in ("view1", "view2"))
     criterion = NegativeCosineSimilarity()
     agree(made, made(batch)["loss"], criterion(p1, t2) + criterion(p2, t1))
@@ -194,7 +194,7 @@ def test_byols_momentum_rises_to_one() -> None:
                 value.fill_(1.0)
         made.after_step(step, 20)
         due = 1 - (1 - 0.9) * (math.cos(math.pi * step / 20) + 1) / 2
-        for net in (made.twin_encoder, made.twin_projector):
+        for net in (made.network_encoder, made.network_projector):
             for value in net.parameters():
                 assert torch.allclose(value, torch.full_like(value, 1 - due), atol=1e-6)
 

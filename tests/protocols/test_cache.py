@@ -12,7 +12,7 @@ from kizu.errors import EmptyData
 from kizu.evaluation import cache as cache_module
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.predict import predict_all
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 from kizu.samples import Samples
 
 
@@ -39,7 +39,7 @@ def test_cached_is_computed(
 def test_another_representation_is_not_confused(tiny_planted: Samples) -> None:
     cache, images = FeatureCache(), tiny_planted.train.take(range(4))
     seeded = [
-        representation("random/resnet10t@2", seed=seed) for seed in (0, 1)
+        open_representation("random/resnet10t@2", seed=seed) for seed in (0, 1)
     ]  # of one name, with other weights
     for net in ("random/resnet10t@1", *seeded):
         detector = kizu.detector("gaussian", net, image_size=64, precision="fp32")

@@ -14,7 +14,7 @@ from kizu.calibration import images_needed
 from kizu.datasets.planted import planted
 from kizu.errors import TooFewImages, UsageError
 from kizu.evaluation.calibrated import fit_calibrated, plan
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 from kizu.samples import Samples
 
 
@@ -75,7 +75,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     )
     from kizu.loader import batches
 
-    frozen = representation("random/resnet10t@3").frozen("fp32")
+    frozen = open_representation("random/resnet10t@3").inference_copy("fp32")
     return torch.cat([frozen(batch.images)[0] for batch in batches(samples.train, image_size=(48, 48))])
 
 

@@ -14,7 +14,7 @@ from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.engine import has_bf16
 from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError, WeightsUnavailable
 from kizu.representations import weights as weights_module
-from kizu.representations.sources import representation, save_representation
+from kizu.representations.sources import open_representation, save_representation
 
 NETWORKS = [
     "random/resnet10t@1,3",
@@ -26,19 +26,19 @@ NETWORKS = [
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_and_strides_are_what_comes_out(name: str) -> None:
-    net = representation(name).eval()
+    net = open_representation(name).eval()
     images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         maps = net(images)
     assert [level.shape[1] for level in maps] == list(net.channels)
     assert [224 // level.shape[2] for level in maps] == list(net.strides)
-    frozen = net.frozen("fp32")(images)
+    frozen = net.inference_copy("fp32")(images)
     assert all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
         for a, b in zip(frozen, maps, strict=True)
     )
     if has_bf16(torch.device("cpu")):
-        half = net.frozen("bf16")(images)
+        half = net.inference_copy("bf16")(images)
         assert all(
             ((a - b).norm() / b.norm()).item() < 0.03 and a.dtype == torch.float32
             for a, b in zip(half, maps, strict=True)
@@ -48,7 +48,7 @@ def test_channels_and_strides_are_what_comes_out(name: str) -> None:
 def test_a_level_is_the_stage_of_its_stride() -> None:
     import timm
 
-    drawn = representation("random/resnet18@2", seed=3)
+    drawn = open_representation("random/resnet18@2", seed=3)
     plain = timm.create_model("resnet18", pretrained=False).eval()
     plain.load_state_dict(drawn.net.state_dict(), strict=False)
     image = torch.rand(1, 3, 64, 64)
@@ -62,7 +62,7 @@ def test_a_level_is_the_stage_of_its_stride() -> None:
 
 def test_tokens_go_back_to_their_place() -> None:
     """A change in one corner of the image changes the first block's tokens there most."""
-    net = representation("random/vit_tiny_patch16_224@1").eval()
+    net = open_representation("random/vit_tiny_patch16_224@1").eval()
     image = torch.rand(1, 3, 96, 160)
     other = image.clone()
     other[:, :, :16, -16:] = 0
@@ -75,14 +75,14 @@ def test_tokens_go_back_to_their_place() -> None:
 
 
 def test_preferred_levels_only_count_when_none_are_named() -> None:
-    assert representation("random/resnet10t", levels=(1, 2)).levels == (1, 2)
-    assert representation("random/resnet10t@3", levels=(1, 2)).levels == (3,)
-    assert representation("random/vit_tiny_patch16_224", levels=(2, 3)).levels == (6, 9)
+    assert open_representation("random/resnet10t", levels=(1, 2)).levels == (1, 2)
+    assert open_representation("random/resnet10t@3", levels=(1, 2)).levels == (3,)
+    assert open_representation("random/vit_tiny_patch16_224", levels=(2, 3)).levels == (6, 9)
 
 
 def test_random_weights_are_a_seed(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    one, same, other = (representation("random/resnet10t@2", seed=seed) for seed in (1, 1, 2))
+    one, same, other = (open_representation("random/resnet10t@2", seed=seed) for seed in (1, 1, 2))
     assert weights_module.digest(one) == weights_module.digest(same) != weights_module.digest(other)
     torch.set_rng_state(before)
 
@@ -104,36 +104,36 @@ def test_folding_is_the_same_function() -> None:
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
-    source = representation("random/resnet10t@1,2,3", seed=7)
+    source = open_representation("random/resnet10t@1,2,3", seed=7)
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(
         {name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path
     )
-    opened = representation(f"resnet10t:{path}@1,2")
+    opened = open_representation(f"resnet10t:{path}@1,2")
     image = torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.eval()(image)[0], source.eval()(image)[0])
     assert opened.card["trained_on"] == ["unknown"]
     with pytest.raises(ModelFileError, match="not those of resnet18"):
-        representation(f"resnet18:{path}@1")
+        open_representation(f"resnet18:{path}@1")
     with pytest.raises(UsageError, match="say whose they are"):
-        representation(path)
+        open_representation(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelFileError, match="damaged"):
-        representation(f"resnet10t:{path}@1,2")
+        open_representation(f"resnet10t:{path}@1,2")
     with pytest.raises(ModelFileError, match=r"safetensors files only"):
         weights_module.file_state(tmp_path / "w.pth")
 
 
 def test_saved_and_opened(tmp_path: Path) -> None:
-    net = representation("random/resnet10t@1,2,3", seed=7)
+    net = open_representation("random/resnet10t@1,2,3", seed=7)
     path = save_representation(net, tmp_path / "net.kizu")
     image = torch.rand(1, 3, 64, 64)
     again = kizu.representation(path).eval()
     assert again.card["name"] == net.card["name"]
     assert all(torch.equal(a, b) for a, b in zip(again(image), net.eval()(image), strict=True))
-    assert len(representation(f"{path}@2").eval()(image)) == 1
+    assert len(open_representation(f"{path}@2").eval()(image)) == 1
     with pytest.raises(UsageError, match="saved with levels"):
-        representation(f"{path}@4")
+        open_representation(f"{path}@4")
 
 
 def test_without_a_network_one_sentence_names_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

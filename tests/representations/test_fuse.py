@@ -10,7 +10,7 @@ from torch import nn
 from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.accel.fused_conv import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
 from kizu.representations import base
-from kizu.representations.sources import representation
+from kizu.representations.sources import open_representation
 
 NETS = (
     "random/resnet10t@1,2,3",
@@ -25,15 +25,15 @@ needed = pytest.mark.skipif(not can_fuse(torch.device("cpu")), reason="this torc
 @needed
 @pytest.mark.parametrize("name", NETS)
 def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = representation(name)
+    net = open_representation(name)
     side = 224 if "vit" in name else 96
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
-    fused = net.frozen("fp32", "cpu")
+    fused = net.inference_copy("fp32", "cpu")
     found = [level.clone() for level in fused(images)]
     alone = fused(images[:1])  # one image has a packing of its own
     monkeypatch.setattr(base, "can_fuse", lambda device: False)
-    plain = net.frozen("fp32", "cpu")
-    assert not any(isinstance(module, FusedConv) for module in plain.twin.modules())
+    plain = net.inference_copy("fp32", "cpu")
+    assert not any(isinstance(module, FusedConv) for module in plain.network.modules())
     for own, one, other in zip(found, alone, plain(images), strict=True):
         assert own.shape == other.shape
         scale = float(other.abs().max())
@@ -61,7 +61,7 @@ def test_weights_are_packed_once_for_each_kind_of_input() -> None:
 
 @needed
 def test_every_block_of_a_resnet_is_fused() -> None:
-    twin = representation("random/resnet18@1,2,3").frozen("fp32", "cpu").twin
+    twin = open_representation("random/resnet18@1,2,3").inference_copy("fp32", "cpu").network
     kinds = [type(module) for module in twin.modules()]
     assert kinds.count(FusedConv) == 1 + 3 * 4 + 2  # stem, six blocks of two, two shortcuts
     assert nn.ReLU not in kinds
@@ -176,7 +176,7 @@ def test_without_the_operators_nothing_changes() -> None:
 
 
 def test_broken_weights_stay_visible() -> None:
-    net = representation("random/resnet10t@1,2")
+    net = open_representation("random/resnet10t@1,2")
     with torch.no_grad():
         next(net.parameters()).view(-1)[0] = float("nan")
-    assert all(level.isnan().any() for level in net.frozen("auto", "cpu")(torch.rand(1, 3, 64, 64)))
+    assert all(level.isnan().any() for level in net.inference_copy("auto", "cpu")(torch.rand(1, 3, 64, 64)))

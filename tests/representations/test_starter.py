@@ -9,7 +9,7 @@ import torch
 
 import kizu
 from kizu.errors import UsageError
-from kizu.representations.sources import STARTER_FOLDER, representation
+from kizu.representations.sources import STARTER_FOLDER, open_representation
 
 
 def test_it_is_small_and_says_what_it_was_trained_on() -> None:
@@ -25,9 +25,9 @@ def test_detectors_take_it_by_default_at_the_levels_that_they_prefer_and_it_has(
     assert kizu.detector("patchcore").representation.card["name"] == "kizu/starter@2,3"
     assert kizu.detector("padim").representation.card["name"] == "kizu/starter@1,2,3"
     assert kizu.detector("gaussian").representation.card["name"] == "kizu/starter@3"
-    assert representation("kizu/starter@1").channels == (64,)
+    assert open_representation("kizu/starter@1").channels == (64,)
     with pytest.raises(UsageError, match="levels"):
-        representation("kizu/starter@4")
+        open_representation("kizu/starter@4")
 
 
 def test_it_opens_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 from kizu.accel.compiled import CALL, OFTEN, TERMS, room_size, search
 from kizu.accel.vectors import BOX, LANES, ROWS, STEP, WIDTH
 from kizu.accel.vectors import CHUNK as CODE_CHUNK
-from kizu.engine import omp_parallel, max_workers
+from kizu.engine import max_workers, omp_parallel
 from kizu.neighbours._filter import CHUNK, UNIT32, VAST
 
 DIRECTIONS = 2 * STEP

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kizu import checks
 from kizu.errors import UnknownName
 from kizu.losses.cosine import SCOPES, alpha_at, cosine, mined
 from kizu.nn.batch_norm import stabilise
@@ -18,7 +19,6 @@ from kizu.training import Objective, Position
 from kizu.types import FeatureMaps
 
 BATCH_NORMS = ("stable", "train", "eval")
-Tell = Callable[[int, int], dict[str, float] | None]
 PROBED = 1
 """Index of the level whose diversity is logged: the second, as in figure 5b (the last when there is one
 only)."""
@@ -41,6 +41,11 @@ class Rules:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise UnknownName("loss", self.scope, SCOPES)
+        checks.whole_numbers(steps=self.steps)
+        checks.whole_numbers(least=0, reset_every=self.reset_every, pause=self.pause)
+        checks.numbers(least=0.0, most=1.0, ramp=self.ramp)
+        if self.alpha is not None:
+            checks.numbers(alpha=self.alpha)
 
 
 class ReconstructionObjective(Objective):
@@ -48,8 +53,7 @@ class ReconstructionObjective(Objective):
     pairs, C+cp and E.
 
     net rebuilds; frozen: images -> features without gradient, or None; encoder: the network in training, or
-    None; make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step. tell:
-    called with (steps done, steps in all) after each; figures that it returns go into the log."""
+    None; make: parameter groups -> optimiser; rates: base learning rates of net and encoder, per step."""
 
     def __init__(
         self,
@@ -61,11 +65,10 @@ class ReconstructionObjective(Objective):
         frozen: Callable[[Tensor], FeatureMaps] | None = None,
         encoder: nn.Module | None = None,
         batch_norm: str = "eval",
-        tell: Tell | None = None,
     ) -> None:
         super().__init__()
         self.net, self.rules, self.encoder = net, rules, encoder
-        self._make, self._rates, self._frozen, self._tell = make, rates, frozen, tell
+        self._make, self._rates, self._frozen = make, rates, frozen
         self._optimiser: torch.optim.Optimizer | None = None
         self.encoder_learns_norms = batch_norm != "eval"
         if encoder is not None and batch_norm == "stable":
@@ -78,7 +81,7 @@ class ReconstructionObjective(Objective):
             self.encoder.eval()
         return self
 
-    def prepare(self, batch: Tensor, position: Position) -> tuple[Tensor, float | None]:
+    def prepare(self, batch: dict[str, Tensor], position: Position) -> tuple[Tensor, float | None]:
         """Images, and the alpha of this step."""
         rules = self.rules
         alpha = (
@@ -86,7 +89,7 @@ class ReconstructionObjective(Objective):
             if rules.alpha is None
             else alpha_at(position.step, rules.steps, end=rules.alpha, ramp=rules.ramp)
         )
-        return batch, alpha
+        return batch["images"], alpha
 
     def loss(self, batch: tuple[Tensor, float | None]) -> dict[str, Tensor]:
         """Sum over levels, mean over images and pairs; "diversity" of the encoder's second level beside it."""
@@ -107,7 +110,7 @@ class ReconstructionObjective(Objective):
         trained = self.encoder(images)
         if not frozen:
             return [(self.net(trained), trained)]
-        like_frozen, like_trained = self.net.cross(trained, frozen)
+        like_frozen, like_trained = self.net.cross_reconstruct(trained, frozen)
         return [(like_frozen, frozen), (like_trained, trained)]
 
     def optimiser(self) -> torch.optim.Optimizer:
@@ -124,15 +127,14 @@ class ReconstructionObjective(Objective):
         paused = bool(every) and step >= every and step % every < self.rules.pause
         return [1.0] if self.encoder is None else [1.0, 0.0 if paused else 1.0]
 
-    def after_step(self, step: int, steps: int) -> dict[str, float] | None:
-        """Forget the optimiser's moments every `reset_every` steps; what `tell` says of the step is logged."""
+    def after_step(self, step: int, steps: int) -> None:
+        """Forget the optimiser's moments every `reset_every` steps."""
         if (
             self.rules.reset_every
             and (step + 1) % self.rules.reset_every == 0
             and self._optimiser is not None
         ):
             self._optimiser.state.clear()
-        return None if self._tell is None else self._tell(step + 1, steps)
 
     def _distance(self, rebuilt: FeatureMaps, target: FeatureMaps, alpha: float | None) -> Tensor:
         total = []

@@ -1,169 +1,166 @@
-"""What every detector is: fit on good images, predict map and score, save, and a decision once calibrated.
+"""What every detector is: fit on images, predict map and score, save, and a decision once calibrated.
 
-A member implements four small methods and nothing else:
-    _begin()                      forget what was learned
-    _observe(features)            FeatureMaps of some good images, as `_digest` leaves them
-    _finish()                     what is learned becomes attributes ending in `_`
-    _score(features, size)        FeatureMaps -> (map (B, H, W), score (B,)) float32, higher is more anomalous
-and names its state: `_state()` -> tensors, `_shapes` their patterns, `_restore(tensors)`.
+    fit      images -> [adaptation] -> features -> what is learned -> scorer
+    predict  images -> features -> scorer -> map, score -> p-value, decision
+
+Two bases carry the learning: OnePassDetector (one_pass.py) for what is computed from features in one pass, and
+LearnedDetector (learned.py) for what is trained step by step. A member writes `scorer()`: a plain nn.Module,
+(FeatureMaps, size) -> (map, score), which holds all that scoring needs.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
+import dataclasses
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kizu import calibration, registry
-from kizu.detectors._inputs import Images, as_batches, image_batches
-from kizu.detectors._outputs import joined
-from kizu.engine import imap_ordered, chunk_size, thread_map
+from kizu import calibration, engine, store
+from kizu.adaptation.base import Adaptation
+from kizu.detectors._predictions import joined
+from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
-from kizu.representations.base import Frozen, Representation
-from kizu.representations.sources import representation as open_representation
-from kizu.samples import Samples
+from kizu.reader import Channels, Images, Supervision, read
+from kizu.representations.base import InferenceCopy, Representation
+from kizu.representations.sources import open_representation, pack
+from kizu.training import FitOptions, SampleStore
 from kizu.types import Batch, FeatureMaps, Prediction
 
-Progress = Callable[[int, str], None]
-"""Called with (images done so far, what is being done)."""
+_WARM_UP = threading.Lock()
+"""One thread at a time makes a network ready; a detector itself holds no lock, so that it can be copied."""
 
 
 class Detector(ABC):
-    """Base of all detectors; see the module's head for what a member adds.
+    """Base of all detectors.
 
-    representation: a Representation, its name or path, or None for the default at the detector's preferred
-    levels. image_size: side or (H, W) in pixels to which image files are resized; tensors are taken at the
-    size they have. precision, device: see representations.Frozen. batch_size: images a forward pass."""
+    representation: a Representation, its name or path, or None for the default at the detector's preferred levels.
+    adaptation: an Adaptation or its name: `fit` first adapts the representation to the images it is given. After
+    `fit`, `representation_` is what looks at images; `representation` stays as it was, and a clone starts from it.
+    """
 
+    supervision: ClassVar[Supervision] = "normal"
+    """"normal": learns from good images alone and is never handed a label. "labelled": learns from both."""
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
-    needs_images: ClassVar[bool] = False
-    """Whether features alone, as caches give them, are not enough."""
-    by_image: ClassVar[bool] = False
-    """Whether scoring shares no work between images: a CPU then looks at some beside others, each from its
-    pixels to its map."""
-    any_precision: ClassVar[bool] = False
-    """Whether features may come in the type in which they were computed (Frozen.as_computed); otherwise they
-    are float32."""
     _shapes: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
         representation: Representation | str | Path | None,
         *,
-        image_size: int | tuple[int, int],
-        precision: str,
-        device: str,
-        batch_size: int,
+        adaptation: Adaptation | str | None,
+        runtime: Runtime | None,
     ) -> None:
-        sizes = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(sizes) != 2 or min(sizes) < 8:
-            raise UsageError(
-                f"image_size is one side or (height, width), at least 8 pixels, got {image_size!r}."
-            )
-        if batch_size < 1:
-            raise UsageError(f"batch_size is at least 1, got {batch_size}.")
-        self.image_size: tuple[int, int] = (int(sizes[0]), int(sizes[1]))
-        self.precision, self.device, self.batch_size = precision, device, batch_size
-        self.representation = _opened(representation, self.preferred_levels)
-        self._extractor: Frozen | None = None
+        self.runtime = runtime or Runtime()
+        self.image_size: tuple[int, int] = self.runtime.image_size  # type: ignore[assignment]
+        self.precision, self.device = self.runtime.precision, self.runtime.device
+        self.batch_size = self.runtime.batch_size
+        self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
+        self.representation = (
+            representation
+            if isinstance(representation, Representation)
+            else open_representation(representation, levels=self.preferred_levels)
+        )
+        self.representation_ = self.representation
+        self._inference: InferenceCopy | None = None
+        self._scorer: nn.Module | None = None
         self.fitted_ = False
         self.images_seen_ = 0
         self.skipped_: list[tuple[str, str]] = []
         self.calibration_: dict[str, Any] | None = None
 
-    # -- what a member adds ----------------------------------------------------------------------------------
+    # -- what a member adds --------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _begin(self) -> None: ...
+    def _learn(self, batches: Iterator[Batch], options: FitOptions) -> int:
+        """Learn from the batches; how many images there were. Nothing is learned from none."""
 
     @abstractmethod
-    def _observe(self, features: FeatureMaps) -> None: ...
+    def scorer(self) -> nn.Module:
+        """What was learned as a module on the CPU: (FeatureMaps, size (H, W)) -> (map (B, H, W), score (B,))."""
 
     @abstractmethod
-    def _finish(self) -> None: ...
+    def _state(self) -> dict[str, Tensor]:
+        """What was learned, by name."""
 
     @abstractmethod
-    def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]: ...
-
-    @abstractmethod
-    def _state(self) -> dict[str, Tensor]: ...
-
-    @abstractmethod
-    def _restore(self, tensors: dict[str, Tensor]) -> None: ...
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `_state`; raises KeyError, IndexError or RuntimeError when tensors do not fit."""
 
     @classmethod
     @abstractmethod
-    def tiny(cls, representation: Representation | str) -> Self:
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
         """Parameters with which the contract tests run in seconds at 64 pixels."""
 
-    # -- what users call -------------------------------------------------------------------------------------
+    # -- what users call -----------------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        data: Samples | str | Path | Tensor | Iterable[Batch | Tensor],
-        *,
-        progress: Progress | None = None,
-    ) -> Self:
-        """Learn from good images: Samples, a folder, one tensor (B, 3, H, W) in [0, 1], or batches. Streams;
-        one pass.
+    def fit(self, data: Images, *, options: FitOptions | None = None, channels: Channels = "rgb") -> Self:
+        """Learn from images: Samples, a folder, paths, arrays, tensors or Batches (kizu.reader says which).
 
-        Image files that cannot be read are left out and listed in `skipped_`. Raises EmptyData when none is
-        left, UsageError when rows are labelled anomalous, NotFinite when the representation gives NaN or
-        infinity."""
+        Files that cannot be read are left out and listed in `skipped_`. Raises EmptyData when none is left,
+        UsageError when a sample is labelled anomalous and this detector learns from good ones, NotFinite when the
+        representation gives NaN or infinity; UsageError for options that have no effect here.
+        """
+        options = options or FitOptions()
+        self._check_options(options)
         skipped: list[tuple[str, str]] = []
-        self.fitted_, self.calibration_, seen = False, None, 0
-        self._begin()
-        given = as_batches(data, self.image_size, self.batch_size, skipped)
-        self._open_eyes(data)
-        for count in self._absorb(given):
-            seen += count
-            if progress:
-                progress(seen, "looking at good images")
+        self.fitted_, self.calibration_, self._inference = False, None, None
+        self.representation_ = self.representation
+        batches = read(
+            data,
+            size=self.image_size,
+            batch_size=self.batch_size,
+            errors=skipped,
+            supervision=self.supervision,
+            channels=channels,
+        )
+        seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
             broken = (
-                f"; {len(skipped)} could not be read, the first: {skipped[0][0]}: {skipped[0][1]}"
-                if skipped
-                else ""
+                f"; {len(skipped)} could not be read, the first: {': '.join(skipped[0])}" if skipped else ""
             )
             raise EmptyData(f"There is no good image to learn from{broken}.")
-        if progress:
-            progress(seen, "building the model")
-        self._finish()
         self.fitted_, self.images_seen_, self.skipped_ = True, seen, skipped
+        self._prepare_scoring()
         return self
 
-    def predict(self, images: Images) -> Prediction:
-        """Map and score of images: a tensor (B, 3, H, W) in [0, 1], a path, a folder, paths, Samples or
-        Batches.
+    def predict(self, images: Images, *, channels: Channels = "rgb") -> Prediction:
+        """Map and score of images, given as to `fit`.
 
-        Maps have the images' size (tensors) or `image_size` (files). p_value and is_anomalous are there once
-        calibrated. Unreadable files are left out and listed in `.errors`. Raises NotFitted, EmptyData when
-        nothing was readable."""
+        Maps have the size of tensors, or `image_size` for files and 8-bit arrays. p_value and is_anomalous are there
+        once calibrated. Unreadable files are left out and listed in `.errors`. Raises NotFitted, EmptyData when
+        nothing was readable.
+        """
         errors: list[tuple[str, str]] = []
-        parts = list(self.predict_batches(images, errors=errors))
+        parts = list(self.predict_batches(images, errors=errors, channels=channels))
         if not parts:
             raise EmptyData(
-                f"None of the images could be read; the first: {errors[0][0]}: {errors[0][1]}"
+                f"None of the images could be read; the first: {': '.join(errors[0])}"
                 if errors
                 else "There is no image to look at."
             )
         return joined(parts, errors)
 
     def predict_batches(
-        self, images: Images, *, errors: list[tuple[str, str]] | None = None
+        self, images: Images, *, errors: list[tuple[str, str]] | None = None, channels: Channels = "rgb"
     ) -> Iterator[Prediction]:
-        """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows
-        with unreadable files."""
+        """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows with
+        unreadable files."""
         self._require_fit("predict")
-        given = image_batches(images, self.image_size, self.batch_size, [] if errors is None else errors)
-        self._open_eyes(images)
+        given = read(
+            images,
+            size=self.image_size,
+            batch_size=self.batch_size,
+            errors=[] if errors is None else errors,
+            channels=channels,
+        )
         for batch in given:
             yield self._predict(batch)
 
@@ -177,8 +174,9 @@ class Detector(ABC):
     ) -> Self:
         """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`.
 
-        method says how they were held out: "split" or "cross". map_range (low, high): map values that a heat
-        map shows as its coldest and hottest colour. Raises TooFewImages when n cannot back the promise."""
+        method says how they were held out: "split" or "cross". map_range (low, high): map values that a heat map
+        shows as its coldest and hottest colour. Raises TooFewImages when n cannot back the promise.
+        """
         self._require_fit("set_calibration")
         scores = np.asarray(normal_scores, dtype=np.float32)
         threshold = calibration.conformal_threshold(scores, false_alarm_rate)
@@ -193,128 +191,122 @@ class Detector(ABC):
         return self
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        """Write the model (a folder, or one file when the path ends in .kizu); it holds all that `kizu.load`
-        needs. Raises OutputExists."""
-        from kizu.detectors.files import save
-
+        """Write the model (a folder, or one file when the path ends in .kizu); it holds all that `kizu.load` needs.
+        Raises NotFitted, OutputExists."""
         self._require_fit("save")
-        return save(self, path, overwrite=overwrite)
+        tensors, representation = pack(self.representation_)
+        tensors |= {f"detector.{name}": tensor for name, tensor in self._state().items()}
+        decision = dict(self.calibration_) if self.calibration_ else None
+        if decision:
+            tensors["calibration.scores"] = torch.from_numpy(decision.pop("scores"))
+        card = {
+            "kind": "detector",
+            "detector": type(self).__module__.rpartition(".")[2],
+            "parameters": self.parameters,
+            "adaptation": dataclasses.asdict(self.adaptation) if self.adaptation else None,
+            "representation": representation,
+            "calibration": decision,
+            "images": self.images_seen_,
+            "provenance": store.provenance(),
+        }
+        return store.save(path, tensors, card, overwrite=overwrite)
 
     def clone(self) -> Self:
-        """An unfitted detector of the same parameters on the same representation."""
-        return type(self)(self.representation, **self.parameters)
+        """An unfitted detector of the same parameters on the same representation, before any adaptation."""
+        return build(type(self), self.representation, self.parameters, adaptation=self.adaptation)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Every keyword of the constructor as it stands."""
+        """Every parameter by name as it stands, the runtime's among them."""
         return {name: getattr(self, name) for name in parameter_names(type(self))}
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the features of its representation are all it needs of an image, to fit and to predict."""
+        return self.adaptation is None
 
     def __repr__(self) -> str:
         state = f"fitted on {self.images_seen_} images" if self.fitted_ else "not fitted"
-        return f"{type(self).__name__}({self.representation.card['name']}, {state})"
+        adapted = f" + {self.adaptation.name}" if self.adaptation else ""
+        return f"{type(self).__name__}({self.representation.card['name']}{adapted}, {state})"
 
-    # -- within the room -------------------------------------------------------------------------------------
+    # -- within the room -----------------------------------------------------------------------------------------
 
-    def _absorb(self, batches: Iterator[Batch]) -> Iterator[int]:
-        """Good images as they come; yields how many were taken in. Detectors that learn from images rather
-        than features override this."""
+    def _check_options(self, options: FitOptions) -> None:
+        """Raise for options that have no effect on a fit in one pass."""
+        if options.trains and not (self.adaptation and self.adaptation.trains):
+            raise UsageError(
+                f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to resume or "
+                "to evaluate on the way. Leave these options away."
+            )
 
-        def digest(part: Batch) -> tuple[int, FeatureMaps]:
-            return len(part), self._digest(self._features(part))
+    def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
+        """Adapt the representation to the good images among the batches; the batches again."""
+        assert self.adaptation is not None  # asked for
+        every, good = SampleStore(), SampleStore()
+        for batch in batches:
+            every.add(batch)
+            for part in batch.split(1):
+                if part.labels is None or int(part.labels[0]) != 1:
+                    good.add(part)
+        if not len(good):
+            return iter(())
+        self.representation_ = self.adaptation.adapt(self.representation, good, options=options)
+        return every.batches(self.batch_size)
 
-        first = next(batches, None)
-        if first is None:
-            return
-        cpu = self._device(first).type == "cpu"
-        parts = itertools.chain.from_iterable(
-            self._parts(batch) for batch in itertools.chain([first], batches)
-        )
-        for count, digested in imap_ordered(digest, parts) if cpu else map(digest, parts):
-            self._observe(digested)
-            yield count
+    def _scoring_representation(self) -> Representation:
+        """What looks at images when they are scored."""
+        return self.representation_
 
-    def _digest(self, features: FeatureMaps) -> FeatureMaps:
-        """What of some images is learned from. Images share no work in it: a CPU digests some beside others."""
-        return features
-
-    def _parts(self, batch: Batch) -> list[Batch]:
-        """What a stream takes at a time of it; on an accelerator all."""
-        return batch.split(chunk_size(len(batch))) if self._device(batch).type == "cpu" else [batch]
-
-    def _ready(self, device: torch.device) -> None:  # noqa: B027 (most have nothing to make)
-        """Make what scoring on `device` needs and is made once: streams may score at the same time after it."""
+    def _warm_up(self) -> InferenceCopy:
+        """The representation ready for inference, made when first asked for."""
+        with _WARM_UP:
+            if self._inference is None:
+                self._inference = self._scoring_representation().inference_copy(self.precision, self.device)
+            return self._inference
 
     def _features(self, batch: Batch) -> FeatureMaps:
-        see = self._eyes.as_computed if self.any_precision else self._eyes
-        features = see(batch.images) if batch.features is None else batch.features
-        for level in features:
-            if not bool(torch.isfinite(level.sum())) and not bool(torch.isfinite(level).all()):
-                named = f" for {batch.paths[_first_bad(level)]}" if batch.paths else ""
+        """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite naming the image."""
+        if batch.features is not None and self.takes_features:
+            levels = batch.features
+        else:
+            levels = self._warm_up()(batch.require_images())
+        device = engine.device_named(self.device)
+        levels = [level.to(device, torch.float32) for level in levels]
+        for level in levels:
+            if not bool(torch.isfinite(level).all()):
+                row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
+                name = batch.paths[row] if batch.paths else f"image {row} of the batch"
                 raise NotFinite(
-                    f"{self.representation.card['name']} gives NaN or infinity{named}: its weights or its "
-                    "precision are broken."
+                    f"The representation gives NaN or infinity for {name}: check its weights and the image."
                 )
-        return features
+        return levels
 
-    def _device(self, batch: Batch) -> torch.device:
-        """Where the features of a batch are, or will be."""
-        return self._eyes.device if batch.features is None else batch.features[0].device
+    def _prepare_scoring(self) -> None:
+        """Build the scorer from what was learned, on the device."""
+        self._scorer = self.scorer().eval().requires_grad_(False).to(engine.device_named(self.device))
 
-    def _open_eyes(self, source: Any) -> None:
-        """Freeze the representation while the first files are decoded; from another source features may come."""
-        if isinstance(source, Samples | str | Path) and not self.needs_images:
-            _ = self._eyes
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert self._scorer is not None  # there is one once fitted
+        maps, scores = self._scorer(self._features(batch), batch.size)
+        return maps, scores
 
-    @property
-    def _eyes(self) -> Frozen:
-        """The frozen representation."""
-        if self._extractor is None:
-            self._extractor = self.representation.frozen(self.precision, self.device)
-        return self._extractor
-
-    @torch.inference_mode()
     def _predict(self, batch: Batch) -> Prediction:
-        size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
-        self._ready(self._device(batch))
-
-        def score(part: Batch) -> tuple[Tensor, Tensor]:
-            return self._score(self._features(part), size)
-
-        parts = thread_map(score, self._parts(batch)) if self.by_image else [score(batch)]
-        joined = parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
-        maps, scores = (values.float().cpu() for values in joined)
+        if batch.images is not None:
+            self._warm_up()
+        device = engine.device_named(self.device)
+        with torch.inference_mode():
+            joined_parts = engine.map_chunks(self._score, batch.split, len(batch), device)
+            maps, scores = (values.float().cpu() for values in joined_parts)
         p_value = flagged = None
         if self.calibration_ is not None:
-            values = calibration.p_values(scores, self.calibration_["scores"])
-            p_value = torch.from_numpy(values)
+            p_value = torch.from_numpy(calibration.p_values(scores, self.calibration_["scores"]))
             flagged = scores.double() > self.calibration_["threshold"]
-        return Prediction(map=maps, score=scores, p_value=p_value, is_anomalous=flagged, paths=batch.paths)
+        return Prediction(maps, scores, p_value, flagged, batch.paths)
 
     def _require_fit(self, verb: str) -> None:
         if not self.fitted_:
             raise NotFitted(
-                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or "
-                "kizu.load a saved one."
+                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or kizu.load a "
+                "saved one."
             )
-
-
-def parameter_names(kind: type[Detector]) -> list[str]:
-    """The keyword-only arguments of a detector's constructor."""
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def build(
-    kind: type[Detector], representation: Representation | str | Path | None, parameters: dict[str, Any]
-) -> Detector:
-    """Construct with checked parameters. Raises UnknownParameter naming the nearest."""
-    registry.check_keywords(kind.__name__, kind.__init__, parameters)
-    return kind(representation, **parameters)
-
-
-def _opened(source: Representation | str | Path | None, levels: tuple[int, ...]) -> Representation:
-    return source if isinstance(source, Representation) else open_representation(source, levels=levels)
-
-
-def _first_bad(level: Tensor) -> int:
-    return int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())

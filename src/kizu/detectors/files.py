@@ -1,80 +1,59 @@
-"""A fitted detector <-> disk."""
+"""Opening a fitted detector that `Detector.save` wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from kizu import registry, store
+from kizu.adaptation.base import Adaptation
+from kizu.detectors.base import Detector
+from kizu.detectors.runtime import build
 from kizu.errors import ModelFileError, UsageError
-from kizu.representations.sources import embed, unembed
-
-if TYPE_CHECKING:
-    from kizu.detectors.base import Detector
+from kizu.representations.sources import unpack
 
 
-def save(detector: Detector, path: Path | str, *, overwrite: bool = False) -> Path:
-    """Write state, representation, calibration scores and card. Raises OutputExists."""
-    tensors, representation = embed(detector.representation)
-    tensors |= {f"detector.{name}": tensor for name, tensor in detector._state().items()}
-    calibration = dict(detector.calibration_) if detector.calibration_ else None
-    if calibration:
-        tensors["calibration.scores"] = torch.from_numpy(calibration.pop("scores"))
-    card = {
-        "kind": "detector",
-        "detector": type(detector).__module__.rpartition(".")[2],
-        "parameters": detector.parameters,
-        "representation": representation,
-        "calibration": calibration,
-        "images": detector.images_seen_,
-        "provenance": store.provenance(),
-    }
-    return store.save(path, tensors, card, overwrite=overwrite)
-
-
-def load(path: Path | str, *, device: str = "auto", precision: str | None = None) -> Detector:
-    """Open a fitted detector that `save` wrote. Nothing of the file is executed and no network is touched.
+def load_detector(path: Path | str, *, device: str = "auto", precision: str | None = None) -> Detector:
+    """Nothing of the file is executed and no network is touched.
 
     device, precision: where and how to run it, when not as it was fitted. Raises ModelFileError.
     """
-    from kizu.detectors.base import build
-
     tensors, card = store.load(path)
     if card.get("kind") != "detector":
         raise ModelFileError(
-            f"{path} holds a {card.get('kind')}, not a detector. Representations are opened by "
-            "kizu.representation."
+            f"{path} holds a {card.get('kind')}, not a detector. Representations are opened by kizu.representation."
         )
     try:
         kind = registry.load("detectors", str(card["detector"]))
-        parameters = {
-            **_parameters(card["parameters"]),
-            "device": device,
-            **({"precision": precision} if precision else {}),
-        }
-        detector: Detector = build(kind, unembed(card["representation"], tensors), parameters)
+        parameters = {**_parameters(card["parameters"]), "device": device}
+        parameters |= {"precision": precision} if precision else {}
+        representation = unpack(card["representation"], tensors)
+        base = getattr(representation, "base", representation) if card.get("adaptation") else representation
+        adaptation = Adaptation(**card["adaptation"]) if card.get("adaptation") else None
+        detector: Detector = build(kind, base, parameters, adaptation=adaptation)
+        detector.representation_ = representation
     except (KeyError, TypeError, AttributeError, UsageError) as error:
         raise ModelFileError(
             f"{path}: the card does not describe a detector that this kizu can build ({error})."
         ) from error
-    own = {
-        name.removeprefix("detector."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("detector.")
-    }
-    store.expect(path, own, type(detector)._shapes)
-    store.expect(path, own, dict.fromkeys(own, "..."))
-    try:
-        detector._restore(own)
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise ModelFileError(f"{path}: the tensors do not fit together ({error}).") from error
+    _restore_state(path, detector, store.without_prefix(tensors, "detector."))
     detector.fitted_, detector.images_seen_ = True, int(card.get("images", 0))
     if card.get("calibration"):
         _restore_calibration(path, detector, card["calibration"], tensors)
     return detector
+
+
+def _restore_state(path: Path | str, detector: Detector, state: dict[str, torch.Tensor]) -> None:
+    store.expect(path, state, type(detector)._shapes)
+    store.expect(path, state, dict.fromkeys(state, "..."))
+    try:
+        detector._restore(state)
+        detector._prepare_scoring()
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: the tensors do not fit together ({error}).") from error
 
 
 def _parameters(raw: Any) -> dict[str, Any]:

@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kizu import maps
-from kizu.detectors.base import Detector
+from kizu.adaptation.base import Adaptation
+from kizu.detectors.one_pass import OnePassDetector
+from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError
 from kizu.nn.patches import align_levels
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 
-class Gaussian(Detector):
+class Gaussian(OnePassDetector):
     """Score = Mahalanobis distance of the pooled feature; map = each position's share of it (it may be
     negative).
 
@@ -34,7 +36,6 @@ class Gaussian(Detector):
     [0, 1]."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (4,)
-    by_image: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"mean": "D", "whitening": "D D"}
 
     def __init__(
@@ -42,54 +43,73 @@ class Gaussian(Detector):
         representation: Representation | str | Path | None = None,
         *,
         sigma: float = 4.0,
-        image_size: int | tuple[int, int] = 256,
-        precision: str = "auto",
-        device: str = "auto",
-        batch_size: int = 16,
+        adaptation: Adaptation | str | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(
-            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
-        )
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         self.sigma = sigma
 
     @classmethod
-    def tiny(cls, representation: Representation | str) -> Self:
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
         """64-pixel parameters."""
-        return cls(representation, image_size=64, precision="fp32", sigma=2.0)
+        return cls(
+            representation, sigma=2.0, adaptation=adaptation, runtime=Runtime(image_size=64, precision="fp32")
+        )
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._moments = ShrunkCovariance()
 
-    def _observe(self, features: FeatureMaps) -> None:
+    def _partial_fit(self, features: FeatureMaps) -> None:
         self._moments.update(pooled(features))
 
-    def _finish(self) -> None:
+    def _finalize(self) -> None:
         self.mean_, covariance, self.shrinkage_ = self._moments.finish()
         self.whitening_ = whitening(covariance).float().contiguous()
         self.mean_ = self.mean_.float()
         del self._moments
 
-    def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        channels = sum(level.shape[1] for level in features)
-        if channels != len(self.mean_):
-            raise ShapeError(
-                f"The representation gives {channels} channels, the model was fitted on {len(self.mean_)}."
-            )
-        mean, factor = self.mean_.to(features[0].device), self.whitening_.to(features[0].device)
-        raw = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
-        length = raw.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)
-        white = (raw / length - mean) @ factor.T
-        score = white.norm(dim=1)
-        direction = (white / score.clamp_min(1e-12)[:, None]) @ factor  # (B, D): S^-1 (f - mu) / s
-        grid = align_levels(features)  # (B, D, h, w)
-        share = torch.einsum("bd,bdhw->bhw", direction / length, grid) - (direction @ mean)[:, None, None]
-        return maps.upsample(share, size, sigma=self.sigma), score
+    def scorer(self) -> GaussianScorer:
+        """The density."""
+        return GaussianScorer(self.mean_, self.whitening_, sigma=self.sigma)
 
     def _state(self) -> dict[str, Tensor]:
         return {"mean": self.mean_, "whitening": self.whitening_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.mean_, self.whitening_ = tensors["mean"], tensors["whitening"]
+
+
+class GaussianScorer(nn.Module):
+    """FeatureMaps -> (map (B, H, W), score (B,)). mean (D,), whitening (D, D): see Gaussian."""
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, mean: Tensor, whitening: Tensor, *, sigma: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("whitening", whitening)
+        self.sigma = sigma
+
+    def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """[(B, C_l, h_l, w_l)] of images of `size` (H, W). Raises ShapeError for other features."""
+        channels = sum(level.shape[1] for level in features)
+        if channels != len(self.mean):
+            raise ShapeError(
+                f"The representation gives {channels} channels, the model was fitted on {len(self.mean)}."
+            )
+        raw = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
+        length = raw.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (B, 1)
+        white = (raw / length - self.mean) @ self.whitening.T
+        score = white.norm(dim=1)
+        direction = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # (B, D): S^-1 (f - mu) / s
+        grid = align_levels(features)  # (B, D, h, w)
+        share = (
+            torch.einsum("bd,bdhw->bhw", direction / length, grid) - (direction @ self.mean)[:, None, None]
+        )
+        return maps.upsample(share, size, sigma=self.sigma), score
 
 
 def pooled(features: FeatureMaps) -> Tensor:

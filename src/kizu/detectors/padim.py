@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kizu import maps
 from kizu.accel.nesting import Grids, Nesting, cells_of, grids_of, nesting
 from kizu.accel.position_gaussians import PositionGaussians, distances, unpack
-from kizu.detectors.base import Detector
+from kizu.adaptation.base import Adaptation
+from kizu.detectors.one_pass import OnePassDetector
+from kizu.detectors.runtime import Runtime
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import finest_grid
 from kizu.representations.base import Representation
@@ -32,7 +34,7 @@ SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
 
 
-class PaDiM(Detector):
+class PaDiM(OnePassDetector):
     """Mahalanobis distance at each position.
 
     dimensions: channels kept, drawn once from `seed` (all of them when there are not more; None keeps all).
@@ -41,7 +43,6 @@ class PaDiM(Detector):
     _position_gaussians. All images must have one size."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    any_precision: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2", "mean": "M"}
 
     def __init__(
@@ -52,14 +53,10 @@ class PaDiM(Detector):
         eps: float = 0.01,
         sigma: float = 4.0,
         seed: int = 0,
-        image_size: int | tuple[int, int] = 256,
-        precision: str = "auto",
-        device: str = "auto",
-        batch_size: int = 16,
+        adaptation: Adaptation | str | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(
-            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
-        )
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         if dimensions is not None and dimensions < 1:
             raise UsageError(
                 f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions}."
@@ -69,11 +66,19 @@ class PaDiM(Detector):
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
 
     @classmethod
-    def tiny(cls, representation: Representation | str) -> Self:
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
         """64-pixel parameters."""
-        return cls(representation, dimensions=24, image_size=64, precision="fp32", sigma=2.0)
+        return cls(
+            representation,
+            dimensions=24,
+            sigma=2.0,
+            adaptation=adaptation,
+            runtime=Runtime(image_size=64, precision="fp32"),
+        )
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._positions: PositionGaussians | None = None
         total = sum(self.representation.channels)
         kept = total if self.dimensions is None else min(self.dimensions, total)
@@ -92,11 +97,11 @@ class PaDiM(Detector):
     def _nest(self, grids: Grids, device: torch.device) -> Nesting:
         return nesting(grids, tuple(len(mine) for mine in self._chosen), device)
 
-    def _digest(self, features: FeatureMaps) -> FeatureMaps:
+    def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         grids = grids_of(features)
         return [*cells_of(features, self._chosen, self._nest(grids, features[0].device)), torch.tensor(grids)]
 
-    def _observe(self, features: FeatureMaps) -> None:
+    def _partial_fit(self, features: FeatureMaps) -> None:
         *cells, grids = features
         if self._positions is None:
             self.grids_ = tuple((int(h), int(w)) for h, w in grids)
@@ -107,7 +112,7 @@ class PaDiM(Detector):
             )
         self._positions.update(cells)
 
-    def _finish(self) -> None:
+    def _finalize(self) -> None:
         assert self._positions is not None  # there was an image
         means, factors, self.thin_ = self._positions.finish(self.eps)
         self._positions = None
@@ -118,35 +123,10 @@ class PaDiM(Detector):
         """Take the factors as they are on disk, so that a saved model and the fitted one give the same
         numbers."""
         self.stored_ = stored
-        self._factors: list[Tensor] | None = None
 
-    def _ready(self, device: torch.device) -> None:
-        if self._factors is None:
-            nest = self._nest(self.grids_, torch.device("cpu"))
-            self._factors = [self.stored_[0].transpose(1, 2)] if self.thin_ else unpack(self.stored_, nest)
-        self._factors = [factor.to(device) for factor in self._factors]
-        self.means_ = [mean.to(device) for mean in self.means_]
-
-    def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        grids = grids_of(features)
-        if grids != self.grids_:
-            raise ShapeError(
-                f"The model was fitted on a grid of {self.grids_[0]} positions, these images give "
-                f"{grids[0]}: "
-                "use the size it was fitted at."
-            )
-        assert self._factors is not None  # set by _ready
-        nest = self._nest(grids, features[0].device)
-        cells = cells_of(features, self._chosen, nest)
-        differences = [
-            torch.sub(one.transpose(0, 1), mean[:, None])
-            for one, mean in zip(cells, self.means_, strict=True)
-        ]
-        grid = distances(differences, nest, self._factors, self.thin_, self.eps).T.unflatten(
-            1, finest_grid(features)
-        )
-        map_ = maps.upsample(grid, size, sigma=self.sigma)
-        return map_, maps.image_score(map_)
+    def scorer(self) -> nn.Module:
+        """The distances at each position."""
+        return _Scorer(self)
 
     def _state(self) -> dict[str, Tensor]:
         return {
@@ -195,3 +175,29 @@ class PaDiM(Detector):
         ]
         parts = zip(factor.split(sizes), nest.stages, strict=True) if not self.thin_ else []
         self._keep([factor] if self.thin_ else [part.view(len(stage), -1) for part, stage in parts])
+
+
+class _Scorer(nn.Module):
+    def __init__(self, padim: PaDiM) -> None:
+        super().__init__()
+        self.padim = padim
+        nest = padim._nest(padim.grids_, torch.device("cpu"))
+        factors = [padim.stored_[0].transpose(1, 2)] if padim.thin_ else unpack(padim.stored_, nest)
+        self.factors = nn.ParameterList(nn.Parameter(factor, requires_grad=False) for factor in factors)
+        self.means = nn.ParameterList(nn.Parameter(mean, requires_grad=False) for mean in padim.means_)
+
+    def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        grids, padim = grids_of(features), self.padim
+        if grids != padim.grids_:
+            raise ShapeError(
+                f"The model was fitted on a grid of {padim.grids_[0]} positions, these images give {grids[0]}: use the "
+                "size it was fitted at."
+            )
+        nest = padim._nest(grids, features[0].device)
+        cells = cells_of(features, padim._chosen, nest)
+        differences = [
+            torch.sub(one.transpose(0, 1), mean[:, None]) for one, mean in zip(cells, self.means, strict=True)
+        ]
+        flat = distances(differences, nest, list(self.factors), padim.thin_, padim.eps)
+        map_ = maps.upsample(flat.T.unflatten(1, finest_grid(features)), size, sigma=padim.sigma)
+        return map_, maps.image_score(map_)

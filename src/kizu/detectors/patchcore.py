@@ -15,40 +15,40 @@ selection is exact, from patch 0."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from kizu import maps
-from kizu.detectors.base import Detector
+from kizu import checks, maps
+from kizu.adaptation.base import Adaptation
+from kizu.detectors.one_pass import OnePassDetector
+from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
-from kizu.nn.patches import align_levels, finest_grid, local_mean, pooled_neighbourhood, to_rows
+from kizu.nn.patches import align_levels, local_mean, pooled_neighbourhood, to_rows
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 MEMORY_SHARE = 0.25
-PATCHES = 1024
-"""Patches of images that are searched together on a CPU: their features stay in its cache."""
+"""Of the memory free at the beginning of a fit, for patches."""
 
 
-class PatchCore(Detector):
+class PatchCore(OnePassDetector):
     """Distance to the nearest patch of a bank of good patches.
 
     neighbourhood: odd side of the window that a patch stands for. dimensions: None, or the pooled size of the
     released recipe (1024). coreset: share of all patches kept, in (0, 1]. projection: dimensions in which the
     coreset's distances are measured, None for all. selection: "exact" greedy k-centre or "approximate"
     (greedy on a random pool). neighbours: K, the score is their mean distance. reweight: None or b of Eq. 7.
-    squared: squared distances, as the released code. memory: GiB for patches during fit (None: a quarter of
-    what is free); beyond it they are reduced on the way. Learned: bank_ (N, D), reductions_ (0: the selection
-    is exact)."""
+    squared: squared distances, as the released code. sigma: smoothing of the map in pixels. memory: GiB for
+    patches during fit (None: a quarter of what is free); beyond it they are reduced on the way. Learned: bank_
+    (N, D), reductions_ (0: the selection is exact)."""
 
-    preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
-    by_image: ClassVar[bool] = True
     _shapes: ClassVar[dict[str, str]] = {"bank": "N D"}
 
     def __init__(
@@ -66,66 +66,61 @@ class PatchCore(Detector):
         sigma: float = 4.0,
         memory: float | None = None,
         seed: int = 0,
-        image_size: int | tuple[int, int] = 256,
-        precision: str = "auto",
-        device: str = "auto",
-        batch_size: int = 16,
+        adaptation: Adaptation | str | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(
-            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
-        )
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         if not 0.0 < coreset <= 1.0:
             raise UsageError(
                 f"coreset is the share of patches to keep, above 0 and at most 1, got {coreset}."
             )
         if selection not in ("exact", "approximate"):
             raise UsageError(f"selection is 'exact' or 'approximate', got {selection!r}.")
-        whole = {
-            "neighbourhood": neighbourhood,
-            "dimensions": dimensions,
-            "projection": projection,
-            "neighbours": neighbours,
-            "reweight": reweight,
-        }
-        for name, value in whole.items():
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is at least 1, got {value}.")
-        if memory is not None and memory <= 0:
+        checks.whole_numbers(neighbourhood=neighbourhood, neighbours=neighbours)
+        checks.whole_numbers(none=True, dimensions=dimensions, projection=projection, reweight=reweight)
+        checks.numbers(least=0.0, sigma=sigma)
+        if memory is not None and not 0 < memory < math.inf:
             raise UsageError(f"memory is in GiB and above 0, got {memory}.")
-        self.neighbourhood, self.dimensions, self.coreset, self.projection = (
-            neighbourhood,
-            dimensions,
-            coreset,
-            projection,
-        )
-        self.selection, self.neighbours, self.reweight, self.squared = (
-            selection,
-            neighbours,
-            reweight,
-            squared,
-        )
-        self.sigma, self.memory, self.seed = sigma, memory, seed
+        self.neighbourhood, self.dimensions, self.coreset = neighbourhood, dimensions, coreset
+        self.projection, self.selection, self.neighbours = projection, selection, neighbours
+        self.reweight, self.squared, self.sigma = reweight, squared, sigma
+        self.memory, self.seed = memory, seed
 
     @classmethod
-    def tiny(cls, representation: Representation | str) -> Self:
-        """64-pixel parameters."""
-        return cls(representation, image_size=64, precision="fp32", sigma=2.0)
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
+        """64 pixels."""
+        runtime = Runtime(image_size=64, precision="fp32")
+        return cls(representation, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
-    def _begin(self) -> None:
+    def scorer(self) -> PatchCoreScorer:
+        """The bank, and the search in it."""
+        return PatchCoreScorer(
+            self.bank_,
+            neighbourhood=self.neighbourhood,
+            dimensions=self.dimensions,
+            neighbours=self.neighbours,
+            reweight=self.reweight,
+            squared=self.squared,
+            sigma=self.sigma,
+        )
+
+    def _reset(self) -> None:
         free = psutil.virtual_memory().available
         budget = int(self.memory * 2**30) if self.memory is not None else int(MEMORY_SHARE * free)
-        self._stream = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
+        self._patches = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
 
-    def _digest(self, features: FeatureMaps) -> FeatureMaps:
-        return [self._grid(features)]
+    def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
+        return [patch_features(features, self.neighbourhood, self.dimensions)]
 
-    def _observe(self, features: FeatureMaps) -> None:
-        self._stream.update(to_rows(features[0]))
+    def _partial_fit(self, features: FeatureMaps) -> None:
+        self._patches.update(to_rows(features[0]))
 
-    def _finish(self) -> None:
-        self.reductions_ = self._stream.reductions
-        self._take(self._stream.finish().float().cpu().contiguous())
-        del self._stream
+    def _finalize(self) -> None:
+        self.reductions_ = self._patches.reductions
+        self.bank_ = self._patches.finish().float().cpu().contiguous()
+        del self._patches
 
     def _select(self, rows: Tensor, n: int) -> Tensor:
         """Indices (n,) of the coreset of rows (N, D), distances measured in the projection."""
@@ -134,74 +129,84 @@ class PatchCore(Detector):
             rows = random_projection(rows, self.projection, generator=generator)
         return greedy_coreset(rows, n, method=self.selection, generator=generator)
 
-    def _take(self, bank: Tensor) -> None:
-        self.bank_ = bank
-        self._index: NearestNeighbours | None = None
-
-    def _ready(self, device: torch.device) -> None:
-        if self._index is None:
-            self._index = NearestNeighbours(self.bank_.to(device))
-
-    def _score(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        h, w = finest_grid(features)
-        few = max(1, PATCHES // (h * w)) if features[0].device.type == "cpu" else len(features[0])
-        parts = [
-            self._score_few(list(part), h, w)
-            for part in zip(*(level.split(few) for level in features), strict=True)
-        ]
-        patches, score = (
-            parts[0] if len(parts) == 1 else (torch.cat(values) for values in zip(*parts, strict=True))
-        )
-        return maps.upsample(patches, size, sigma=self.sigma), score
-
-    def _score_few(self, features: FeatureMaps, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """Patch distances (B, h, w) and image scores (B,) of some images."""
-        grid = self._grid(features)
-        B, D = grid.shape[:2]
-        if self.bank_.shape[1] != D:
-            raise ShapeError(
-                f"The representation gives {D} features a patch, the bank was made of {self.bank_.shape[1]}."
-            )
-        assert self._index is not None  # set by _ready
-        rows = to_rows(grid)
-        distances, nearest = self._index.query(rows, min(self.neighbours, len(self.bank_)))
-        distances = distances.square() if self.squared else distances
-        patches = (distances if distances.shape[1] == 1 else distances.mean(1)).reshape(B, h * w)
-        score, top = patches.max(1)
-        if self.reweight is not None:
-            score = score * self._weight(rows, nearest, top + torch.arange(B, device=top.device) * h * w)
-        return patches.reshape(B, h, w), score
-
-    def _weight(self, rows: Tensor, nearest: Tensor, top: Tensor) -> Tensor:
-        """Eq. 7: 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|),
-        for each image (B,)."""
-        assert self._index is not None  # set by _ready
-        bank, patch = self._index.bank, rows[top]  # (B, D)
-        star = nearest[top, 0]
-        _, around = self._index.query(bank[star], min(self.reweight or 1, len(bank)))  # (B, b), m* among them
-        distance = (patch[:, None] - bank[around]).norm(dim=2)
-        own = (patch - bank[star]).norm(dim=1, keepdim=True)
-        return 1.0 - torch.exp(own.squeeze(1) - torch.logsumexp(distance, dim=1))
-
-    def _grid(self, features: FeatureMaps) -> Tensor:
-        """Patch features (B, D, h, w) on the finest level's grid."""
-        if self.dimensions is None:
-            return align_levels([local_mean(level, self.neighbourhood) for level in features])
-        pooled = align_levels(
-            [pooled_neighbourhood(level, self.neighbourhood, self.dimensions) for level in features]
-        )
-        if len(features) == 1:
-            return pooled
-        B, _, h, w = pooled.shape
-        return (
-            functional.adaptive_avg_pool1d(to_rows(pooled), self.dimensions)
-            .reshape(B, h, w, -1)
-            .permute(0, 3, 1, 2)
-        )
-
     def _state(self) -> dict[str, Tensor]:
         return {"bank": self.bank_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self._take(tensors["bank"].float())
-        self.reductions_ = 0
+        self.bank_, self.reductions_ = tensors["bank"].float(), 0
+
+
+class PatchCoreScorer(nn.Module):
+    """FeatureMaps -> (map (B, H, W), score (B,)): distances to the bank (N, D) at each patch, and their largest.
+
+    The other arguments are PatchCore's.
+    """
+
+    bank: Tensor
+
+    def __init__(
+        self,
+        bank: Tensor,
+        *,
+        neighbourhood: int,
+        dimensions: int | None,
+        neighbours: int,
+        reweight: int | None,
+        squared: bool,
+        sigma: float,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("bank", bank)
+        self.neighbourhood, self.dimensions = neighbourhood, dimensions
+        self.neighbours, self.reweight = min(neighbours, len(bank)), reweight
+        self.squared, self.sigma = squared, sigma
+        self._index = NearestNeighbours(bank)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PatchCoreScorer:
+        """Moving to another device moves the search along."""
+        before = self.bank.device
+        super()._apply(fn, recurse)
+        if self.bank.device != before:
+            self._index = NearestNeighbours(self.bank)
+        return self
+
+    def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """[(B, C_l, h_l, w_l)] of images of `size` (H, W) -> (map, score). Raises ShapeError for other features."""
+        grid = patch_features(features, self.neighbourhood, self.dimensions)  # (B, D, h, w)
+        B, D, h, w = grid.shape
+        if self.bank.shape[1] != D:
+            raise ShapeError(
+                f"The representation gives {D} features a patch, the bank was made of {self.bank.shape[1]}."
+            )
+        rows = to_rows(grid)  # (B h w, D)
+        distances, nearest = self._index.query(rows, self.neighbours)  # (B h w, K)
+        if self.squared:
+            distances = distances.square()
+        patches = distances.mean(1).reshape(B, h * w)
+        score, top = patches.max(1)
+        if self.reweight is not None:
+            top = top + torch.arange(B, device=top.device) * h * w
+            score = score * self._weight(rows[top], nearest[top, 0], self.reweight)
+        return maps.upsample(patches.reshape(B, h, w), size, sigma=self.sigma), score
+
+    def _weight(self, patch: Tensor, star: Tensor, b: int) -> Tensor:
+        """Eq. 7, (B,): 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|).
+
+        patch (B, D): m_test; star (B,): row of m* in the bank.
+        """
+        _, around = self._index.query(self.bank[star], min(b, len(self.bank)))  # (B, b), m* among them
+        distances = (patch[:, None] - self.bank[around]).norm(dim=2)
+        nearest = (patch - self.bank[star]).norm(dim=1)
+        return 1.0 - torch.exp(nearest - torch.logsumexp(distances, dim=1))
+
+
+def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
+    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as released."""
+    if dimensions is None:
+        return align_levels([local_mean(level, neighbourhood) for level in features])
+    pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])
+    if len(features) == 1:
+        return pooled
+    B, _, h, w = pooled.shape
+    rows = functional.adaptive_avg_pool1d(to_rows(pooled), dimensions)
+    return rows.reshape(B, h, w, dimensions).permute(0, 3, 1, 2)

@@ -3,7 +3,7 @@ through one decoder.
 
 Card. Paper: Guo, Lu, Jia, Zhang and Li, "ReContrast: Domain-Specific Anomaly Detection via Contrastive
 Reconstruction", NeurIPS 2023. Official code: guojiajeremy/ReContrast (MIT). The ladder of table 6 by keywords
-(LADDER): Config C trains the encoder jointly, D adds stop_gradient (Eq. 4), C+cp contrastive_pairs, E both,
+(ABLATIONS): Config C trains the encoder jointly, D adds stop_gradient (Eq. 4), C+cp contrastive_pairs, E both,
 E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5). AdamW, 2e-3 for new and 1e-5 for
 pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000 on VisA,
 1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper takes
@@ -20,17 +20,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules, Tell
-from kizu.detectors._reconstruction import Reconstruction, copied, own
+from kizu import checks
+from kizu.adaptation.base import Adaptation
+from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules
+from kizu.detectors.reconstruction import Networks, Pairs, ReconstructionDetector, trainable_copy
+from kizu.detectors.runtime import Runtime
 from kizu.errors import NotFitted, UnknownName, UsageError
 from kizu.nn.batch_norm import unstabilise
 from kizu.nn.rebuilder import Rebuilder
-from kizu.representations.base import Frozen, Representation
-from kizu.types import Batch, FeatureMaps
+from kizu.representations.base import Representation
+from kizu.representations.stacked import Stacked
+from kizu.types import FeatureMaps
 
-LADDER: dict[str, dict[str, Any]] = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     "C": {"contrastive_pairs": False, "stop_gradient": False, "hard_mining": False},
     "D": {"contrastive_pairs": False, "stop_gradient": True, "hard_mining": False},
     "C+cp": {"contrastive_pairs": True, "stop_gradient": False, "hard_mining": False},
@@ -42,10 +46,10 @@ LADDER: dict[str, dict[str, Any]] = {
 MAPS = ("all", "trained", "frozen")
 
 
-class ReContrast(Reconstruction):
+class ReContrast(ReconstructionDetector):
     """Cosine distances between two encoders' features and their reconstruction from one another.
 
-    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see LADDER. alpha:
+    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see ABLATIONS. alpha:
     where mining ends, reached after the share `ramp` of the iterations. batch_norm: of the trained encoder,
     "stable", "train" or "eval". reset_every, pause: steps, with "stable" only. iterations: steps of
     batch_size images. learning_rate, encoder_learning_rate: per step. decoder: block counts as the released
@@ -78,14 +82,10 @@ class ReContrast(Reconstruction):
         sigma: float = 4.0,
         seed: int = 0,
         training_precision: str = "auto",
-        image_size: int | tuple[int, int] = 256,
-        precision: str = "auto",
-        device: str = "auto",
-        batch_size: int = 16,
+        adaptation: Adaptation | str | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(
-            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
-        )
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         self.contrastive_pairs, self.stop_gradient, self.loss, self.hard_mining = (
             contrastive_pairs,
             stop_gradient,
@@ -116,7 +116,9 @@ class ReContrast(Reconstruction):
         self._check()
 
     @classmethod
-    def tiny(cls, representation: Representation | str) -> Self:
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
         """64-pixel parameters."""
         return cls(
             representation,
@@ -126,11 +128,10 @@ class ReContrast(Reconstruction):
             ramp=1.0,
             embedding_width=64,
             score_rule="mean",
-            batch_size=4,
-            image_size=64,
             sigma=2.0,
-            precision="fp32",
             training_precision="fp32",
+            adaptation=adaptation,
+            runtime=Runtime(image_size=64, precision="fp32", batch_size=4),
         )
 
     def adapted_representation(self) -> Representation:
@@ -144,7 +145,7 @@ class ReContrast(Reconstruction):
                 "There is an adapted representation once the detector is fitted: call .fit(good images) "
                 "first."
             )
-        made = copied(self.encoder_).eval().requires_grad_(False)
+        made = trainable_copy(self.encoder_).eval().requires_grad_(False)
         base = self.representation.card
         name = str(base["name"]).partition("@")[0]
         made.card = {
@@ -161,8 +162,35 @@ class ReContrast(Reconstruction):
 
     # -- learning --------------------------------------------------------------------------------------------
 
+    def network(self) -> Networks:
+        """Bottleneck, decoder and projections; and the encoder that learns, a copy of the representation."""
+        return Networks(self._new_rebuilder(), trainable_copy(self.representation_))
+
+    def objective(self, network: nn.Module) -> ReconstructionObjective:
+        """Both encoders, or the trained one alone without contrastive_pairs."""
+        assert isinstance(network, Networks)
+        frozen = self.representation_.inference_copy(self.precision, self.device)
+        return ReconstructionObjective(
+            network.rebuilder,
+            self._rules(),
+            functools.partial(
+                torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True
+            ),
+            (self.learning_rate, self.encoder_learning_rate),
+            frozen=frozen if self.contrastive_pairs else None,
+            encoder=network.encoder,
+            batch_norm=self.batch_norm,
+        )
+
+    @property
+    def encoder_(self) -> Representation:
+        """The trained encoder."""
+        encoder = self.network_.encoder
+        assert encoder is not None  # network() gives one
+        return encoder
+
     def _check(self) -> None:
-        self._check_common()
+        self._check_shared()
         self._rules()
         for name, value, known in (
             ("batch_norm", self.batch_norm, BATCH_NORMS),
@@ -170,9 +198,21 @@ class ReContrast(Reconstruction):
         ):
             if value not in known:
                 raise UnknownName(name, value, known)
+        checks.numbers(least=0.0, above=True, learning_rate=self.learning_rate)
+        checks.numbers(
+            least=0.0, encoder_learning_rate=self.encoder_learning_rate, weight_decay=self.weight_decay
+        )
         if self.map_pairs == "frozen" and not self.contrastive_pairs:
             raise UsageError(
                 "Without contrastive_pairs there is no map from the frozen encoder: take map_pairs='all'."
+            )
+        if not self.hard_mining:
+            checks.without_effect("without hard_mining", alpha=(self.alpha, 1.0), ramp=(self.ramp, 0.1))
+        if self.batch_norm != "stable":
+            checks.without_effect(
+                "with another batch_norm than 'stable'",
+                reset_every=(self.reset_every, 500),
+                pause=(self.pause, 0),
             )
 
     def _rules(self) -> Rules:
@@ -187,58 +227,41 @@ class ReContrast(Reconstruction):
             pause=self.pause if stable else 0,
         )
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._adapted: Frozen | None = None
+    def _set_network(self, network: nn.Module, steps: int) -> None:
+        assert isinstance(network, Networks)
+        unstabilise(network)
+        super()._set_network(network, steps)
 
-    def _objective(self, net: Rebuilder, tell: Tell | None) -> ReconstructionObjective:
-        return ReconstructionObjective(
-            net,
-            self._rules(),
-            functools.partial(
-                torch.optim.AdamW, betas=(0.9, 0.999), weight_decay=self.weight_decay, fused=True
-            ),
-            (self.learning_rate, self.encoder_learning_rate),
-            frozen=self._eyes if self.contrastive_pairs else None,
-            encoder=copied(self.representation),
-            batch_norm=self.batch_norm,
-            tell=tell,
-        )
+    # -- scoring ---------------------------------------------------------------------------------------------
 
-    def _take(self, net: Rebuilder, encoder: nn.Module | None) -> None:
-        super()._take(net, encoder)
-        trained: Any = encoder
-        unstabilise(trained)
-        self.encoder_: Representation = trained.cpu().eval().requires_grad_(False)
-
-    # -- looking ---------------------------------------------------------------------------------------------
-
-    def _features(self, batch: Batch) -> FeatureMaps:
+    def _scoring_representation(self) -> Representation:
         """Levels of the trained encoder, then those of the frozen one when it takes part."""
-        if self._adapted is None:
-            self._adapted = self.encoder_.frozen(self.precision, self.device)
-        trained = self._adapted(batch.images)
-        return [*trained, *super()._features(batch)] if self.contrastive_pairs else trained
+        return Stacked([self.encoder_, self.representation_]) if self.contrastive_pairs else self.encoder_
 
-    def _pairs(self, features: FeatureMaps) -> list[tuple[FeatureMaps, FeatureMaps]]:
-        net, dtype = self._inference()
-        levels = len(self.representation.channels)
-        trained, frozen = features[:levels], features[levels:]
-        given: list[Tensor] = [level.to(dtype) for level in trained]
-        if not self.contrastive_pairs:
-            return [(net(given), trained)]
-        like_frozen, like_trained = net.cross(given, [level.to(dtype) for level in frozen])
-        chosen = {"trained": [(like_trained, trained)], "frozen": [(like_frozen, frozen)]}
+    def _rebuilding(self, rebuilder: Rebuilder) -> nn.Module:
+        return _Crossed(rebuilder, self.map_pairs) if self.contrastive_pairs else _Alone(rebuilder)
+
+
+class _Crossed(nn.Module):
+    """Features of the trained encoder and then of the frozen one, each rebuilt from the other's."""
+
+    def __init__(self, rebuilder: Rebuilder, map_pairs: str) -> None:
+        super().__init__()
+        self.rebuilder, self.map_pairs = rebuilder, map_pairs
+
+    def forward(self, features: FeatureMaps, targets: FeatureMaps) -> Pairs:
+        half = len(features) // 2
+        like_frozen, like_trained = self.rebuilder.cross_reconstruct(features[:half], features[half:])
+        chosen = {"trained": [(like_trained, targets[:half])], "frozen": [(like_frozen, targets[half:])]}
         return chosen.get(self.map_pairs) or chosen["trained"] + chosen["frozen"]
 
-    # -- state -----------------------------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Tensor]:
-        return super()._state() | {
-            f"encoder.{name}": value for name, value in self.encoder_.state_dict().items()
-        }
+class _Alone(nn.Module):
+    """Features of the trained encoder, rebuilt."""
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        super()._restore(tensors)
-        self.encoder_ = copied(self.representation).eval().requires_grad_(False)
-        self.encoder_.load_state_dict(own(tensors, "encoder."))
+    def __init__(self, rebuilder: Rebuilder) -> None:
+        super().__init__()
+        self.rebuilder = rebuilder
+
+    def forward(self, features: FeatureMaps, targets: FeatureMaps) -> Pairs:
+        return [(self.rebuilder(features), targets)]

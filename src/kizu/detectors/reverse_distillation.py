@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from kizu.detectors._objective import ReconstructionObjective, Rules, Tell
-from kizu.detectors._reconstruction import Reconstruction
+from kizu import checks
+from kizu.adaptation.base import Adaptation
+from kizu.detectors._objective import ReconstructionObjective, Rules
+from kizu.detectors.reconstruction import Networks, Pairs, ReconstructionDetector
+from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName
 from kizu.nn.rebuilder import Rebuilder
 from kizu.representations.base import Representation
@@ -33,7 +36,7 @@ RECIPES: dict[
     "recontrast": (torch.optim.AdamW, 2e-3, (0.9, 0.999), 1e-5),
     "rd4ad": (torch.optim.Adam, 5e-3, (0.5, 0.999), 0.0),
 }
-LADDER: dict[str, dict[str, Any]] = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     "A": {"loss": "regional", "hard_mining": False},
     "B": {"loss": "global", "hard_mining": False},
     "B+hm": {"loss": "global", "hard_mining": True},
@@ -41,7 +44,7 @@ LADDER: dict[str, dict[str, Any]] = {
 """Parameters of the rows of ReContrast's table 6 whose encoder is frozen; the others are recontrast's."""
 
 
-class ReverseDistillation(Reconstruction):
+class ReverseDistillation(ReconstructionDetector):
     """Cosine distance between a frozen encoder's features and their reconstruction.
 
     loss: "global" or "regional". hard_mining: no gradient where the distance is below mean + alpha *
@@ -67,14 +70,10 @@ class ReverseDistillation(Reconstruction):
         sigma: float = 4.0,
         seed: int = 0,
         training_precision: str = "auto",
-        image_size: int | tuple[int, int] = 256,
-        precision: str = "auto",
-        device: str = "auto",
-        batch_size: int = 16,
+        adaptation: Adaptation | str | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(
-            representation, image_size=image_size, precision=precision, device=device, batch_size=batch_size
-        )
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         if recipe not in RECIPES:
             raise UnknownName("recipe", recipe, RECIPES)
         self.loss, self.hard_mining, self.alpha, self.iterations = loss, hard_mining, alpha, iterations
@@ -87,11 +86,17 @@ class ReverseDistillation(Reconstruction):
         )
         self.seed, self.training_precision = seed, training_precision
         self.embedding_width = embedding_width
+        self._check_shared()
         self._rules()
-        self._check_common()
+        if learning_rate is not None:
+            checks.numbers(least=0.0, above=True, learning_rate=learning_rate)
+        if not hard_mining:
+            checks.without_effect("without hard_mining", alpha=(alpha, 1.0))
 
     @classmethod
-    def tiny(cls, representation: Representation | str) -> Self:
+    def tiny(
+        cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
+    ) -> Self:
         """64-pixel parameters."""
         return cls(
             representation,
@@ -100,23 +105,35 @@ class ReverseDistillation(Reconstruction):
             learning_rate=5e-3,
             embedding_width=64,
             score_rule="mean",
-            batch_size=4,
-            image_size=64,
             sigma=2.0,
-            precision="fp32",
             training_precision="fp32",
+            adaptation=adaptation,
+            runtime=Runtime(image_size=64, precision="fp32", batch_size=4),
+        )
+
+    def objective(self, network: nn.Module) -> ReconstructionObjective:
+        """The rebuilder learns from a frozen encoder."""
+        assert isinstance(network, Networks)
+        kind, rate, betas, decay = RECIPES[self.recipe]
+        rate = rate if self.learning_rate is None else self.learning_rate
+        make = functools.partial(kind, betas=betas, weight_decay=decay, fused=True)
+        return ReconstructionObjective(
+            network.rebuilder, self._rules(), make, (rate, 0.0), frozen=self._warm_up()
         )
 
     def _rules(self) -> Rules:
         return Rules(self.iterations, scope=self.loss, alpha=self.alpha if self.hard_mining else None)
 
-    def _objective(self, net: Rebuilder, tell: Tell | None) -> ReconstructionObjective:
-        kind, rate, betas, decay = RECIPES[self.recipe]
-        rate = rate if self.learning_rate is None else self.learning_rate
-        make = functools.partial(kind, betas=betas, weight_decay=decay, fused=True)
-        return ReconstructionObjective(net, self._rules(), make, (rate, 0.0), frozen=self._eyes, tell=tell)
+    def _rebuilding(self, rebuilder: Rebuilder) -> nn.Module:
+        return _Rebuilding(rebuilder)
 
-    def _pairs(self, features: FeatureMaps) -> list[tuple[FeatureMaps, FeatureMaps]]:
-        net, dtype = self._inference()
-        rebuilt: list[Tensor] = net([level.to(dtype) for level in features])
-        return [(rebuilt, features)]
+
+class _Rebuilding(nn.Module):
+    """Features -> themselves, rebuilt."""
+
+    def __init__(self, rebuilder: Rebuilder) -> None:
+        super().__init__()
+        self.rebuilder = rebuilder
+
+    def forward(self, features: FeatureMaps, targets: FeatureMaps) -> Pairs:
+        return [(self.rebuilder(features), targets)]

@@ -128,7 +128,7 @@ def _read(samples: Samples, image_size: tuple[int, int]) -> tuple[Tensor, list[i
     if not found:
         raise EmptyData(f"None of the {len(samples)} images could be read.")
     return (
-        torch.cat([batch.images for batch in found]),
+        torch.cat([batch.require_images() for batch in found]),
         [row for batch in found for row in batch.rows or ()],
         loader.errors,
     )
@@ -143,7 +143,7 @@ def _nearest(
     progress: Progress,
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """For each image its row in `good`, and the good images that could not be read."""
-    frozen = [net.frozen() for net in nets]
+    frozen = [net.inference_copy() for net in nets]
     queries = [torch.cat([pooled(net(part)[-1]) for part in images.split(BATCH)]) for net in frozen]
     found: list[list[Tensor]] = [[] for _ in nets]
     rows: list[int] = []
@@ -151,7 +151,7 @@ def _nearest(
         for batch in loader:
             rows += batch.rows or ()
             for own, net in zip(found, frozen, strict=True):
-                own.append(pooled(net(batch.images)[-1]))
+                own.append(pooled(net(batch.require_images())[-1]))
             progress(0, f"{len(rows)} of {len(good)} good images")
     if not rows:
         raise EmptyData(f"None of the {len(good)} good images could be read.")

@@ -4,6 +4,7 @@ representation."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import torch
@@ -33,13 +34,14 @@ class FeatureCache:
     def batches(self, detector: Detector, samples: Samples) -> Iterator[Batch]:
         """Batches of `samples` with their features, in row order; files that cannot be read are left out.
 
-        A detector that needs the images themselves gets them, without features.
+        A detector for which features are not enough gets the images.
         """
-        if detector.needs_images:
+        labels = torch.from_numpy(samples.labels)
+        if not detector.takes_features:
             with batches(
                 samples, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
             ) as loader:
-                yield from loader
+                yield from (replace(batch, labels=labels[list(batch.rows)]) for batch in loader)
             return
         levels = tuple(detector.representation.card.get("levels", ()))
         key = (
@@ -51,14 +53,13 @@ class FeatureCache:
         )
         if key != self._key:
             self._key, self._maps, self._bytes = key, {}, 0
-        frozen = detector.representation.frozen(detector.precision, detector.device)
+        extractor = detector.representation.inference_copy(detector.precision, detector.device)
         budget = MEMORY_SHARE * (psutil.virtual_memory().available + self._bytes)
-        size = torch.zeros(1).expand(detector.batch_size, 3, *detector.image_size)
         step = detector.batch_size
         for start in range(0, len(samples), step):
             paths = samples.paths[start : start + step]
             missing = [path for path in paths if path not in self._maps]
-            fresh = {path: maps for path, maps in _computed(frozen, missing, detector) if maps}
+            fresh = {path: maps for path, maps in _computed(extractor, missing, detector) if maps}
             for path, maps in fresh.items():
                 if self._bytes < budget:
                     self._maps[path] = maps
@@ -67,7 +68,14 @@ class FeatureCache:
             known = {path: maps for path, maps in found.items() if maps}
             if known:
                 features = [torch.stack(levels).float() for levels in zip(*known.values(), strict=True)]
-                yield Batch(size[: len(known)], tuple(known), features=features)
+                rows = tuple(start + row for row, path in enumerate(paths) if path in known)
+                yield Batch(
+                    features=features,
+                    labels=labels[list(rows)],
+                    paths=tuple(paths[row - start] for row in rows),
+                    rows=rows,
+                    size=detector.image_size,
+                )
 
     def require(self, detector: Detector, samples: Samples) -> list[Batch]:
         """All batches of a few images. Raises EmptyData when none could be read."""
@@ -77,14 +85,14 @@ class FeatureCache:
         return found
 
 
-def _computed(frozen: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:
+def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:
     if not paths:
         return
-    dtype = getattr(frozen, "dtype", torch.float32)
+    dtype = getattr(extractor, "dtype", torch.float32)
     with batches(
         paths, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
     ) as loader:
         for batch in loader:
-            levels = [level.to(dtype).cpu() for level in frozen(batch.images)]  # type: ignore[operator]
+            levels = [level.to(dtype).cpu() for level in extractor(batch.images)]  # type: ignore[operator]
             for row, path in enumerate(batch.paths):
                 yield path, [level[row].clone() for level in levels]

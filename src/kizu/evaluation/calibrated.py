@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from kizu import calibration
-from kizu.detectors.base import Detector, Progress
+from kizu.detectors.base import Detector
+from kizu.training import FitOptions
+from kizu.types import Progress
 from kizu.errors import TooFewImages, UsageError
 from kizu.protocols.base import hold_out, units
 from kizu.samples import Samples
@@ -46,10 +48,10 @@ def fit_calibrated(
     a named rate cannot be backed, saying how many images it takes."""
     chosen = choose(good, false_alarm_rate, method)
     if chosen == "none":
-        return detector.fit(good, progress=progress)
+        return detector.fit(good, options=FitOptions(progress=progress))
     if chosen == "split":
         kept, held = hold_out(good, HELD_OUT, seed)
-        detector.fit(kept, progress=progress)
+        detector.fit(kept, options=FitOptions(progress=progress))
         return calibrate(detector, held, false_alarm_rate, progress=progress)
     return _cross(detector, good, false_alarm_rate, seed, progress)
 
@@ -117,11 +119,11 @@ def _cross(
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for held in calibration.folds(len(good), FOLDS, seed, groups):
         rest = np.setdiff1d(np.arange(len(good)), held)
-        fold = detector.clone().fit(good.take(rest), progress=progress)
+        fold = detector.clone().fit(good.take(rest), options=FitOptions(progress=progress))
         found.append(score(fold, good.take(held), progress))
         del fold
     scores, pixels, peaks = (np.concatenate(values) for values in zip(*found, strict=True))
-    detector.fit(good, progress=progress)
+    detector.fit(good, options=FitOptions(progress=progress))
     return _set(detector, scores, pixels, peaks, rate, "cross")
 
 

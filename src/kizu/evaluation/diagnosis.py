@@ -20,15 +20,16 @@ from typing import Any
 import torch
 
 from kizu import registry, store
-from kizu.detectors._reconstruction import Reconstruction
-from kizu.detectors.base import Detector, Progress
+from kizu.detectors.reconstruction import ReconstructionDetector
+from kizu.detectors.base import Detector
 from kizu.errors import EmptyData, LayoutError, NotFitted, UnknownName, UsageError
 from kizu.evaluation.measure import fits_in_memory, measure
 from kizu.evaluation.predict import predict_all
 from kizu.loader import batches
 from kizu.protocols.base import Split
 from kizu.samples import Samples
-from kizu.types import Batch
+from kizu.training import FitOptions
+from kizu.types import Batch, Progress
 
 NAME = "diagnosis.json"
 TESTED = ("image_auroc", "pixel_auroc", "aupro_0.3")
@@ -40,7 +41,7 @@ def rungs() -> dict[str, tuple[str, dict[str, Any]]]:
     """Rung of ReContrast's table 6 -> (detector, parameters): A, B, B+hm, C, D, C+cp, E-gl, E, full."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for detector in ("reverse_distillation", "recontrast"):
-        ladder: dict[str, dict[str, Any]] = registry.module("detectors", detector).LADDER
+        ladder: dict[str, dict[str, Any]] = registry.module("detectors", detector).ABLATIONS
         found |= {name: (detector, parameters) for name, parameters in ladder.items()}
     return found
 
@@ -71,7 +72,7 @@ def diagnose(
     interrupted run goes on from its last checkpoint (one every checkpoint_every steps), a finished one is
     read. Raises UsageError for a detector that does not learn by reconstruction, EmptyData without flawed or
     without good images to test on, LayoutError when `out` is another run's."""
-    if not isinstance(detector, Reconstruction):
+    if not isinstance(detector, ReconstructionDetector):
         raise UsageError(
             f"{type(detector).__name__} is not trained step by step; rungs of the ladder are "
             f"{', '.join(rungs())}."
@@ -88,13 +89,15 @@ def diagnose(
     training = out / "training"
     resume = (training / "checkpoint.kizu").exists()
     exam = _Exam(split.test, detector)
-    how: dict[str, Any] = {
-        "watch": exam,
-        "watch_every": every,
-        "checkpoint_every": checkpoint_every,
-        "progress": progress,
-    }
-    detector.fit(split.train, folder=training, resume=resume, **how)
+    options = FitOptions(
+        progress=progress,
+        folder=training,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        evaluate=exam,
+        evaluate_every=every,
+    )
+    detector.fit(split.train, options=options)
     made = {**wanted, **_learned(detector.log_), "landscape": _landscape(detector, split.test, landscape)}
     store.write_json(out / NAME, made)
     (training / "checkpoint.kizu").unlink(missing_ok=True)
@@ -190,11 +193,11 @@ def _learned(log: list[dict[str, Any]]) -> dict[str, Any]:
     return {"steps": steps, "tests": tests, "last": tests[-1], "best_oracle": best}
 
 
-def _landscape(detector: Reconstruction, test: Samples, side: int) -> dict[str, Any] | None:
+def _landscape(detector: ReconstructionDetector, test: Samples, side: int) -> dict[str, Any] | None:
     if not side:
         return None
     good = test.normal.take(list(range(min(LOOKED_AT, len(test.normal)))))
     with batches(good, image_size=detector.image_size, batch_size=LOOKED_AT, on_error="collect") as loader:
-        images = torch.cat([batch.images for batch in loader])
+        images = torch.cat([batch.require_images() for batch in loader])
     offsets, values = detector.map_landscape(images, steps=side, seed=detector.seed)
     return {"offsets": offsets.tolist(), "values": values.tolist(), "images": len(images)}

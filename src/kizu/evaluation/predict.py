@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kizu.detectors.base import Detector, Progress
+from kizu.detectors.base import Detector
 from kizu.errors import EmptyData
 from kizu.evaluation.measure import Pixels, StreamedPixels, exact_pixels, fits_in_memory
 from kizu.samples import Samples
-from kizu.types import Batch
+from kizu.types import Batch, Progress
 
 SAMPLED = 4096
 """Map values kept of each batch for the display range."""

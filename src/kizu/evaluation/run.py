@@ -24,7 +24,8 @@ import polars as pl
 from PIL import Image
 
 from kizu import store
-from kizu.detectors.base import Detector, Progress
+from kizu.detectors.base import Detector
+from kizu.types import Progress
 from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured, measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kizu.nn.mirror import MirrorPlan
+from kizu.nn.mirror import DecoderSpec
 from kizu.nn.residual import ResidualBlock
 from kizu.types import FeatureMaps
 
@@ -19,7 +19,7 @@ class MirroredDecoder(nn.Module):
     Wide ResNet-50), as in the released code, with which the published sizes agree; "mirrored": 6, 4, 3, each
     level as many as in the encoder. What doubling overshoots, where a grid's side is odd, is cut off."""
 
-    def __init__(self, plan: MirrorPlan, *, blocks: str = "code", width: int | None = None) -> None:
+    def __init__(self, plan: DecoderSpec, *, blocks: str = "code", width: int | None = None) -> None:
         super().__init__()
         counts = plan.blocks if blocks == "code" else plan.blocks[::-1]
         self.entries, self.rests = nn.ModuleList(), nn.ModuleList()

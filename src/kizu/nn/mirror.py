@@ -16,7 +16,7 @@ PLAIN_BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class MirrorPlan:
+class DecoderSpec:
     """channels, strides: one number a level, finest first. blocks: residual blocks of each level's stage in
     the encoder. share: width of a bottleneck's 3x3 convolution over the stage's width (1/4 ResNet-50, 1/2
     Wide ResNet-50-2); 0: basic blocks."""
@@ -42,14 +42,14 @@ class MirrorPlan:
         return round(width * self.share)
 
 
-def plan(net: Any, levels: Sequence[int], channels: Sequence[int], strides: Sequence[int]) -> MirrorPlan:
+def decoder_spec(net: Any, levels: Sequence[int], channels: Sequence[int], strides: Sequence[int]) -> DecoderSpec:
     """The plan of a ResNet's stages `layer1` ... `layer4`; any other network gets PLAIN_BLOCKS basic blocks a
     level."""
     stages = [getattr(net, f"layer{level}", None) for level in levels]
     widths, steps = tuple(int(width) for width in channels), tuple(int(stride) for stride in strides)
     if not all(isinstance(stage, nn.Sequential) and hasattr(stage[0], "conv2") for stage in stages):
-        return MirrorPlan(widths, steps, (PLAIN_BLOCKS,) * len(widths))
+        return DecoderSpec(widths, steps, (PLAIN_BLOCKS,) * len(widths))
     first: Any = stages[-1][0]  # type: ignore[index]
     deep = getattr(first, "conv3", None)
     share = first.conv2.out_channels / deep.out_channels if deep is not None else 0.0
-    return MirrorPlan(widths, steps, tuple(len(stage) for stage in stages), share)  # type: ignore[arg-type]
+    return DecoderSpec(widths, steps, tuple(len(stage) for stage in stages), share)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from kizu.nn.mirror import MirrorPlan
+from kizu.nn.mirror import DecoderSpec
 from kizu.nn.residual import ResidualBlock, conv_norm
 from kizu.types import FeatureMaps
 
@@ -25,7 +25,7 @@ class OneClassEmbedding(nn.Module):
     of stride 2; as many as the encoder's first stage has, which is what the fourth has in all ResNets of the
     literature (2 in ResNet-18, 3 in ResNet-50)."""
 
-    def __init__(self, plan: MirrorPlan, width: int | None = None) -> None:
+    def __init__(self, plan: DecoderSpec, width: int | None = None) -> None:
         super().__init__()
         self.fusion = nn.ModuleList(_descent(plan, level) for level in range(len(plan.channels)))
         self.width = width = width or 2 * plan.channels[-1]
@@ -43,7 +43,7 @@ class OneClassEmbedding(nn.Module):
         return out
 
 
-def _descent(plan: MirrorPlan, level: int) -> nn.Sequential:
+def _descent(plan: DecoderSpec, level: int) -> nn.Sequential:
     """Strided 3x3 convolutions from a level's grid to the coarsest, widening as the encoder does."""
     steps: list[nn.Module] = []
     widths = _widths(plan, level)
@@ -55,11 +55,11 @@ def _descent(plan: MirrorPlan, level: int) -> nn.Sequential:
     return nn.Sequential(*steps)
 
 
-def _descent_width(plan: MirrorPlan, level: int) -> int:
+def _descent_width(plan: DecoderSpec, level: int) -> int:
     return _widths(plan, level)[-1]
 
 
-def _widths(plan: MirrorPlan, level: int) -> list[int]:
+def _widths(plan: DecoderSpec, level: int) -> list[int]:
     """Widths after each halving: the width of the level that has that stride, else the one before."""
     of_stride = dict(zip(plan.strides, plan.channels, strict=True))
     widths, stride = [plan.channels[level]], plan.strides[level]

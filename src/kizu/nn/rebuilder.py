@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kizu.nn.decoders import MirroredDecoder, TwinProjections
-from kizu.nn.mirror import MirrorPlan
+from kizu.nn.mirror import DecoderSpec
 from kizu.nn.one_class import OneClassEmbedding
 from kizu.nn.residual import randomise
 from kizu.types import FeatureMaps
@@ -16,12 +16,12 @@ from kizu.types import FeatureMaps
 class Rebuilder(nn.Module):
     """Features -> features rebuilt from a compact embedding of them.
 
-    twin: with the projections of ReContrast, for `cross`. blocks, width: see MirroredDecoder. Weights are
+    twin: with the projections of ReContrast, for `cross_reconstruct`. blocks, width: see MirroredDecoder. Weights are
     drawn from `seed` alone; None leaves them undefined, for loading."""
 
     def __init__(
         self,
-        plan: MirrorPlan,
+        plan: DecoderSpec,
         *,
         twin: bool,
         blocks: str = "code",
@@ -42,7 +42,7 @@ class Rebuilder(nn.Module):
         rebuilt: FeatureMaps = self.decoder(self.embedding(features), features)
         return rebuilt
 
-    def cross(self, trained: FeatureMaps, frozen: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
+    def cross_reconstruct(self, trained: FeatureMaps, frozen: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
         """(frozen features rebuilt from the trained, trained ones rebuilt from the frozen).
 
         Both go through in one batch of 2B, so that batch norms see both domains (appendix C's released code).

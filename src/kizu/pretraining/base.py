@@ -25,7 +25,7 @@ from torch.nn import functional
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.spd import spd
 from kizu.representations.backbone import Backbone
-from kizu.representations.sources import representation, split_levels
+from kizu.representations.sources import open_representation, split_levels
 from kizu.training import Objective, Position
 from kizu.views.cutpaste import cutpaste
 from kizu.views.smooth_blend import smooth_blend
@@ -121,7 +121,7 @@ class Pretraining(Objective):
     def begin_from(self, source: str) -> dict[str, Any]:
         """Take the encoder's weights from a representation, by name or path; its card. Raises UsageError for
         another network."""
-        net = representation(f"{split_levels(source)[0]}@{self.encoder.stages}")
+        net = open_representation(f"{split_levels(source)[0]}@{self.encoder.stages}")
         architecture = str(net.card.get("architecture", "")).partition(".")[0]
         if not isinstance(net, Backbone) or architecture != self.backbone.partition(".")[0]:
             raise UsageError(

@@ -8,12 +8,15 @@ timm `forward_intermediates`, norm=False)."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from kizu import accel
+from kizu.accel import inference
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.representations import weights as weight_sources
 from kizu.representations.base import Representation
@@ -34,6 +37,7 @@ class Backbone(Representation):
     net: Any
     mean: Tensor
     std: Tensor
+    memory_format: torch.memory_format = torch.preserve_format
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class Backbone(Representation):
             weight_sources.randomise(self.net, seed)
         layout = getattr(self.net, "output_fmt", None)
         self.channels_last = getattr(layout, "value", layout) == "NHWC"
-        self.is_transformer = type(self.net).__name__ == "FeatureGetterNet"
+        self.is_transformer = is_transformer(self.net)
         chosen = self.net.feature_info.get_dicts()
         self.channels = tuple(int(level["num_chs"]) for level in chosen)
         self.strides = tuple(int(level["reduction"]) for level in chosen)
@@ -83,11 +87,58 @@ class Backbone(Representation):
                 f"{tuple(images.shape[2:])} is not a multiple of that."
             )
         dtype = next(self.net.parameters()).dtype
-        normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=self.layout)
+        normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=self.memory_format)
         maps = self.net(normalised)
         if self.channels_last:
             maps = [level.permute(0, 3, 1, 2) for level in maps]
         return list(maps)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing for random weights, which are drawn again; float16 for weights that were published so."""
+        if self.card["source"] == "random":
+            return {}
+        tensors = self.state_dict()
+        return (
+            {name: _smallest(tensor) for name, tensor in tensors.items()}
+            if self.card.get("half")
+            else tensors
+        )
+
+    def sealed_card(self) -> dict[str, Any]:
+        """The card, with the digest of random weights."""
+        drawn = self.card["source"] == "random"
+        return {**self.card, **({"digest": weight_sources.digest(self)} if drawn else {})}
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """Touches neither network nor cache. Raises ModelFileError."""
+        try:
+            architecture, source = str(card["architecture"]), str(card["source"])
+            levels = tuple(int(level) for level in card["levels"])
+            if source == "random" and not tensors:
+                net = cls(architecture, levels=levels, source="random", seed=int(card["seed"]))
+                if weight_sources.digest(net) != card.get("digest"):
+                    raise ModelFileError(
+                        "The file was made with random weights that this version of torch draws differently. "
+                        "Make it again."
+                    )
+                return net
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"The card of the representation is incomplete ({error}).") from error
+        inner = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
+        net = cls(architecture, levels=levels, source=source, weights="saved", weights_state=inner)
+        net.card = {**net.card, **card}
+        return net
+
+    def for_inference(self, dtype: torch.dtype, device: torch.device) -> Backbone:
+        """The network in `dtype`; what normalises images stays float32."""
+        twin = copy.deepcopy(self).eval().requires_grad_(False).to(device)
+        if accel.enabled():
+            twin.net = inference.optimised(twin.net, dtype, device)
+            twin.memory_format = torch.channels_last
+        else:
+            twin.net = twin.net.to(dtype)
+        return twin
 
     def _card(
         self, architecture: str, source: str, seed: int, weights: str | None, config: dict[str, Any]
@@ -110,6 +161,19 @@ class Backbone(Representation):
             else config.get("license") or "unknown: see the weights' publisher",
             "trained_on": [] if source == "random" else _trained_on(architecture, source),
         }
+
+
+def is_transformer(net: nn.Module) -> bool:
+    """Whether timm reads this network's features from blocks of tokens instead of stages."""
+    return type(net).__name__ == "FeatureGetterNet"
+
+
+def _smallest(value: Tensor) -> Tensor:
+    """As float16 when that loses nothing."""
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.float(), value) else value
 
 
 def _trained_on(architecture: str, source: str) -> list[str]:
@@ -144,7 +208,7 @@ def _build(
         with torch.device("meta"):
             probe = timm.create_model(architecture, pretrained=False, features_only=True)
         indices, chosen = _indices(probe, architecture, levels)
-        if type(probe).__name__ == "FeatureGetterNet":
+        if is_transformer(probe):
             try:
                 return timm.create_model(
                     architecture, out_indices=indices, dynamic_img_size=True, **plain
@@ -163,7 +227,7 @@ def _indices(
     block."""
     if levels is not None and (not levels or list(levels) != sorted(set(levels))):
         raise UsageError(f"Levels are different numbers in rising order, such as 2,3; got {levels}.")
-    if type(probe).__name__ == "FeatureGetterNet":
+    if is_transformer(probe):
         blocks = len(probe.feature_info.info)
         chosen = levels or (round(blocks / 2), round(blocks * 3 / 4))
         if max(chosen) > blocks or min(chosen) < 1:

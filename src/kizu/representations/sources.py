@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kizu import store
+from kizu import registry, store
 from kizu.errors import ModelFileError, UnknownName, UsageError
-from kizu.representations.backbone import Backbone
+from kizu.representations.backbone import Backbone, is_transformer
 from kizu.representations.base import Representation
-from kizu.representations.weights import DEFAULT, STARTER, digest
+from kizu.representations.weights import DEFAULT, STARTER
 
 STARTER_FOLDER = Path(__file__).parent / "_starter"
 """The embedded weights: a representation as `kizu pretrain --half` writes it (experiments/starter.md has the
 command)."""
 
 
-def representation(
+def open_representation(
     name_or_path: str | Path | None = None, *, levels: tuple[int, ...] | None = None, seed: int = 0
 ) -> Representation:
     """Open a representation.
@@ -54,73 +54,31 @@ def representation(
 
 
 def save_representation(net: Representation, path: Path | str, *, overwrite: bool = False) -> Path:
-    """Write a representation: card and weights. Raises OutputExists."""
-    return store.save(
-        path, net.state_dict(), {"kind": "representation", "representation": net.card}, overwrite=overwrite
-    )
+    """Write a representation: card and tensors. Raises OutputExists."""
+    card = {"kind": "representation", "representation": net.sealed_card()}
+    return store.save(path, net.state(), card, overwrite=overwrite)
 
 
-def embed(net: Representation) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, card) to put into a detector's file so that loading it needs nothing else.
+def pack(net: Representation) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, card) to put into a detector's file so that loading it needs nothing else."""
+    return {f"representation.{name}": tensor for name, tensor in net.state().items()}, net.sealed_card()
 
-    Weights that the package can draw again (random, by seed) are named and sealed by their digest instead of
-    being copied; those that were kept in float16 (the starter) are copied in float16, which loses nothing.
+
+def unpack(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
+    """The representation that `pack` described; touches neither network nor cache. Raises ModelFileError."""
+    return from_card(card, store.without_prefix(tensors, "representation."))
+
+
+def from_card(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
+    """A representation of any kind from its card and tensors; kinds are the files of this room.
+
+    Raises ModelFileError for a kind that this kizu does not have, or a card and tensors that do not fit.
     """
-    if net.card.get("source") == "random":
-        return {}, {**net.card, "digest": digest(net)}
-    tensors = {f"representation.{name}": tensor for name, tensor in net.state_dict().items()}
-    if net.card.get("half"):
-        tensors = {name: _smallest(value) for name, value in tensors.items()}
-    return tensors, dict(net.card)
-
-
-def _smallest(value: Tensor) -> Tensor:
-    """As float16 when that loses nothing."""
-    if value.dtype != torch.float32:
-        return value
-    half = value.half()
-    return half if torch.equal(half.float(), value) else value
-
-
-def unembed(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
-    """The representation that `embed` described; touches neither network nor cache. Raises ModelFileError."""
-    prefix = "representation."
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if card.get("source") != "random":
-        return _rebuild(card, state)
-    try:
-        net = Backbone(
-            str(card["architecture"]), levels=tuple(card["levels"]), source="random", seed=int(card["seed"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(
-            f"The model's card does not describe a representation that kizu knows ({error})."
-        ) from error
-    if digest(net) != card.get("digest"):
-        raise ModelFileError(
-            "The model was made with random weights that this version of torch draws differently. Fit it "
-            "again."
-        )
-    return net
-
-
-def _rebuild(card: dict[str, Any], state: dict[str, Tensor]) -> Representation:
-    """A network from its card and its state dict."""
-    if card.get("kind") != "backbone":
-        raise ModelFileError(
-            f"The file holds a representation of kind {card.get('kind')!r}; this kizu knows: backbone."
-        )
-    try:
-        architecture, levels, source = (
-            str(card["architecture"]),
-            tuple(int(level) for level in card["levels"]),
-            str(card["source"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"The card of the representation is incomplete ({error}).") from error
-    inner = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    net = Backbone(architecture, levels=levels, source=source, weights="saved", weights_state=inner)
-    net.card = {**net.card, **card}
+    kind = card.get("kind")
+    if kind not in registry.names("representations"):
+        known = ", ".join(registry.names("representations"))
+        raise ModelFileError(f"The file holds a representation of kind {kind!r}; this kizu knows: {known}.")
+    net: Representation = registry.load("representations", kind).from_card(card, tensors)
     return net
 
 
@@ -134,19 +92,22 @@ def _from_disk(
         raise ModelFileError(f"{path} holds a {card.get('kind')}, not a representation.")
     inner = dict(card["representation"])
     inner.pop("curve", None)
-    if (
-        levels is None and preferred and inner.get("stages") == "all"
-    ):  # pretrained as a whole: nobody has chosen levels yet
-        levels = tuple(level for level in preferred if level in inner.get("levels", ())) or (
-            max(inner["levels"]),
-        )
-    if levels is not None:
-        if not set(levels) <= set(inner.get("levels", ())):
-            raise UsageError(f"{path} was saved with levels {inner.get('levels')}, got {list(levels)}.")
-        inner["levels"] = list(levels)
-        inner.pop("stages", None)
-        inner["name"] = f"{inner.get('name', path.name)}@{','.join(str(level) for level in levels)}"
-    return _rebuild(inner, tensors)
+    saved = inner.get("levels", ())
+    if levels is None and preferred and inner.get("stages") == "all":
+        # pretrained as a whole: nobody has chosen levels yet
+        levels = tuple(level for level in preferred if level in saved) or (max(saved),)
+    return from_card(inner if levels is None else _with_levels(inner, levels, path), tensors)
+
+
+def _with_levels(card: dict[str, Any], levels: tuple[int, ...], path: Path) -> dict[str, Any]:
+    """The card of a saved backbone with some of its levels only. Raises UsageError for others."""
+    if card.get("kind") != "backbone":
+        raise UsageError(f"{path} is a {card.get('kind')}, whose levels cannot be chosen: leave @ away.")
+    if not set(levels) <= set(card.get("levels", ())):
+        raise UsageError(f"{path} was saved with levels {card.get('levels')}, got {list(levels)}.")
+    name = f"{card.get('name', path.name)}@{','.join(str(level) for level in levels)}"
+    kept = {key: value for key, value in card.items() if key != "stages"}
+    return {**kept, "levels": list(levels), "name": name}
 
 
 def split_levels(text: str) -> tuple[str, tuple[int, ...] | None]:
@@ -167,7 +128,7 @@ def _preferred(architecture: str, levels: tuple[int, ...] | None) -> tuple[int, 
         return levels
     with torch.device("meta"):
         probe: Any = timm.create_model(architecture, pretrained=False, features_only=True)
-    if type(probe).__name__ != "FeatureGetterNet":
+    if not is_transformer(probe):
         return levels
     depth = len(probe.feature_info.info)
     return tuple(dict.fromkeys(max(round(depth * level / 4), 1) for level in levels))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kizu import store
-from kizu.engine import has_bf16, pick_device
+from kizu.engine import device_named, has_bf16
 from kizu.errors import NotFinite, UsageError
 from kizu.training import checkpoint
 from kizu.training.distributed import launched, total
@@ -77,6 +77,7 @@ def train(
     checkpoint_every: int = 200,
     title: str = "training",
     show: bool = True,
+    on_step_end: Callable[[int, int], dict[str, float] | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train `objective` in place for `steps` optimiser steps; the rows of the log.
 
@@ -107,6 +108,7 @@ def train(
         )
     settings = {**(recipe or {}), "steps": steps, "batch_size": batch_size, "accumulate": accumulate}
     run = _Run(objective, fabric, None if folder is None else Path(folder), settings, accumulate, clip)
+    run.on_step_end = on_step_end
     first = run.begin(resume)
     positions = list(_shares(batch_size, fabric.global_rank, fabric.world_size, accumulate))
     progress = Progress(title, first, steps, show=show and fabric.is_global_zero)
@@ -128,7 +130,7 @@ def check_counts(**given: int) -> None:
 def _fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
     from lightning_fabric import Fabric
 
-    kind = _device(device)
+    kind = device_named(device)
     here, machines = launched()
     count, machines = devices or here, nodes or machines
     if precision == "auto":
@@ -142,16 +144,6 @@ def _fabric(precision: str, device: str, devices: int | None, nodes: int | None)
     )
     fabric.launch()
     return fabric
-
-
-def _device(name: str) -> torch.device:
-    try:
-        kind = torch.device(pick_device() if name == "auto" else name)
-    except RuntimeError as error:
-        raise UsageError(f"device is auto, cpu, cuda or cuda:NUMBER, got {name!r}.") from error
-    if kind.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r}: this machine has no GPU that torch can use.")
-    return kind
 
 
 def _shares(batch_size: int, rank: int, world: int, accumulate: int) -> Iterator[tuple[int, int]]:
@@ -181,6 +173,7 @@ class _Run:
             parts,
             clip,
         )
+        self.on_step_end: Callable[[int, int], dict[str, float] | None] | None = None
         self.plain = objective.optimiser()
         self.module, self.optimiser = fabric.setup(objective, self.plain)
         self.base = [float(group["lr"]) for group in self.plain.param_groups]
@@ -216,7 +209,9 @@ class _Run:
         for step in range(first, steps):
             values = self._step(step, steps, ahead)
             paused = time.perf_counter()
-            noted = self.objective.after_step(step, steps) or {}
+            noted = {**(self.objective.after_step(step, steps) or {})}
+            if self.on_step_end is not None:
+                noted |= self.on_step_end(step + 1, steps) or {}
             since += time.perf_counter() - paused if noted else 0.0  # looking at the model is not training it
             counted += 1
             for name, value in values.items():

@@ -1,0 +1,89 @@
+"""An adaptation with its parameters, as detectors and `kizu.adapt` take it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kizu import registry
+from kizu.errors import EmptyData
+from kizu.reader import Images, read
+from kizu.representations.base import Representation
+from kizu.representations.sources import open_representation
+from kizu.training import FitOptions, SampleStore
+
+GIVEN = ("generator", "options")
+"""Keywords of every adaptation that are not parameters."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """name: a file of kizu/adaptation. parameters: its keywords. seed: of what it draws.
+
+    Raises UnknownName, and UnknownParameter naming the nearest.
+    """
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        registry.check_keywords(f"adaptation {self.name}", self.function, self.parameters, but=GIVEN)
+
+    @property
+    def function(self) -> Callable[..., Representation]:
+        """The member itself: (base, good, *, parameters, generator, options) -> Representation."""
+        function: Callable[..., Representation] = registry.load("adaptation", self.name)
+        return function
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains step by step, and so takes a folder to resume from."""
+        return bool(getattr(registry.module("adaptation", self.name), "TRAINS", False))
+
+    def adapt(
+        self, base: Representation, good: SampleStore, *, options: FitOptions | None = None
+    ) -> Representation:
+        """A new representation for the product in the good images; `base` stays as it is. Raises EmptyData for none."""
+        if not len(good):
+            raise EmptyData("There is no good image to adapt to.")
+        generator = torch.Generator().manual_seed(self.seed)
+        options = options or FitOptions()
+        return self.function(base, good, **self.parameters, generator=generator, options=options)
+
+    def settings(self) -> dict[str, Any]:
+        """Every parameter as it will be taken, defaults included."""
+        known = inspect.signature(self.function).parameters.values()
+        defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN}
+        return {**defaults, **self.parameters}
+
+
+def adapt_to(
+    adaptation: Adaptation,
+    representation: Representation | str | Path | None,
+    data: Images,
+    *,
+    image_size: int | tuple[int, int] = 256,
+    options: FitOptions | None = None,
+) -> Representation:
+    """See kizu.adapt."""
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    base = representation if isinstance(representation, Representation) else open_representation(representation)
+    errors: list[tuple[str, str]] = []
+    good = SampleStore()
+    for batch in read(data, size=size, batch_size=16, errors=errors, supervision="normal"):
+        good.add(batch)
+    if errors and not len(good):
+        raise EmptyData(f"None of the good images could be read; the first: {': '.join(errors[0])}")
+    adapted = adaptation.adapt(base, good, options=options)
+    adapted.card = {
+        **adapted.card,
+        "adapted_by": {"name": adaptation.name, "parameters": adaptation.settings(), "seed": adaptation.seed},
+        "images_seen": good.digests(),
+    }
+    return adapted

@@ -1,0 +1,151 @@
+"""Detectors that are trained step by step: what they share with each other, all of it.
+
+    images or features -> SampleStore -> stream(position) -> training.train(objective) -> network_ -> scorer
+
+A member writes `network()`, `objective(network)` and `scorer()`. This base owns the seeded stream of samples, the
+loop with its checkpoints, resuming, evaluation along the training, and the state of the model file.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from kizu.detectors.base import Detector
+from kizu.errors import UsageError
+from kizu.store import without_prefix
+from kizu.training import FitOptions, Objective, SampleStore, train
+from kizu.types import Batch
+
+
+class LearnedDetector(Detector):
+    """trains_on: "features", computed once for every image, or "images", looked at anew in every step.
+
+    A member's constructor sets iterations (steps of batch_size samples), seed and training_precision ("auto", "fp32"
+    or "bf16"), and calls `_check_training()`. After `fit`: network_, what was trained, in evaluation mode on the CPU;
+    steps_; log_, the rows of the training's log.
+    """
+
+    trains_on: ClassVar[Literal["features", "images"]] = "features"
+    _shapes: ClassVar[dict[str, str]] = {"steps": "1"}
+    iterations: int
+    seed: int
+    training_precision: str
+
+    # -- what a member adds --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network before training, its weights drawn from `seed` alone; also the mould for a saved one."""
+
+    @abstractmethod
+    def objective(self, network: nn.Module) -> Objective:
+        """What trains `network`, in place. Batches are dicts: "images" or "features", "labels" and "masks" where
+        `supervision` is "labelled" (SampleStore.stream)."""
+
+    def _check_samples(self, samples: SampleStore) -> None:
+        """Raise UsageError for samples that cannot be learned from."""
+
+    # -- the same for all ----------------------------------------------------------------------------------------
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the features of its representation are all it needs of an image, to fit and to predict."""
+        return super().takes_features and self.trains_on == "features"
+
+    def _check_training(self) -> None:
+        """Raise UsageError for shared parameters that cannot be meant."""
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
+            raise UsageError(f"iterations is a number of steps, at least 1, got {self.iterations!r}.")
+        if self.training_precision not in ("auto", "fp32", "bf16"):
+            raise UsageError(f"training_precision is auto, fp32 or bf16, got {self.training_precision!r}.")
+
+    def _check_options(self, options: FitOptions) -> None:
+        """All of them have an effect here."""
+
+    def _learn(self, batches: Iterator[Batch], options: FitOptions) -> int:
+        samples = self._collected(batches, options)
+        if not len(samples):
+            return 0
+        self._check_samples(samples)
+        network = self.network()
+        seen = len(samples)
+        self.log_: list[dict[str, Any]] = train(
+            self.objective(network),
+            functools.partial(samples.stream, seed=self.seed),
+            steps=self.iterations,
+            batch_size=self.batch_size,
+            folder=options.folder,
+            recipe=self._recipe(seen),
+            resume=options.resume,
+            checkpoint_every=options.checkpoint_every,
+            precision=self.training_precision,
+            device=self.device,
+            title=type(self).__name__,
+            show=options.progress is None,
+            on_step_end=functools.partial(self._on_step_end, network, options, seen),
+        )
+        self._set_network(network, self.iterations)
+        return seen
+
+    def _collected(self, batches: Iterator[Batch], options: FitOptions) -> SampleStore:
+        """All samples, as images or as features."""
+        if self.trains_on == "images":
+            samples = SampleStore()
+        else:
+            samples = SampleStore(self._features_of_images, dtype=self._warm_up().dtype)
+        for batch in batches:
+            samples.add(batch)
+            if options.progress:
+                options.progress(len(samples), "good images" if self.supervision == "normal" else "images")
+        return samples
+
+    def _features_of_images(self, images: Tensor) -> list[Tensor]:
+        return self._features(Batch(images))
+
+    def _on_step_end(
+        self, network: nn.Module, options: FitOptions, seen: int, step: int, steps: int
+    ) -> dict[str, float] | None:
+        """Progress, and every `evaluate_every` steps the caller's figures of a fitted copy."""
+        if options.progress is not None:
+            options.progress(seen, f"training, step {step} of {steps}")
+        if options.evaluate is None or (step % options.evaluate_every and step < steps):
+            return None
+        return options.evaluate(step, self._fitted_copy(network, step, seen))
+
+    def _fitted_copy(self, network: nn.Module, step: int, seen: int) -> Self:
+        twin = self.clone()
+        twin.representation_ = self.representation_
+        twin._set_network(copy.deepcopy(network), step)
+        twin.fitted_, twin.images_seen_ = True, seen
+        twin._prepare_scoring()
+        return twin
+
+    def _set_network(self, network: nn.Module, steps: int) -> None:
+        """What was learned becomes this detector's own: on the CPU, in evaluation mode."""
+        self.network_ = network.cpu().eval().requires_grad_(False)
+        self.steps_ = steps
+
+    def _recipe(self, images: int) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be gone on from."""
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.parameters.items()
+            if name != "device"
+        }
+        return {**plain, "images": images, "representation": self.representation_.card["name"]}
+
+    def _state(self) -> dict[str, Tensor]:
+        weights = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
+        return {"steps": torch.tensor([self.steps_]), **weights}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        network = self.network()
+        network.load_state_dict(without_prefix(tensors, "network."))
+        self._set_network(network, int(tensors["steps"][0]))

@@ -1,0 +1,154 @@
+"""What reverse distillation and ReContrast share: the network that rebuilds features, its scores, its checks."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kizu import checks, engine, maps
+from kizu.detectors.learned import LearnedDetector
+from kizu.errors import UnknownName, UsageError
+from kizu.losses.cosine import distance_map
+from kizu.nn.landscape import landscape
+from kizu.nn.mirror import DecoderSpec, decoder_spec
+from kizu.nn.rebuilder import Rebuilder, smallest_grid
+from kizu.nn.residual import folded
+from kizu.reader import Images
+from kizu.representations.base import Representation
+from kizu.training import SampleStore
+from kizu.types import FeatureMaps
+
+SCORE_RULES = ("max", "mean", "top")
+DECODERS = ("code", "mirrored")
+Pairs = list[tuple[FeatureMaps, FeatureMaps]]
+"""(rebuilt, target) features."""
+
+
+class Networks(nn.Module):
+    """What is trained: `rebuilder`, and `encoder` where the encoder learns as well (else None)."""
+
+    def __init__(self, rebuilder: Rebuilder, encoder: Representation | None = None) -> None:
+        super().__init__()
+        self.rebuilder, self.encoder = rebuilder, encoder
+
+
+class ReconstructionDetector(LearnedDetector):
+    """Base of the two. A member gives `objective` and `_rebuilding`; score_rule, sigma, decoder and embedding_width
+    are parameters of both."""
+
+    trains_on: ClassVar[Literal["features", "images"]] = "images"
+    preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    contrastive: bool = False
+    """Whether two encoders meet: the rebuilder then has twin projections."""
+    decoder: str
+    embedding_width: int | None
+    score_rule: str
+    sigma: float
+    network_: Networks
+
+    @abstractmethod
+    def _rebuilding(self, rebuilder: Rebuilder) -> nn.Module:
+        """Features as `_scoring_representation` gives them -> Pairs whose distances make the map."""
+
+    def network(self) -> Networks:
+        """Bottleneck and decoder after the representation's shape."""
+        return Networks(self._new_rebuilder())
+
+    def scorer(self) -> ReconstructionScorer:
+        """The rebuilder folded, in the precision of the features."""
+        dtype = engine.inference_dtype(self.precision, engine.device_named(self.device))
+        rebuilder: Any = folded(self.network_.rebuilder).to(dtype)
+        return ReconstructionScorer(
+            self._rebuilding(rebuilder), dtype, sigma=self.sigma, rule=self.score_rule
+        )
+
+    def map_landscape(
+        self, images: Images, *, distance: float = 1.0, steps: int = 50, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """(offsets (steps,), values (steps, steps)): mean of the maps of `images` as bottleneck and decoder move
+        about what was learned.
+
+        Two random filter-normalised directions, drawn from `seed`; see nn.landscape (ReContrast's figure 4). The
+        encoders stay. Raises NotFitted.
+        """
+        self._require_fit("map_landscape")
+
+        def measure() -> float:
+            self._prepare_scoring()
+            return float(self.predict(images).map.double().mean())
+
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            return landscape(
+                self.network_.rebuilder, measure, distance=distance, steps=steps, generator=generator
+            )
+        finally:
+            self._prepare_scoring()
+
+    def _check_shared(self) -> None:
+        """Raise for parameters that cannot be meant."""
+        for name, value, known in (
+            ("score_rule", self.score_rule, SCORE_RULES),
+            ("decoder", self.decoder, DECODERS),
+        ):
+            if value not in known:
+                raise UnknownName(name, value, known)
+        checks.whole_numbers(none=True, embedding_width=self.embedding_width)
+        checks.numbers(least=0.0, sigma=self.sigma)
+        self._check_training()
+
+    def _check_samples(self, samples: SampleStore) -> None:
+        images = samples.take([0]).require_images()
+        with torch.inference_mode():
+            features = self.representation_.inference_copy(self.precision, self.device)(images)
+        if smallest_grid(features) * self.batch_size < 2:
+            raise UsageError(
+                f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a larger "
+                "batch_size."
+            )
+
+    def _new_rebuilder(self) -> Rebuilder:
+        return Rebuilder(
+            self._decoder_spec(),
+            twin=self.contrastive,
+            blocks=self.decoder,
+            width=self.embedding_width,
+            seed=self.seed,
+        )
+
+    def _decoder_spec(self) -> DecoderSpec:
+        net: Any = self.representation_
+        levels = getattr(net, "levels", range(1, len(net.channels) + 1))
+        return decoder_spec(getattr(net, "net", net), levels, net.channels, net.strides)
+
+
+class ReconstructionScorer(nn.Module):
+    """FeatureMaps -> (map (B, H, W), score (B,)) from the cosine distances of rebuilt and target features.
+
+    rebuilding: features in `dtype` -> Pairs. Levels are upsampled with align_corners=True, as the released code does,
+    and summed; upsampling is linear, so the pairs of a level are added before it. rule: of the image score.
+    """
+
+    def __init__(self, rebuilding: nn.Module, dtype: torch.dtype, *, sigma: float, rule: str) -> None:
+        super().__init__()
+        self.rebuilding, self.dtype, self.sigma, self.rule = rebuilding, dtype, sigma, rule
+
+    def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Features of images of `size` (H, W)."""
+        pairs: Pairs = self.rebuilding([level.to(self.dtype) for level in features], features)
+        distances = [
+            [distance_map(*both) for both in zip(rebuilt, target, strict=True)] for rebuilt, target in pairs
+        ]
+        grids = [torch.stack(same).sum(0) for same in zip(*distances, strict=True)]
+        wide = [maps.upsample(grid, size, sigma=self.sigma, align_corners=True) for grid in grids]
+        total = torch.stack(wide).sum(0)
+        return total, maps.image_score(total, self.rule)
+
+
+def trainable_copy(representation: Representation) -> Representation:
+    """A copy to be trained; the original is left alone."""
+    return copy.deepcopy(representation).requires_grad_(True)

@@ -1,0 +1,70 @@
+"""How a detector looks at images, the same for all of them; and building one from parameters by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kizu import engine
+from kizu.adaptation.base import Adaptation
+from kizu.errors import UnknownParameter, UsageError
+from kizu.representations.base import Representation
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """How images are looked at, the same for every detector.
+
+    image_size: side or (H, W) in pixels to which files are resized; tensors are taken at the size they have.
+    precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda", "cuda:0".
+    batch_size: images a forward pass. Raises UsageError for values that cannot be meant.
+    """
+
+    image_size: int | tuple[int, int] = 256
+    precision: str = "auto"
+    device: str = "auto"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 8 for side in sides):
+            raise UsageError(
+                f"image_size is one side or (height, width), at least 8 pixels, got {self.image_size!r}."
+            )
+        if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
+            raise UsageError(f"batch_size is a whole number from 1 on, got {self.batch_size!r}.")
+        engine.inference_dtype(self.precision, engine.device_named(self.device))
+        object.__setattr__(self, "image_size", sides)
+
+
+RUNTIME = tuple(field.name for field in dataclasses.fields(Runtime))
+
+
+def parameter_names(kind: type[Any]) -> list[str]:
+    """The keywords of a detector's constructor, those of Runtime in the place of `runtime`."""
+    keywords = [
+        name
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("adaptation", "runtime")
+    ]
+    return [*keywords, *RUNTIME]
+
+
+def build(
+    kind: type[Any],
+    representation: Representation | str | Path | None,
+    parameters: Mapping[str, Any],
+    *,
+    adaptation: Adaptation | str | None = None,
+) -> Any:
+    """Construct from parameters by name, those of Runtime among them. Raises UnknownParameter naming the nearest."""
+    known = parameter_names(kind)
+    for name in parameters:
+        if name not in known:
+            raise UnknownParameter(kind.__name__, name, known)
+    runtime = Runtime(**{name: value for name, value in parameters.items() if name in RUNTIME})
+    own: Any = {name: value for name, value in parameters.items() if name not in RUNTIME}
+    return kind(representation, adaptation=adaptation, runtime=runtime, **own)

@@ -1,0 +1,43 @@
+"""How a fit goes, beside its data and its parameters: the same for every detector and adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kizu.errors import UsageError
+from kizu.types import Progress
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """progress: called with (images or steps done, what is being done).
+
+    The others are for what is trained step by step. folder: where log.jsonl and, every `checkpoint_every` steps,
+    checkpoint.kizu go (None: nowhere); resume: go on from the checkpoint there, to the same result bit for bit.
+    evaluate: called every `evaluate_every` steps and at the end with (step, a fitted copy of the detector as it is
+    by then); the figures that it returns go into the log's row of that step, and the training is the same with it as
+    without. Raises UsageError for counts below 1, or resume without a folder.
+    """
+
+    progress: Progress | None = None
+    folder: Path | str | None = None
+    resume: bool = False
+    checkpoint_every: int = 200
+    evaluate: Callable[[int, Any], dict[str, float]] | None = None
+    evaluate_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "evaluate_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name} is a number of steps, at least 1, got {value!r}.")
+        if self.resume and self.folder is None:
+            raise UsageError("resume goes on from a checkpoint: say in which folder it lies, folder=PATH.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is asked for that only a training step by step can do."""
+        return self.folder is not None or self.evaluate is not None
