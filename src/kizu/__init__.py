@@ -13,24 +13,65 @@ Everything is imported when first used: `import kizu` alone loads neither torch 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kizu import accel as accel
+    from kizu import adaptation as adaptation
+    from kizu import apps as apps
+    from kizu import calibration as calibration
+    from kizu import checks as checks
+    from kizu import datasets as datasets
+    from kizu import detectors as detectors
+    from kizu import engine as engine
+    from kizu import errors as errors
+    from kizu import evaluation as evaluation
+    from kizu import images as images
+    from kizu import loader as loader
+    from kizu import losses as losses
+    from kizu import maps as maps
+    from kizu import masks as masks
+    from kizu import metrics as metrics
+    from kizu import neighbours as neighbours
+    from kizu import nn as nn
+    from kizu import papers as papers
+    from kizu import pretraining as pretraining
+    from kizu import protocols as protocols
+    from kizu import reader as reader
+    from kizu import registry as registry
+    from kizu import reports as reports
+    from kizu import representations as representations
+    from kizu import samples as samples
+    from kizu import store as store
+    from kizu import synthetic as synthetic
+    from kizu import training as training
+    from kizu import types as types
+    from kizu import views as views
     from kizu.adaptation.base import Adaptation
     from kizu.detectors.base import Detector
     from kizu.reader import Images
     from kizu.representations.base import Representation
     from kizu.samples import Samples
     from kizu.training import FitOptions
+    from kizu.types import Batch, Prediction
 
 __version__ = "0.1.0"
-__all__ = ["adapt", "adaptation", "dataset", "detector", "load", "representation"]
+__all__ = [
+    "Adaptation", "Batch", "Detector", "FitOptions", "Prediction", "Representation", "Samples",
+    "adapt", "dataset", "detector", "load", "representation",
+]  # fmt: skip
 
-_ROOMS = (
-    "apps", "calibration", "checks", "datasets", "detectors", "accel", "engine", "evaluation", "loader", "masks", "synthetic", "errors", "images", "losses", "maps", "metrics",
-    "neighbours", "nn", "papers", "pretraining", "protocols", "reports", "representations", "registry", "samples", "store", "training", "types", "views",
-)  # fmt: skip
+_TYPES = {
+    "Adaptation": "adaptation.base",
+    "Batch": "types",
+    "Detector": "detectors.base",
+    "FitOptions": "training.options",
+    "Prediction": "types",
+    "Representation": "representations.base",
+    "Samples": "samples",
+}
 
 
 def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
@@ -57,16 +98,6 @@ def representation(name_or_path: str | Path | None = None) -> Representation:
     return open_representation(name_or_path)
 
 
-def adaptation(name: str, *, seed: int = 0, **parameters: Any) -> Adaptation:
-    """An adaptation with its parameters, for `detector(..., adaptation=...)`: `name` is a file of kizu/adaptation.
-
-    Raises UnknownName and UnknownParameter, naming the nearest.
-    """
-    from kizu.adaptation.base import Adaptation
-
-    return Adaptation(name, parameters, seed)
-
-
 def adapt(
     name: str,
     representation: Representation | str | Path | None,
@@ -83,11 +114,10 @@ def adapt(
     or (H, W) to which files are resized. Raises UnknownName, UnknownParameter, EmptyData, UsageError for images
     labelled anomalous, and what the adaptation raises.
     """
-    from kizu.adaptation.base import adapt_to
+    from kizu.adaptation.base import Adaptation, adapt_to
 
-    return adapt_to(
-        adaptation(name, seed=seed, **parameters), representation, good, image_size=image_size, options=options
-    )
+    adaptation = Adaptation(name, parameters, seed)
+    return adapt_to(adaptation, representation, good, image_size=image_size, options=options)
 
 
 def detector(
@@ -100,13 +130,16 @@ def detector(
     """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its constructor
     and those of detectors.runtime.Runtime (image_size, precision, device, batch_size).
 
-    adaptation: `fit` first adapts the representation to the good images it is given. Raises UnknownName and
+    adaptation: `fit` first adapts the representation to the good images it is given: a file of kizu/adaptation, or
+    kizu.Adaptation(name, parameters, seed). Raises UnknownName and
     UnknownParameter, naming the nearest, and what `representation` raises.
     """
     from kizu import registry
     from kizu.detectors.runtime import build
 
-    built: Detector = build(registry.load("detectors", name), representation, parameters, adaptation=adaptation)
+    built: Detector = build(
+        registry.load("detectors", name), representation, parameters, adaptation=adaptation
+    )
     return built
 
 
@@ -118,11 +151,22 @@ def load(path: str | Path) -> Detector:
     return load_detector(path)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"kizu.{name}")
-    raise AttributeError(f"module 'kizu' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker reads the imports above, and reports every other name
+
+    def __getattr__(name: str) -> Any:
+        if name in _TYPES:
+            return getattr(importlib.import_module(f"kizu.{_TYPES[name]}"), name)
+        if not name.startswith("_") and name in _modules():
+            return importlib.import_module(f"kizu.{name}")
+        from kizu import registry
+
+        raise registry.missing("kizu", name, __dir__())
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS, "__version__"])
+    return sorted([*__all__, *_modules(), "__version__"])
+
+
+def _modules() -> list[str]:
+    """Names of the public files and folders of this package."""
+    return [entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_")]

@@ -1,7 +1,12 @@
 """The folder is the registry: a room's members are its files, a file's name is the member's public name.
 
-`_x.py` is machinery, `x.py` is a member. A member's file holds one public class or function whose name is the
-file's name but for case and underscores (`magnetic_tile` -> `magnetic_tile`, `patchcore` -> `PatchCore`)."""
+`_x.py` is private to its room, `x.py` is a member, save the files listed in SUPPORT. A member's file holds
+one public class or function whose name is the file's name but for case and underscores (`magnetic_tile` ->
+`magnetic_tile`, `patchcore` -> `PatchCore`).
+
+The command line finds a member by the name of its file: `load("detectors", "patchcore")`. In Python it is an
+attribute of its room: `kizu.detectors.PatchCore`. What a room exports stands in its `__init__.py`, where type
+checkers and editors read it; `tools/exports.py` writes it, so run that after adding a file."""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,16 +45,30 @@ SUPPORT: dict[str, frozenset[str]] = {
     "protocols": frozenset({"base"}),
     "representations": frozenset({"base", "grad_cam", "sources", "weights"}),
 }
-"""Room -> its public files that hold no member: contracts, and what works on every member."""
+"""Room -> its public files that hold no member: contracts, and what works on every member.
+
+A room exports the public classes of these files (`detectors/base.py` -> `kizu.detectors.Detector`), or the names of the file's `__all__` where it has one."""
 
 
 def names(room: str) -> list[str]:
-    """Sorted public names of the members of a room. Raises UnknownName for a room that does not exist."""
+    """Sorted public names of the members of a room, read from its folder: nothing is imported.
+
+    Raises UnknownName for a room that does not exist.
+
+    >>> names("protocols")
+    ['few_shot', 'one_class', ...]
+    """
+    return [name for name in files(room) if name not in SUPPORT.get(room, frozenset())]
+
+
+def files(room: str) -> list[str]:
+    """Sorted names of the public files of a room: its members and its SUPPORT files."""
     if room not in ROOMS:
         raise UnknownName("room", room, ROOMS)
     folder = Path(__file__).parent / room
-    found = {module.name for module in pkgutil.iter_modules([str(folder)])}
-    return sorted(name for name in found - SUPPORT.get(room, frozenset()) if not name.startswith("_"))
+    return sorted(
+        entry.name for entry in pkgutil.iter_modules([str(folder)]) if not entry.name.startswith("_")
+    )
 
 
 def module(room: str, name: str) -> ModuleType:
@@ -61,17 +80,32 @@ def module(room: str, name: str) -> ModuleType:
 
 
 def load(room: str, name: str) -> Any:
-    """The public class or function of one member, imported now."""
+    """The public class or function of one member, imported now.
+
+    Raises UnknownName, naming the nearest, when there is none.
+
+    >>> load("metrics", "auroc")([0.1, 0.9], [0, 1])
+    1.0
+    """
     return public(module(room, name))
 
 
 def public(member: ModuleType) -> Any:
     """The one object of a member module that carries the file's name, but for case and underscores."""
-    wanted = _key(member.__name__.rpartition(".")[2])
+    file = member.__name__.rpartition(".")[2]
     for name, value in vars(member).items():
-        if _key(name) == wanted and callable(value) and getattr(value, "__module__", "") == member.__name__:
+        if is_name_of(file, name) and callable(value) and getattr(value, "__module__", "") == member.__name__:
             return value
     raise AttributeError(f"{member.__name__} holds no class or function of its own name")
+
+
+def is_name_of(file: str, name: str) -> bool:
+    """Whether `name` is the file's name but for case and underscores.
+
+    >>> is_name_of("reverse_distillation", "ReverseDistillation")
+    True
+    """
+    return not name.startswith("_") and name.replace("_", "").lower() == file.replace("_", "").lower()
 
 
 def check_keywords(
@@ -87,46 +121,56 @@ def check_keywords(
 
 def summary(room: str, name: str) -> str:
     """First line of the member's docstring, read without importing it."""
-    path = Path(__file__).parent / room / f"{name}.py"
-    path = path if path.exists() else path.parent / name / "__init__.py"
-    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    text = ast.get_docstring(ast.parse(source(room, name).read_text("utf-8"))) or ""
     return text.partition("\n")[0].strip()
 
 
+def source(room: str, name: str) -> Path:
+    """Path of the file `name` of a room; of its `__init__.py` when it is a folder."""
+    path = Path(__file__).parent / room / f"{name}.py"
+    return path if path.exists() else path.parent / name / "__init__.py"
+
+
 class _Room(ModuleType):
-    """A room's package: members are attributes, imported when first asked for; `room.auroc` is the function,
-    not its file."""
+    """A room's package: its exports are attributes, imported when first asked for.
+
+    A name gives the same object whatever was imported before. Threads need no lock of ours: every first
+    lookup is an ordinary import, and Python locks those."""
+
+    _exports: Mapping[str, str]
 
     def __getattr__(self, name: str) -> Any:
-        room = self.__name__.rpartition(".")[2]
-        if not name.startswith("_"):
-            for candidate in names(room):
-                if _key(name) == _key(candidate):
-                    found = load(room, candidate)
-                    if name in (candidate, found.__name__):
-                        return found
-        raise AttributeError(
-            f"{self.__name__} has no attribute {name!r}; there are: {', '.join(names(room))}"
-        )
+        if name in self._exports:
+            return getattr(importlib.import_module(f"{self.__name__}.{self._exports[name]}"), name)
+        if name in files(self.__name__.rpartition(".")[2]):
+            return importlib.import_module(f"{self.__name__}.{name}")
+        raise missing(self.__name__, name, dir(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_member = (
-            isinstance(value, ModuleType)
-            and not name.startswith("_")
-            and value.__name__ == f"{self.__name__}.{name}"
-            and name in names(self.__name__.rpartition(".")[2])
-        )
-        super().__setattr__(name, public(value) if is_member else value)
+        """Python's import sets `auroc` to the module kizu.metrics.auroc; here the name means the function."""
+        if isinstance(value, ModuleType) and self._exports.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *names(self.__name__.rpartition(".")[2])})
+        room = self.__name__.rpartition(".")[2]
+        return sorted({*self._exports, *SUPPORT.get(room, frozenset()).intersection(files(room))})
 
 
-def open_room(package: str) -> None:
-    """Called by a room's `__init__` with its `__name__`: from then on its members are lazy attributes of the
-    package."""
-    sys.modules[package].__class__ = _Room
+def open_room(package: str, support: Mapping[str, str] | None = None) -> None:
+    """Make the names in `__all__` of a room's `__init__` lazy attributes of the package.
+
+    package: the `__name__` of that `__init__`.   support: exported name -> SUPPORT file that defines it.
+    """
+    room = sys.modules[package]
+    members = names(package.rpartition(".")[2])
+    exports = {name: file for name in vars(room)["__all__"] for file in members if is_name_of(file, name)}
+    vars(room)["_exports"] = {**exports, **(support or {})}
+    room.__class__ = _Room
 
 
-def _key(name: str) -> str:
-    return name.replace("_", "").lower()
+def missing(package: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error of a package without that attribute; it names the nearest."""
+    if name.startswith("_"):  # asked by Python itself, and often: no search for the nearest
+        return AttributeError(f"module {package!r} has no attribute {name!r}")
+    return AttributeError(str(UnknownName(f"attribute of {package}", name, known)))

@@ -1,5 +1,17 @@
-"""(representation, good images of one product) -> representation for this product: one file an adaptation (level 3)."""
+"""Adaptation: (representation, good images of one product) -> representation; one file each (level 3)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
 
-registry.open_room(__name__)
+if TYPE_CHECKING:
+    from kizu.adaptation import base as base
+    from kizu.adaptation.base import Adaptation
+    from kizu.adaptation.residual import residual
+
+__all__ = ["Adaptation", "residual"]
+
+registry.open_room(__name__, {"Adaptation": "base"})

@@ -1,5 +1,29 @@
-"""Disk -> Samples: one file a data set (level 1)."""
+"""Disk -> Samples: one file a dataset (level 2)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
 
-registry.open_room(__name__)
+if TYPE_CHECKING:
+    from kizu.datasets import checking as checking
+    from kizu.datasets.aptos import aptos
+    from kizu.datasets.checking import Report
+    from kizu.datasets.folder import folder
+    from kizu.datasets.isic2018 import isic2018
+    from kizu.datasets.ksdd import ksdd
+    from kizu.datasets.magnetic_tile import magnetic_tile
+    from kizu.datasets.mvtec import mvtec
+    from kizu.datasets.mvtec_loco import mvtec_loco
+    from kizu.datasets.oct2017 import oct2017
+    from kizu.datasets.planted import planted
+    from kizu.datasets.visa import visa
+
+__all__ = [
+    "Report", "aptos", "folder", "isic2018", "ksdd", "magnetic_tile", "mvtec", "mvtec_loco", "oct2017",
+    "planted", "visa",
+]  # fmt: skip
+
+registry.open_room(__name__, {"Report": "checking"})

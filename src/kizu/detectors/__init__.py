@@ -1,5 +1,37 @@
-"""Detectors: fit on good images, predict map and score; one file each (level 3)."""
+"""Detectors: fit on good images, predict map and score; one file each (level 4)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
 
-registry.open_room(__name__)
+if TYPE_CHECKING:
+    from kizu.detectors import base as base
+    from kizu.detectors import files as files
+    from kizu.detectors import learned as learned
+    from kizu.detectors import one_pass as one_pass
+    from kizu.detectors import reconstruction as reconstruction
+    from kizu.detectors import runtime as runtime
+    from kizu.detectors.base import Detector
+    from kizu.detectors.gaussian import Gaussian
+    from kizu.detectors.learned import LearnedDetector
+    from kizu.detectors.one_pass import OnePassDetector
+    from kizu.detectors.padim import PaDiM
+    from kizu.detectors.patchcore import PatchCore
+    from kizu.detectors.reconstruction import Networks, ReconstructionDetector, ReconstructionScorer
+    from kizu.detectors.recontrast import ReContrast
+    from kizu.detectors.reverse_distillation import ReverseDistillation
+    from kizu.detectors.runtime import Runtime
+
+__all__ = [
+    "Detector", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
+    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
+]  # fmt: skip
+
+registry.open_room(__name__, {
+    "Detector": "base", "LearnedDetector": "learned", "Networks": "reconstruction",
+    "OnePassDetector": "one_pass", "ReconstructionDetector": "reconstruction",
+    "ReconstructionScorer": "reconstruction", "Runtime": "runtime",
+})  # fmt: skip

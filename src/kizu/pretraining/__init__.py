@@ -1,12 +1,34 @@
-"""Pretraining: objectives that turn images into a representation on disk, which every detector reads (level
-3).
+"""Pretraining: objectives that turn images into a representation on disk, for every detector (level 3).
 
 pretrain("simsiam", ["photos/"], "rep/", steps=10_000, backbone="resnet18", spd=True)     resume("rep/")
 """
 
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from kizu import registry
-from kizu.pretraining.run import pretrain, resume
 
-__all__ = ["pretrain", "resume"]
+if TYPE_CHECKING:
+    from kizu.pretraining import base as base
+    from kizu.pretraining import data as data
+    from kizu.pretraining import run as run
+    from kizu.pretraining.base import Difference, Encoder, Pretraining
+    from kizu.pretraining.byol import BYOL
+    from kizu.pretraining.data import Folder, Generated, Images
+    from kizu.pretraining.moco import MoCo
+    from kizu.pretraining.run import pretrain, resume
+    from kizu.pretraining.simclr import SimCLR
+    from kizu.pretraining.simsiam import SimSiam
+    from kizu.pretraining.supervised import Supervised
 
-registry.open_room(__name__)
+__all__ = [
+    "BYOL", "Difference", "Encoder", "Folder", "Generated", "Images", "MoCo", "Pretraining", "SimCLR",
+    "SimSiam", "Supervised", "pretrain", "resume",
+]  # fmt: skip
+
+registry.open_room(__name__, {
+    "Difference": "base", "Encoder": "base", "Folder": "data", "Generated": "data", "Images": "data",
+    "Pretraining": "base", "pretrain": "run", "resume": "run",
+})  # fmt: skip

@@ -23,6 +23,8 @@ from kizu.pretraining.data import Images
 from kizu.representations.backbone import Backbone
 from kizu.training import check_counts, is_first_process, rank_and_world, train
 
+__all__ = ["pretrain", "resume"]
+
 RECIPE = "recipe.json"
 CURVE = 200
 """Points of the loss curve that the card keeps."""

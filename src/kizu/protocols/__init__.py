@@ -1,5 +1,19 @@
-"""Protocols: who trains on what, and run folders (level 4)."""
+"""Protocols: who trains on what, pure functions Samples -> Split (level 5)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
 
-registry.open_room(__name__)
+if TYPE_CHECKING:
+    from kizu.protocols import base as base
+    from kizu.protocols.base import Split
+    from kizu.protocols.few_shot import few_shot
+    from kizu.protocols.one_class import one_class
+    from kizu.protocols.unified import unified
+
+__all__ = ["Split", "few_shot", "one_class", "unified"]
+
+registry.open_room(__name__, {"Split": "base"})

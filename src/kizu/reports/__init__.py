@@ -1,5 +1,21 @@
-"""Run folders -> tables, figures, HTML; no torch (level 5)."""
+"""Run folders -> tables, figures, HTML; no torch (level 7)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
+
+if TYPE_CHECKING:
+    from kizu.reports.attention import attention
+    from kizu.reports.contact_sheet import contact_sheet
+    from kizu.reports.diagnosis import diagnosis
+    from kizu.reports.html import html
+    from kizu.reports.inspection_html import inspection_html
+    from kizu.reports.panel import panel
+    from kizu.reports.table import table
+
+__all__ = ["attention", "contact_sheet", "diagnosis", "html", "inspection_html", "panel", "table"]
 
 registry.open_room(__name__)

@@ -1,6 +1,19 @@
-"""Views: pure functions of image batches, for training on looks that should not matter and on flaws that
-should (level 1)."""
+"""Views: pure functions of image batches. Some change what does not matter, some plant a defect (level 1)."""
+
+# From here to the end: written by tools/exports.py, from the files of this folder.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from kizu import registry
+
+if TYPE_CHECKING:
+    from kizu.views.cutpaste import cutpaste
+    from kizu.views.perlin import perlin
+    from kizu.views.smooth_blend import smooth_blend
+    from kizu.views.strong import strong
+    from kizu.views.weak import weak
+
+__all__ = ["cutpaste", "perlin", "smooth_blend", "strong", "weak"]
 
 registry.open_room(__name__)

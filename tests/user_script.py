@@ -1,0 +1,46 @@
+"""What users call, each public name of the design once. Checked by `mypy --strict`, and run, by test_registry.py."""
+
+from pathlib import Path
+
+import torch
+
+import kizu
+from kizu.metrics import StreamingPixelMetrics, auroc, image_metrics, pixel_metrics
+from kizu.neighbours import greedy_coreset, nearest
+
+
+def inspect(data: Path, out: Path) -> kizu.Prediction:
+    samples: kizu.Samples = kizu.dataset("folder", data, category="bolt")
+    base: kizu.Representation = kizu.representation("random/resnet18")
+    detector: kizu.Detector = kizu.detector("patchcore", base, image_size=64).fit(samples.normal)
+    detector.save(out)
+    prediction = kizu.load(out).predict(samples)
+    print(prediction.map.shape, prediction.score, prediction.p_value, prediction.is_anomalous)
+    return prediction
+
+
+def measure(prediction: kizu.Prediction, labels: list[int]) -> dict[str, float]:
+    maps, masks = prediction.map, prediction.map > prediction.map.median()
+    streaming = StreamingPixelMetrics(fpr_limit=0.3)
+    streaming.update(maps, masks)
+    print(auroc(prediction.score, labels), streaming.compute())
+    return image_metrics(prediction.score, labels) | pixel_metrics(maps, masks, fpr_limit=0.3)
+
+
+def decide(scores: torch.Tensor, good: torch.Tensor) -> tuple[float, object]:
+    threshold = kizu.calibration.conformal_threshold(good, false_alarm_rate=0.1)
+    return threshold, kizu.calibration.p_values(scores, good)
+
+
+def parts(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    view = kizu.views.weak(images, generator=generator)
+    print(kizu.losses.negative_cosine(images.flatten(1), view.flatten(1)))
+    features = view.flatten(1)
+    bank = features[greedy_coreset(features, 2, start=0)]
+    bank = features[greedy_coreset(features, 2, method="approximate", generator=generator)]
+    distances, _ = nearest(features, bank, k=1)
+    return distances
+
+
+def direct(kind: type[kizu.detectors.base.Detector] = kizu.detectors.PatchCore) -> kizu.detectors.Detector:
+    return kind("random/resnet18", image_size=64, precision="fp32", device="cpu", batch_size=2)
