@@ -27,6 +27,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not data and not gpu and not network"
 
 format: $(STAMP)
+	$(BIN)/python tools/exports.py
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

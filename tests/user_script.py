@@ -1,4 +1,4 @@
-"""What users call, each public name of the design once. Checked by `mypy --strict`, and run, by test_registry.py."""
+"""What users call: each public name of the design once. test_exports.py runs it, under `mypy --strict` too."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write what kizu exports: in each room all below the docstring of `__init__.py`, and kizu's list of its rooms.
+"""Write what kizu exports: all below the docstring of a room's `__init__.py`, and kizu's list of its modules.
 
     python tools/exports.py            # after adding, renaming or removing a file or a public class
 
@@ -23,14 +23,14 @@ PACKAGE = Path(kizu.__file__)
 
 def exports(room: str) -> dict[str, str]:
     """Exported name -> file that defines it. Raises ValueError for a name that two files export."""
-    found: dict[str, str] = {}
+    file_of: dict[str, str] = {}
     for file in registry.files(room):
         names = _member(room, file) if file in registry.names(room) else _support(room, file)
         for name in names:
-            if name in found:
-                raise ValueError(f"kizu.{room}.{name} is in {found[name]}.py and in {file}.py. Rename one.")
-            found[name] = file
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+            if name in file_of:
+                raise ValueError(f"kizu.{room}.{name} is in {file_of[name]}.py and in {file}.py. Rename one.")
+            file_of[name] = file
+    return dict(sorted(file_of.items(), key=lambda item: _order(item[0])))
 
 
 def text(room: str) -> str:
@@ -110,7 +110,7 @@ def _wrapped(start: str, entries: list[str], end: str) -> list[str]:
 def _member(room: str, file: str) -> list[str]:
     names = [name for name in _defined(room, file) if registry.is_name_of(file, name)]
     if len(names) != 1:
-        raise ValueError(f"kizu/{room}/{file}.py has to define one class or function of its own name.")
+        raise ValueError(f"kizu/{room}/{file}.py has to define one class or function named as the file.")
     return names
 
 

@@ -47,7 +47,8 @@ SUPPORT: dict[str, frozenset[str]] = {
 }
 """Room -> its public files that hold no member: contracts, and what works on every member.
 
-A room exports the public classes of these files (`detectors/base.py` -> `kizu.detectors.Detector`), or the names of the file's `__all__` where it has one."""
+A room exports the public classes of these files (`detectors/base.py` -> `kizu.detectors.Detector`), or
+the names of the file's `__all__` where it has one."""
 
 
 def names(room: str) -> list[str]:
@@ -96,7 +97,7 @@ def public(member: ModuleType) -> Any:
     for name, value in vars(member).items():
         if is_name_of(file, name) and callable(value) and getattr(value, "__module__", "") == member.__name__:
             return value
-    raise AttributeError(f"{member.__name__} holds no class or function of its own name")
+    raise AttributeError(f"{member.__name__} holds no class or function named as the file")
 
 
 def is_name_of(file: str, name: str) -> bool:
