@@ -88,8 +88,8 @@ def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
 
 
 def representation(name_or_path: str | Path | None = None) -> Representation:
-    """Open a representation: "timm/wide_resnet50_2.tv_in1k@2,3", "random/resnet18", a saved one's path, None for
-    the default.
+    """Open a representation: "timm/wide_resnet50_2.tv_in1k@2,3", "random/resnet18", a saved one's path, None
+    for the default.
 
     Raises UnknownName, UsageError, WeightsUnavailable (no network and not cached), ModelFileError.
     """
@@ -110,10 +110,9 @@ def adapt(
 ) -> Representation:
     """A representation adapted to the product in the good images, for use under any detector.
 
-    Its card lists the digests of the images: calibrating or evaluating on one of them is refused. image_size: side
-    or (H, W) to which files are resized. Raises UnknownName, UnknownParameter, EmptyData, UsageError for images
-    labelled anomalous, and what the adaptation raises.
-    """
+    Its card lists the digests of the images: calibrating or evaluating on one of them is refused. image_size:
+    side or (H, W) to which files are resized. Raises UnknownName, UnknownParameter, EmptyData, UsageError for
+    images labelled anomalous, and what the adaptation raises."""
     from kizu.adaptation.base import Adaptation, adapt_to
 
     adaptation = Adaptation(name, parameters, seed)
@@ -127,13 +126,12 @@ def detector(
     adaptation: Adaptation | str | None = None,
     **parameters: Any,
 ) -> Detector:
-    """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its constructor
-    and those of detectors.runtime.Runtime (image_size, precision, device, batch_size).
+    """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its
+    constructor and those of detectors.runtime.Runtime (image_size, precision, device, batch_size).
 
-    adaptation: `fit` first adapts the representation to the good images it is given: a file of kizu/adaptation, or
-    kizu.Adaptation(name, parameters, seed). Raises UnknownName and
-    UnknownParameter, naming the nearest, and what `representation` raises.
-    """
+    adaptation: `fit` first adapts the representation to the good images it is given: a file of
+    kizu/adaptation, or kizu.Adaptation(name, parameters, seed). Raises UnknownName and UnknownParameter,
+    naming the nearest, and what `representation` raises."""
     from kizu import registry
     from kizu.detectors.runtime import build
 

@@ -72,7 +72,8 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
 
 
 def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -> None:
-    """Raise UsageError, naming the value, for one that is no whole number from `least` on (or None, if allowed)."""
+    """Raise UsageError, naming the value, for one that is no whole number from `least` on (or None, if
+    allowed)."""
     for name, value in values.items():
         if value is None and none:
             continue

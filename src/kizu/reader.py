@@ -5,9 +5,8 @@
     (B, 3, H, W) float tensors or arrays           taken as they are, in [0, 1]
     an iterable of any one of these, or of Batch
 
-Who learns from good images only ("normal") is never handed a label or a mask, and a sample labelled anomalous is
-refused wherever it comes from.
-"""
+Who learns from good images only ("normal") is never handed a label or a mask, and a sample labelled anomalous
+is refused wherever it comes from."""
 
 from __future__ import annotations
 
@@ -52,10 +51,9 @@ def read(
     """Batches of at most `batch_size` images; `errors` grows by (path, reason) for files that cannot be read.
 
     size: (H, W) to which files and 8-bit arrays are resized. supervision: None to look at images, "normal" or
-    "labelled" to learn from them. channels: order of colours in arrays and tensors ("bgr" as OpenCV has them).
-    Files begin to be decoded at once. Raises UsageError for what is none of the above, and for samples labelled
-    anomalous where only good ones may come; ShapeError; EmptyData for a folder without images.
-    """
+    "labelled" to learn from them. channels: order of colours in arrays and tensors ("bgr" as OpenCV has
+    them). Files begin to be decoded at once. Raises UsageError for what is none of the above, and for samples
+    labelled anomalous where only good ones may come; ShapeError; EmptyData for a folder without images."""
     if channels not in ("rgb", "bgr"):
         raise UsageError(f"channels is 'rgb' or 'bgr', got {channels!r}.")
     if isinstance(data, str | Path) and supervision is not None and _is_data_set(Path(data)):
@@ -107,7 +105,8 @@ def _without_labels(batch: Batch) -> Batch:
 def _refuse_anomalous(bad: int, count: int) -> None:
     if bad:
         raise UsageError(
-            f"fit takes good images only, got {bad} labelled anomalous among {count}. Give samples.train.normal, or "
+            f"fit takes good images only, got {bad} labelled anomalous among {count}. Give "
+            "samples.train.normal, or "
             "use a protocol."
         )
 
@@ -192,13 +191,15 @@ def _float_images(images: Tensor) -> Tensor:
         raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
     if not images.is_floating_point():
         raise UsageError(
-            f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy arrays "
+            f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
+            "arrays "
             "(H, W, 3) uint8."
         )
     low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(
-            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; do not "
+            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; "
+            "do not "
             "normalise."
         )
     return images.float()
@@ -219,7 +220,8 @@ def _gathered(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
 
 def _unknown(item: Any) -> UsageError:
     return UsageError(
-        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in [0, 1], "
+        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in "
+        "[0, 1], "
         f"or Batches of them; got {type(item).__name__}."
     )
 

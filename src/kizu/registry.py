@@ -112,7 +112,8 @@ def is_name_of(file: str, name: str) -> bool:
 def check_keywords(
     owner: str, function: Callable[..., Any], given: Iterable[str], but: Iterable[str] = ()
 ) -> None:
-    """Raise UnknownParameter, naming the nearest, for a keyword that `function` does not take, or one of `but`."""
+    """Raise UnknownParameter, naming the nearest, for a keyword that `function` does not take, or one of
+    `but`."""
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in but]
     for name in given:

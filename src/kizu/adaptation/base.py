@@ -49,7 +49,8 @@ class Adaptation:
     def adapt(
         self, base: Representation, good: SampleStore, *, options: FitOptions | None = None
     ) -> Representation:
-        """A new representation for the product in the good images; `base` stays as it is. Raises EmptyData for none."""
+        """A new representation for the product in the good images; `base` stays as it is. Raises EmptyData
+        for none."""
         if not len(good):
             raise EmptyData("There is no good image to adapt to.")
         generator = torch.Generator().manual_seed(self.seed)
@@ -73,7 +74,9 @@ def adapt_to(
 ) -> Representation:
     """See kizu.adapt."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    base = representation if isinstance(representation, Representation) else open_representation(representation)
+    base = (
+        representation if isinstance(representation, Representation) else open_representation(representation)
+    )
     errors: list[tuple[str, str]] = []
     good = SampleStore()
     for batch in read(data, size=size, batch_size=16, errors=errors, supervision="normal"):

@@ -1,11 +1,10 @@
 """Residual: features become differences to the nearest features of a few good images of the product.
 
-Card. Paper: ADPretrain, NeurIPS 2025, section 3.1, with 8 reference images (App. B); without the projector here.
-Official code: xcyao00/ADPretrain (MIT); nothing of it is used. Paper and code disagree on the matching, see
-representations/residual.py. Selection: the paper draws at random; "kmeans" spreads the references over what the
-good images show: one image, the nearest to its centre, of each of `shots` clusters of pooled features. The reference
-images are learned from as well: their own residuals are zero.
-"""
+Card. Paper: ADPretrain, NeurIPS 2025, section 3.1, with 8 reference images (App. B); without the projector
+here. Official code: xcyao00/ADPretrain (MIT); nothing of it is used. Paper and code disagree on the matching,
+see representations/residual.py. Selection: the paper draws at random; "kmeans" spreads the references over
+what the good images show: one image, the nearest to its centre, of each of `shots` clusters of pooled
+features. The reference images are learned from as well: their own residuals are zero."""
 
 from __future__ import annotations
 
@@ -34,12 +33,12 @@ def residual(
     generator: torch.Generator,
     options: FitOptions,
 ) -> Residual:
-    """A Residual representation around `base` whose references are `shots` of the good images (all, if fewer).
+    """A Residual representation around `base` whose references are `shots` of the good images (all, if
+    fewer).
 
-    shots: K, how many images. selection: "random", or "kmeans", spread over the images' pooled features. matching:
-    nearest reference by "l2" distance or "cosine" similarity. Raises UsageError, UnknownName, and TooFewImages when
-    K-means has fewer images than shots.
-    """
+    shots: K, how many images. selection: "random", or "kmeans", spread over the images' pooled features.
+    matching: nearest reference by "l2" distance or "cosine" similarity. Raises UsageError, UnknownName, and
+    TooFewImages when K-means has fewer images than shots."""
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise UsageError(f"shots is a number of reference images, at least 1, got {shots!r}.")
     for name, value, known in (("selection", selection, SELECTIONS), ("matching", matching, MATCHINGS)):
@@ -83,6 +82,8 @@ def _pooled(base: Representation, good: SampleStore) -> np.ndarray:
     rows = []
     for batch in good.batches(BATCH):
         rows.append(
-            torch.cat([level.mean((2, 3)).cpu() for level in extract(batch.require_images())], dim=1).double().numpy()
+            torch.cat([level.mean((2, 3)).cpu() for level in extract(batch.require_images())], dim=1)
+            .double()
+            .numpy()
         )
     return np.concatenate(rows)

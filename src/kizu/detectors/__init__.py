@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from kizu.detectors.recontrast import ReContrast
     from kizu.detectors.reverse_distillation import ReverseDistillation
     from kizu.detectors.runtime import Runtime
+    from kizu.detectors.simplenet import SimpleNet
 
 __all__ = [
     "Detector", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
     "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
+    "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {

@@ -3,10 +3,9 @@
     fit      images -> [adaptation] -> features -> what is learned -> scorer
     predict  images -> features -> scorer -> map, score -> p-value, decision
 
-Two bases carry the learning: OnePassDetector (one_pass.py) for what is computed from features in one pass, and
-LearnedDetector (learned.py) for what is trained step by step. A member writes `scorer()`: a plain nn.Module,
-(FeatureMaps, size) -> (map, score), which holds all that scoring needs.
-"""
+Two bases carry the learning: OnePassDetector (one_pass.py) for what is computed from features in one pass,
+and LearnedDetector (learned.py) for what is trained step by step. A member writes `scorer()`: a plain
+nn.Module, (FeatureMaps, size) -> (map, score), which holds all that scoring needs."""
 
 from __future__ import annotations
 
@@ -39,10 +38,10 @@ _WARM_UP = threading.Lock()
 class Detector(ABC):
     """Base of all detectors.
 
-    representation: a Representation, its name or path, or None for the default at the detector's preferred levels.
-    adaptation: an Adaptation or its name: `fit` first adapts the representation to the images it is given. After
-    `fit`, `representation_` is what looks at images; `representation` stays as it was, and a clone starts from it.
-    """
+    representation: a Representation, its name or path, or None for the default at the detector's preferred
+    levels. adaptation: an Adaptation or its name: `fit` first adapts the representation to the images it is
+    given. After `fit`, `representation_` is what looks at images; `representation` stays as it was, and a
+    clone starts from it."""
 
     supervision: ClassVar[Supervision] = "normal"
     """"normal": learns from good images alone and is never handed a label. "labelled": learns from both."""
@@ -74,7 +73,7 @@ class Detector(ABC):
         self.skipped_: list[tuple[str, str]] = []
         self.calibration_: dict[str, Any] | None = None
 
-    # -- what a member adds --------------------------------------------------------------------------------------
+    # -- what a member adds ----------------------------------------------------------------------------------
 
     @abstractmethod
     def _learn(self, batches: Iterator[Batch], options: FitOptions) -> int:
@@ -99,15 +98,14 @@ class Detector(ABC):
     ) -> Self:
         """Parameters with which the contract tests run in seconds at 64 pixels."""
 
-    # -- what users call -----------------------------------------------------------------------------------------
+    # -- what users call -------------------------------------------------------------------------------------
 
     def fit(self, data: Images, *, options: FitOptions | None = None, channels: Channels = "rgb") -> Self:
         """Learn from images: Samples, a folder, paths, arrays, tensors or Batches (kizu.reader says which).
 
         Files that cannot be read are left out and listed in `skipped_`. Raises EmptyData when none is left,
-        UsageError when a sample is labelled anomalous and this detector learns from good ones, NotFinite when the
-        representation gives NaN or infinity; UsageError for options that have no effect here.
-        """
+        UsageError when a sample is labelled anomalous and this detector learns from good ones, NotFinite when
+        the representation gives NaN or infinity; UsageError for options that have no effect here."""
         options = options or FitOptions()
         self._check_options(options)
         skipped: list[tuple[str, str]] = []
@@ -134,10 +132,9 @@ class Detector(ABC):
     def predict(self, images: Images, *, channels: Channels = "rgb") -> Prediction:
         """Map and score of images, given as to `fit`.
 
-        Maps have the size of tensors, or `image_size` for files and 8-bit arrays. p_value and is_anomalous are there
-        once calibrated. Unreadable files are left out and listed in `.errors`. Raises NotFitted, EmptyData when
-        nothing was readable.
-        """
+        Maps have the size of tensors, or `image_size` for files and 8-bit arrays. p_value and is_anomalous
+        are there once calibrated. Unreadable files are left out and listed in `.errors`. Raises NotFitted,
+        EmptyData when nothing was readable."""
         errors: list[tuple[str, str]] = []
         parts = list(self.predict_batches(images, errors=errors, channels=channels))
         if not parts:
@@ -151,8 +148,8 @@ class Detector(ABC):
     def predict_batches(
         self, images: Images, *, errors: list[tuple[str, str]] | None = None, channels: Channels = "rgb"
     ) -> Iterator[Prediction]:
-        """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows with
-        unreadable files."""
+        """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows
+        with unreadable files."""
         self._require_fit("predict")
         given = read(
             images,
@@ -174,9 +171,8 @@ class Detector(ABC):
     ) -> Self:
         """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`.
 
-        method says how they were held out: "split" or "cross". map_range (low, high): map values that a heat map
-        shows as its coldest and hottest colour. Raises TooFewImages when n cannot back the promise.
-        """
+        method says how they were held out: "split" or "cross". map_range (low, high): map values that a heat
+        map shows as its coldest and hottest colour. Raises TooFewImages when n cannot back the promise."""
         self._require_fit("set_calibration")
         scores = np.asarray(normal_scores, dtype=np.float32)
         threshold = calibration.conformal_threshold(scores, false_alarm_rate)
@@ -191,8 +187,8 @@ class Detector(ABC):
         return self
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        """Write the model (a folder, or one file when the path ends in .kizu); it holds all that `kizu.load` needs.
-        Raises NotFitted, OutputExists."""
+        """Write the model (a folder, or one file when the path ends in .kizu); it holds all that `kizu.load`
+        needs. Raises NotFitted, OutputExists."""
         self._require_fit("save")
         tensors, representation = pack(self.representation_)
         tensors |= {f"detector.{name}": tensor for name, tensor in self._state().items()}
@@ -230,13 +226,14 @@ class Detector(ABC):
         adapted = f" + {self.adaptation.name}" if self.adaptation else ""
         return f"{type(self).__name__}({self.representation.card['name']}{adapted}, {state})"
 
-    # -- within the room -----------------------------------------------------------------------------------------
+    # -- within the room -------------------------------------------------------------------------------------
 
     def _check_options(self, options: FitOptions) -> None:
         """Raise for options that have no effect on a fit in one pass."""
         if options.trains and not (self.adaptation and self.adaptation.trains):
             raise UsageError(
-                f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to resume or "
+                f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to "
+                "resume or "
                 "to evaluate on the way. Leave these options away."
             )
 
@@ -307,6 +304,7 @@ class Detector(ABC):
     def _require_fit(self, verb: str) -> None:
         if not self.fitted_:
             raise NotFitted(
-                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or kizu.load a "
+                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or "
+                "kizu.load a "
                 "saved one."
             )

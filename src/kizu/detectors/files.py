@@ -24,7 +24,8 @@ def load_detector(path: Path | str, *, device: str = "auto", precision: str | No
     tensors, card = store.load(path)
     if card.get("kind") != "detector":
         raise ModelFileError(
-            f"{path} holds a {card.get('kind')}, not a detector. Representations are opened by kizu.representation."
+            f"{path} holds a {card.get('kind')}, not a detector. Representations are opened by "
+            "kizu.representation."
         )
     try:
         kind = registry.load("detectors", str(card["detector"]))

@@ -2,9 +2,8 @@
 
     images or features -> SampleStore -> stream(position) -> training.train(objective) -> network_ -> scorer
 
-A member writes `network()`, `objective(network)` and `scorer()`. This base owns the seeded stream of samples, the
-loop with its checkpoints, resuming, evaluation along the training, and the state of the model file.
-"""
+A member writes `network()`, `objective(network)` and `scorer()`. This base owns the seeded stream of samples,
+the loop with its checkpoints, resuming, evaluation along the training, and the state of the model file."""
 
 from __future__ import annotations
 
@@ -27,10 +26,9 @@ from kizu.types import Batch
 class LearnedDetector(Detector):
     """trains_on: "features", computed once for every image, or "images", looked at anew in every step.
 
-    A member's constructor sets iterations (steps of batch_size samples), seed and training_precision ("auto", "fp32"
-    or "bf16"), and calls `_check_training()`. After `fit`: network_, what was trained, in evaluation mode on the CPU;
-    steps_; log_, the rows of the training's log.
-    """
+    A member's constructor sets iterations (steps of batch_size samples), seed and training_precision ("auto",
+    "fp32" or "bf16"), and calls `_check_training()`. After `fit`: network_, what was trained, in evaluation
+    mode on the CPU; steps_; log_, the rows of the training's log."""
 
     trains_on: ClassVar[Literal["features", "images"]] = "features"
     _shapes: ClassVar[dict[str, str]] = {"steps": "1"}
@@ -38,7 +36,7 @@ class LearnedDetector(Detector):
     seed: int
     training_precision: str
 
-    # -- what a member adds --------------------------------------------------------------------------------------
+    # -- what a member adds ----------------------------------------------------------------------------------
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -46,13 +44,13 @@ class LearnedDetector(Detector):
 
     @abstractmethod
     def objective(self, network: nn.Module) -> Objective:
-        """What trains `network`, in place. Batches are dicts: "images" or "features", "labels" and "masks" where
-        `supervision` is "labelled" (SampleStore.stream)."""
+        """What trains `network`, in place. Batches are dicts: "images" or "features", "labels" and "masks"
+        where `supervision` is "labelled" (SampleStore.stream)."""
 
     def _check_samples(self, samples: SampleStore) -> None:
         """Raise UsageError for samples that cannot be learned from."""
 
-    # -- the same for all ----------------------------------------------------------------------------------------
+    # -- the same for all ------------------------------------------------------------------------------------
 
     @property
     def takes_features(self) -> bool:

@@ -15,7 +15,8 @@ from kizu.types import Batch, FeatureMaps
 
 
 class OnePassDetector(Detector):
-    """A member writes `_reset`, `_partial_fit`, `_finalize`, `scorer`, `_state` and `_restore`, and nothing else."""
+    """A member writes `_reset`, `_partial_fit`, `_finalize`, `scorer`, `_state` and `_restore`, and nothing
+    else."""
 
     @abstractmethod
     def _reset(self) -> None:

@@ -190,7 +190,8 @@ class _Scorer(nn.Module):
         grids, padim = grids_of(features), self.padim
         if grids != padim.grids_:
             raise ShapeError(
-                f"The model was fitted on a grid of {padim.grids_[0]} positions, these images give {grids[0]}: use the "
+                f"The model was fitted on a grid of {padim.grids_[0]} positions, these images give "
+                f"{grids[0]}: use the "
                 "size it was fitted at."
             )
         nest = padim._nest(grids, features[0].device)

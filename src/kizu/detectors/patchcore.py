@@ -46,8 +46,8 @@ class PatchCore(OnePassDetector):
     coreset's distances are measured, None for all. selection: "exact" greedy k-centre or "approximate"
     (greedy on a random pool). neighbours: K, the score is their mean distance. reweight: None or b of Eq. 7.
     squared: squared distances, as the released code. sigma: smoothing of the map in pixels. memory: GiB for
-    patches during fit (None: a quarter of what is free); beyond it they are reduced on the way. Learned: bank_
-    (N, D), reductions_ (0: the selection is exact)."""
+    patches during fit (None: a quarter of what is free); beyond it they are reduced on the way. Learned:
+    bank_ (N, D), reductions_ (0: the selection is exact)."""
 
     _shapes: ClassVar[dict[str, str]] = {"bank": "N D"}
 
@@ -137,7 +137,8 @@ class PatchCore(OnePassDetector):
 
 
 class PatchCoreScorer(nn.Module):
-    """FeatureMaps -> (map (B, H, W), score (B,)): distances to the bank (N, D) at each patch, and their largest.
+    """FeatureMaps -> (map (B, H, W), score (B,)): distances to the bank (N, D) at each patch, and their
+    largest.
 
     The other arguments are PatchCore's.
     """
@@ -171,7 +172,8 @@ class PatchCoreScorer(nn.Module):
         return self
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """[(B, C_l, h_l, w_l)] of images of `size` (H, W) -> (map, score). Raises ShapeError for other features."""
+        """[(B, C_l, h_l, w_l)] of images of `size` (H, W) -> (map, score). Raises ShapeError for other
+        features."""
         grid = patch_features(features, self.neighbourhood, self.dimensions)  # (B, D, h, w)
         B, D, h, w = grid.shape
         if self.bank.shape[1] != D:
@@ -190,7 +192,8 @@ class PatchCoreScorer(nn.Module):
         return maps.upsample(patches.reshape(B, h, w), size, sigma=self.sigma), score
 
     def _weight(self, patch: Tensor, star: Tensor, b: int) -> Tensor:
-        """Eq. 7, (B,): 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test - m|).
+        """Eq. 7, (B,): 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test
+        - m|).
 
         patch (B, D): m_test; star (B,): row of m* in the bank.
         """
@@ -201,7 +204,8 @@ class PatchCoreScorer(nn.Module):
 
 
 def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
-    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as released."""
+    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
+    released."""
     if dimensions is None:
         return align_levels([local_mean(level, neighbourhood) for level in features])
     pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])

@@ -37,8 +37,8 @@ class Networks(nn.Module):
 
 
 class ReconstructionDetector(LearnedDetector):
-    """Base of the two. A member gives `objective` and `_rebuilding`; score_rule, sigma, decoder and embedding_width
-    are parameters of both."""
+    """Base of the two. A member gives `objective` and `_rebuilding`; score_rule, sigma, decoder and
+    embedding_width are parameters of both."""
 
     trains_on: ClassVar[Literal["features", "images"]] = "images"
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
@@ -69,12 +69,11 @@ class ReconstructionDetector(LearnedDetector):
     def map_landscape(
         self, images: Images, *, distance: float = 1.0, steps: int = 50, seed: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """(offsets (steps,), values (steps, steps)): mean of the maps of `images` as bottleneck and decoder move
-        about what was learned.
+        """(offsets (steps,), values (steps, steps)): mean of the maps of `images` as bottleneck and decoder
+        move about what was learned.
 
-        Two random filter-normalised directions, drawn from `seed`; see nn.landscape (ReContrast's figure 4). The
-        encoders stay. Raises NotFitted.
-        """
+        Two random filter-normalised directions, drawn from `seed`; see nn.landscape (ReContrast's figure 4).
+        The encoders stay. Raises NotFitted."""
         self._require_fit("map_landscape")
 
         def measure() -> float:
@@ -107,7 +106,8 @@ class ReconstructionDetector(LearnedDetector):
             features = self.representation_.inference_copy(self.precision, self.device)(images)
         if smallest_grid(features) * self.batch_size < 2:
             raise UsageError(
-                f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a larger "
+                f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a "
+                "larger "
                 "batch_size."
             )
 
@@ -129,9 +129,9 @@ class ReconstructionDetector(LearnedDetector):
 class ReconstructionScorer(nn.Module):
     """FeatureMaps -> (map (B, H, W), score (B,)) from the cosine distances of rebuilt and target features.
 
-    rebuilding: features in `dtype` -> Pairs. Levels are upsampled with align_corners=True, as the released code does,
-    and summed; upsampling is linear, so the pairs of a level are added before it. rule: of the image score.
-    """
+    rebuilding: features in `dtype` -> Pairs. Levels are upsampled with align_corners=True, as the released
+    code does, and summed; upsampling is linear, so the pairs of a level are added before it. rule: of the
+    image score."""
 
     def __init__(self, rebuilding: nn.Module, dtype: torch.dtype, *, sigma: float, rule: str) -> None:
         super().__init__()

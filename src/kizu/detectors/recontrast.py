@@ -3,15 +3,15 @@ through one decoder.
 
 Card. Paper: Guo, Lu, Jia, Zhang and Li, "ReContrast: Domain-Specific Anomaly Detection via Contrastive
 Reconstruction", NeurIPS 2023. Official code: guojiajeremy/ReContrast (MIT). The ladder of table 6 by keywords
-(ABLATIONS): Config C trains the encoder jointly, D adds stop_gradient (Eq. 4), C+cp contrastive_pairs, E both,
-E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5). AdamW, 2e-3 for new and 1e-5 for
-pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000 on VisA,
-1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper takes
-"train", but "eval" for nine products chosen on their test sets (appendix C, footnote 3); the default here is
-"stable", appendix E's remedy: a floor under the batch variance and an optimiser that forgets its moments
-every reset_every = 500 steps; the released stable script also pauses the encoder for 100 steps after a reset
-(pause), which the paper does not say. Differences: batches run over the end of a pass; no unused convolution;
-networks that are no ResNets get a decoder of basic blocks."""
+(ABLATIONS): Config C trains the encoder jointly, D adds stop_gradient (Eq. 4), C+cp contrastive_pairs, E
+both, E-gl is E with the regional loss (Eq. 2), full is E with hard_mining (Eq. 5). AdamW, 2e-3 for new and
+1e-5 for pretrained weights, betas 0.9 and 0.999, weight decay 1e-5; 2,000 iterations on MVTec and ISIC, 3,000
+on VisA, 1,000 on APTOS and OCT; batches of 16 (32 medical). Batch norm of the trained encoder: the paper
+takes "train", but "eval" for nine products chosen on their test sets (appendix C, footnote 3); the default
+here is "stable", appendix E's remedy: a floor under the batch variance and an optimiser that forgets its
+moments every reset_every = 500 steps; the released stable script also pauses the encoder for 100 steps after
+a reset (pause), which the paper does not say. Differences: batches run over the end of a pass; no unused
+convolution; networks that are no ResNets get a decoder of basic blocks."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ MAPS = ("all", "trained", "frozen")
 class ReContrast(ReconstructionDetector):
     """Cosine distances between two encoders' features and their reconstruction from one another.
 
-    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see ABLATIONS. alpha:
-    where mining ends, reached after the share `ramp` of the iterations. batch_norm: of the trained encoder,
-    "stable", "train" or "eval". reset_every, pause: steps, with "stable" only. iterations: steps of
+    contrastive_pairs, stop_gradient, loss ("global", "regional"), hard_mining: the ladder, see ABLATIONS.
+    alpha: where mining ends, reached after the share `ramp` of the iterations. batch_norm: of the trained
+    encoder, "stable", "train" or "eval". reset_every, pause: steps, with "stable" only. iterations: steps of
     batch_size images. learning_rate, encoder_learning_rate: per step. decoder: block counts as the released
     "code" has them, or "mirrored". embedding_width: channels of the one-class embedding, None takes twice the
     last level's. map_pairs: anomaly map from "all" six pairs, or from those whose target is the "trained" or

@@ -19,9 +19,8 @@ class Runtime:
     """How images are looked at, the same for every detector.
 
     image_size: side or (H, W) in pixels to which files are resized; tensors are taken at the size they have.
-    precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda", "cuda:0".
-    batch_size: images a forward pass. Raises UsageError for values that cannot be meant.
-    """
+    precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda",
+    "cuda:0". batch_size: images a forward pass. Raises UsageError for values that cannot be meant."""
 
     image_size: int | tuple[int, int] = 256
     precision: str = "auto"
@@ -60,7 +59,8 @@ def build(
     *,
     adaptation: Adaptation | str | None = None,
 ) -> Any:
-    """Construct from parameters by name, those of Runtime among them. Raises UnknownParameter naming the nearest."""
+    """Construct from parameters by name, those of Runtime among them. Raises UnknownParameter naming the
+    nearest."""
     known = parameter_names(kind)
     for name in parameters:
         if name not in known:

@@ -1,4 +1,5 @@
-"""What every representation is: image -> FeatureMaps, with channels, strides and a card; and its copy for inference."""
+"""What every representation is: image -> FeatureMaps, with channels, strides and a card; and its copy for
+inference."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Representation(nn.Module, ABC):
         return dict(self.card)
 
     def for_inference(self, dtype: torch.dtype, device: torch.device) -> Representation:
-        """A copy in evaluation mode on `device`. A kind computes in `dtype` only what bears it, others in float32."""
+        """A copy in evaluation mode on `device`. A kind computes in `dtype` only what bears it, others in
+        float32."""
         return copy.deepcopy(self).eval().requires_grad_(False).to(device)
 
     def inference_copy(self, precision: str = "auto", device: str = "auto") -> InferenceCopy:
@@ -52,11 +54,11 @@ class Representation(nn.Module, ABC):
 
 
 class InferenceCopy:
-    """A representation ready to look at images: evaluation mode, on its device, in its precision, no gradients.
+    """A representation ready to look at images: evaluation mode, on its device, in its precision, no
+    gradients.
 
-    precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device "auto" is
-    the GPU when there is one. Raises UsageError for a precision or device that is not there.
-    """
+    precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device "auto"
+    is the GPU when there is one. Raises UsageError for a precision or device that is not there."""
 
     def __init__(self, representation: Representation, precision: str = "auto", device: str = "auto") -> None:
         self.device = engine.device_named(device)

@@ -1,9 +1,8 @@
 """Residual: each feature minus its nearest reference among features of good images.
 
-Card. Paper: ADPretrain, NeurIPS 2025, section 3.1 (residual features). Official code: xcyao00/ADPretrain (MIT);
-nothing of it is used. Paper and code disagree: the paper takes the nearest reference by L2 distance, the code by
-cosine similarity, and both subtract the reference as it is: `matching`, "l2" by default.
-"""
+Card. Paper: ADPretrain, NeurIPS 2025, section 3.1 (residual features). Official code: xcyao00/ADPretrain
+(MIT); nothing of it is used. Paper and code disagree: the paper takes the nearest reference by L2 distance,
+the code by cosine similarity, and both subtract the reference as it is: `matching`, "l2" by default."""
 
 from __future__ import annotations
 
@@ -27,10 +26,10 @@ MATCHINGS = ("cosine", "l2")
 class Residual(Representation):
     """A representation around another: (B, C_l, h_l, w_l) -> feature - nearest reference, same shapes.
 
-    base: any representation; it stays shared and is not copied. references: one bank (N_l, C_l) a level, features
-    of `base` for good images. matching: the nearest by "l2" distance or by "cosine" similarity. card: what is added
-    to this representation's own. Raises UnknownName, and ShapeError when banks do not fit the levels of `base`.
-    """
+    base: any representation; it stays shared and is not copied. references: one bank (N_l, C_l) a level,
+    features of `base` for good images. matching: the nearest by "l2" distance or by "cosine" similarity.
+    card: what is added to this representation's own. Raises UnknownName, and ShapeError when banks do not fit
+    the levels of `base`."""
 
     def __init__(
         self,
@@ -47,7 +46,8 @@ class Residual(Representation):
         if widths != tuple(base.channels):
             shapes = [tuple(bank.shape) for bank in references]
             raise ShapeError(
-                f"References have shapes (N, C) with C of {tuple(base.channels)}, a bank a level; got {shapes}."
+                f"References have shapes (N, C) with C of {tuple(base.channels)}, a bank a level; got "
+                f"{shapes}."
             )
         self.base, self.matching = base, matching
         self.references = nn.ParameterList(

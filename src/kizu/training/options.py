@@ -15,11 +15,11 @@ from kizu.types import Progress
 class FitOptions:
     """progress: called with (images or steps done, what is being done).
 
-    The others are for what is trained step by step. folder: where log.jsonl and, every `checkpoint_every` steps,
-    checkpoint.kizu go (None: nowhere); resume: go on from the checkpoint there, to the same result bit for bit.
-    evaluate: called every `evaluate_every` steps and at the end with (step, a fitted copy of the detector as it is
-    by then); the figures that it returns go into the log's row of that step, and the training is the same with it as
-    without. Raises UsageError for counts below 1, or resume without a folder.
+    The others are for what is trained step by step. folder: where log.jsonl and, every `checkpoint_every`
+    steps, checkpoint.kizu go (None: nowhere); resume: go on from the checkpoint there, to the same result bit
+    for bit. evaluate: called every `evaluate_every` steps and at the end with (step, a fitted copy of the
+    detector as it is by then); the figures that it returns go into the log's row of that step, and the
+    training is the same with it as without. Raises UsageError for counts below 1, or resume without a folder.
     """
 
     progress: Progress | None = None

@@ -1,4 +1,5 @@
-"""The samples of a fit, kept for many passes in any order: in memory as small as loses nothing, past a budget on disk."""
+"""The samples of a fit, kept for many passes in any order: in memory as small as loses nothing, past a budget
+on disk."""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ class _Sample:
 
 
 class SampleStore:
-    """Images by number, or, with `extract`, their features; `stream` is the endless shuffled sequence of a training.
+    """Images by number, or, with `extract`, their features; `stream` is the endless shuffled sequence of a
+    training.
 
-    extract: images (B, 3, H, W) -> FeatureMaps, for batches that come without features. dtype: in which features
-    are kept (bfloat16 when they were computed so). budget: bytes, a quarter of the free memory unless given.
-    """
+    extract: images (B, 3, H, W) -> FeatureMaps, for batches that come without features. dtype: in which
+    features are kept (bfloat16 when they were computed so). budget: bytes, a quarter of the free memory
+    unless given."""
 
     def __init__(
         self,
@@ -53,14 +55,18 @@ class SampleStore:
         return len(self._samples)
 
     def add(self, batch: Batch) -> None:
-        """Keep a batch. Raises ShapeError for another size than before, UsageError for features where images are needed."""
+        """Keep a batch. Raises ShapeError for another size than before, UsageError for features where images
+        are needed."""
         if self._samples and batch.size != self.size:
             raise ShapeError(
-                f"All images must have one size: {self.size} so far, then {batch.size}. Resize them, or give their paths."
+                f"All images must have one size: {self.size} so far, then {batch.size}. Resize them, or give "
+                "their paths."
             )
         self.size = batch.size
         if self._extract is None:
-            values: list[Tensor | list[Tensor]] = [image.clone() for image in _smallest(batch.require_images())]
+            values: list[Tensor | list[Tensor]] = [
+                image.clone() for image in _smallest(batch.require_images())
+            ]
         else:
             levels = [level.to("cpu", self._dtype) for level in features_of(batch, self._extract)]
             values = [[level[row].clone() for level in levels] for row in range(len(batch))]
@@ -100,8 +106,8 @@ class SampleStore:
     def stream(self, position: Position, *, seed: int) -> dict[str, Tensor | list[Tensor]]:
         """The samples at a position of the run: every one once in a pass, in a new order each pass.
 
-        "images" (B, 3, H, W) or "features", a list of levels; "labels" (B,); "masks" (B, H, W) where all have one.
-        """
+        "images" (B, 3, H, W) or "features", a list of levels; "labels" (B,); "masks" (B, H, W) where all have
+        one."""
         places = range(position.first, position.first + position.count)
         batch = self.take([int(_order(len(self), seed, n // len(self))[n % len(self)]) for n in places])
         named = {
