@@ -21,9 +21,12 @@ from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation, save_representation
 from kizu.representations.weights import file_state
 from kizu.samples import Samples
+from kizu.training import FitOptions
+from kizu.types import Batch
 
 SIZE = 64
 KINDS = ("random", "timm")
+ADAPTED = ("patchcore", "padim", "gaussian", "simplenet")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +42,30 @@ def representations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repre
         {name.removeprefix("net."): tensor for name, tensor in source.state_dict().items()}, path
     )
     assert file_state(path)
-    return {"random": drawn, "timm": open_representation(f"resnet10t:{path}@2,3")}
+    starter = open_representation("kizu/starter@2,3")
+    return {"random": drawn, "timm": open_representation(f"resnet10t:{path}@2,3"), "starter": starter}
+
+
+def training(kind: type[Detector], samples: Samples) -> Samples:
+    """What a detector of this kind learns from: good images, or labelled ones of both kinds."""
+    if kind.supervision == "normal":
+        return samples.train
+    return samples.train.take(range(12)).concat(samples.test.anomalous)
+
+
+def learned_from(kind: type[Detector], count: int) -> list[Batch]:
+    """Random images as batches; a kind that learns from labels gets every second one as anomalous."""
+    labels = None if kind.supervision == "normal" else torch.arange(count) % 2
+    return [Batch(images(count), labels=labels)]
 
 
 def detectors() -> list[Any]:
     """All of them; those that train a network are `slow`."""
     names = registry.names("detectors")
     return [
-        pytest.param(name, marks=pytest.mark.slow) if issubclass(registry.load("detectors", name), LearnedDetector) else name
+        pytest.param(name, marks=pytest.mark.slow)
+        if issubclass(registry.load("detectors", name), LearnedDetector)
+        else name
         for name in names
     ]
 
@@ -66,7 +85,7 @@ def fitted(
     net = representations[request.param]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     detector = kind.tiny(net)
-    assert detector.fit(tiny_planted.train) is detector
+    assert detector.fit(training(kind, tiny_planted)) is detector
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), (
         "fit changed the representation"
     )
@@ -99,6 +118,13 @@ def test_a_planted_defect_is_found(fitted: Detector, tiny_planted: Samples) -> N
     assert inside > outside
 
 
+def every_way(samples: Samples) -> list[Any]:
+    """Labelled images as Samples, as batches of images, and as batches of features alone."""
+    batch = Batch(images(len(samples)), labels=torch.from_numpy(samples.labels))
+    features = Batch(features=[torch.zeros(len(samples), 8, 4, 4)], labels=batch.labels, size=(SIZE, SIZE))
+    return [samples, [batch], iter(batch.split(4)), [features]]
+
+
 def open_tensor(path: str) -> torch.Tensor:
     from kizu.images import open_image
 
@@ -111,7 +137,7 @@ def test_better_than_chance_on_real_flaws(fitted: Detector, tiny_planted: Sample
 
 
 def test_same_data_same_result(fitted: Detector, tiny_planted: Samples) -> None:
-    again = fitted.clone().fit(tiny_planted.train)
+    again = fitted.clone().fit(training(type(fitted), tiny_planted))
     assert torch.equal(again.predict(images(2)).score, fitted.predict(images(2)).score)
     assert torch.equal(again.predict(images(2)).map, fitted.predict(images(2)).map)
 
@@ -143,9 +169,11 @@ def test_save_and_load_give_the_same_output(
 
 
 def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted: Samples) -> None:
-    stacked = torch.stack([open_tensor(path) for path in tiny_planted.train.paths])
-    from_tensor = fitted.clone().fit(stacked)
-    from_batches = fitted.clone().fit(iter(stacked.split(fitted.batch_size)))
+    samples = training(type(fitted), tiny_planted)
+    stacked = torch.stack([open_tensor(path) for path in samples.paths])
+    whole = Batch(stacked, labels=torch.from_numpy(samples.labels))
+    from_tensor = fitted.clone().fit(stacked if fitted.supervision == "normal" else whole)
+    from_batches = fitted.clone().fit(iter(whole.split(fitted.batch_size)))
     score = fitted.predict(images(2)).score
     assert torch.allclose(from_tensor.predict(images(2)).score, score, rtol=1e-3)
     assert torch.equal(from_tensor.predict(images(2)).score, from_batches.predict(images(2)).score)
@@ -157,14 +185,16 @@ def test_misuse_teaches(fitted: Detector, tiny_planted: Samples, tmp_path: Path)
         fresh.predict(images(1))
     with pytest.raises(NotFitted):
         fresh.save(tmp_path / "m")
-    with pytest.raises(UsageError, match="good images only"):
-        fresh.fit(tiny_planted.test)
+    if fresh.supervision == "normal":
+        for flawed in every_way(tiny_planted.test):
+            with pytest.raises(UsageError, match="good images only"):
+                fresh.fit(flawed)
     with pytest.raises(EmptyData):
         fresh.fit([])
     with pytest.raises(UsageError, match=r"in \[0, 1\]"):
         fitted.predict(images(1) * 255)
     with pytest.raises(ShapeError, match=r"\(B, 3, H, W\)"):
-        fitted.predict(torch.zeros(3, SIZE, SIZE))
+        fitted.predict(torch.zeros(1, 1, SIZE, SIZE))
     with pytest.raises(UsageError, match="Divide"):
         fitted.predict(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
 
@@ -176,12 +206,14 @@ def test_broken_weights_are_named(kind: type[Detector], representations: dict[st
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(NotFinite, match="random/resnet18"):
-        kind.tiny(broken).fit(images(4))
+        kind.tiny(broken).fit(learned_from(kind, 4))
 
 
 def test_one_good_image_is_enough_to_begin(
     kind: type[Detector], representations: dict[str, Representation]
 ) -> None:
+    if kind.supervision == "labelled":
+        pytest.skip("it learns from good and flawed images")
     detector = kind.tiny(representations["random"]).fit(images(1))
     same, other = detector.predict(images(1)), detector.predict(images(1, seed=9))
     assert torch.isfinite(other.score).all()
@@ -195,11 +227,9 @@ def test_unreadable_files_cost_themselves(fitted: Detector, tiny_planted: Sample
     assert len(prediction) == 2
     assert prediction.paths == (tiny_planted.paths[0], tiny_planted.paths[1])
     assert prediction.errors[0][0] == str(bad)
-    again = fitted.clone().fit(
-        tiny_planted.train.concat(
-            Samples(tiny_planted.train.table.head(1).with_columns(image=bad_column(bad)))
-        )
-    )
+    samples = training(type(fitted), tiny_planted)
+    broken = Samples(samples.table.head(1).with_columns(image=bad_column(bad)))
+    again = fitted.clone().fit(samples.concat(broken))
     assert [path for path, _ in again.skipped_] == [str(bad)]
 
 
@@ -233,7 +263,12 @@ def test_a_model_with_a_wrong_shape(fitted: Detector, tmp_path: Path) -> None:
     store.save(tmp_path / "wrong", missing, card, overwrite=True)
     with pytest.raises(ModelFileError, match="missing"):
         kizu.load(tmp_path / "wrong")
-    store.save(tmp_path / "wrong", tensors, {**card, "knobs": {**card["knobs"], "colour": 1}}, overwrite=True)
+    store.save(
+        tmp_path / "wrong",
+        tensors,
+        {**card, "parameters": {**card["parameters"], "colour": 1}},
+        overwrite=True,
+    )
     with pytest.raises(ModelFileError, match="colour"):
         kizu.load(tmp_path / "wrong")
 
@@ -247,5 +282,84 @@ def test_numpy_images(fitted: Detector) -> None:
 def test_representation_of_another_kind_still_fits(kind: type[Detector], tmp_path: Path) -> None:
     """A vision transformer's tokens on their grid, saved and opened again."""
     saved = save_representation(open_representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")
-    detector = kind.tiny(saved).fit(images(6))
+    detector = kind.tiny(saved).fit(learned_from(kind, 6))
     assert torch.isfinite(detector.predict(images(1, seed=3)).score).all()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_threads_give_the_same(fitted: Detector) -> None:
+    """Batches are then split between threads, and each image is scored as alone."""
+    batch = images(12)
+    together = fitted.predict(batch)
+    torch.set_num_threads(1)
+    alone = fitted.predict(batch)
+    assert torch.allclose(together.score, alone.score, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(together.map, alone.map, rtol=1e-3, atol=1e-3)
+
+
+def test_the_scorer_is_a_plain_module(fitted: Detector) -> None:
+    """FeatureMaps -> (map, score), on the CPU, without the detector: what is exported."""
+    scorer = fitted.scorer().eval()
+    assert isinstance(scorer, torch.nn.Module)
+    features = fitted._features(Batch(images(2)))
+    with torch.inference_mode():
+        map_, score = scorer(features, (SIZE, SIZE))
+    expected = fitted.predict(images(2))
+    assert torch.allclose(map_.float(), expected.map, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(score.float(), expected.score, rtol=1e-4, atol=1e-4)
+
+
+def test_features_alone_are_enough_or_refused(fitted: Detector) -> None:
+    features = Batch(features=fitted._features(Batch(images(2))), size=(SIZE, SIZE))
+    if fitted.takes_features:
+        assert torch.allclose(fitted.predict([features]).score, fitted.predict(images(2)).score)
+    else:
+        with pytest.raises(UsageError, match="without the images"):
+            fitted.predict([features])
+        with pytest.raises(UsageError, match="without the images"):
+            fitted.clone().fit([features])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("base", ["random", "timm", "starter"])
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapted_model_is_saved_and_opened_with_every_base(
+    name: str, base: str, precision: str, representations: dict[str, Representation], tmp_path: Path
+) -> None:
+    small = kizu.registry.load("detectors", name).tiny("random/resnet10t@2")
+    chosen = {**small.parameters, "precision": precision}
+    adaptation = kizu.adaptation("residual", shots=2)
+    detector = kizu.detector(name, representations[base], adaptation=adaptation, **chosen).fit(images(8))
+    assert detector.representation is representations[base]
+    assert detector.representation_.card["kind"] == "residual"
+    loaded = kizu.load(detector.save(tmp_path / "model.kizu"))
+    assert torch.equal(loaded.predict(images(3, 7)).map, detector.predict(images(3, 7)).map)
+    assert loaded.clone().adaptation == adaptation
+    assert loaded.clone().representation.card["kind"] == "backbone"
+
+
+def test_options_without_effect_are_refused(fitted: Detector, tmp_path: Path) -> None:
+    options = FitOptions(folder=tmp_path / "run")
+    if isinstance(fitted, LearnedDetector):
+        assert not (tmp_path / "run").exists()
+    else:
+        with pytest.raises(UsageError, match="one pass"):
+            fitted.clone().fit(images(2), options=options)
+    with pytest.raises(UsageError, match="folder"):
+        FitOptions(resume=True)
+
+
+def test_a_clone_starts_from_the_base(
+    kind: type[Detector], representations: dict[str, Representation]
+) -> None:
+    net = representations["random"]
+    if kind.supervision == "labelled":
+        pytest.skip("adapted to good images of both parts in the same way")
+    detector = kind.tiny(net, adaptation="residual").fit(images(6))
+    assert detector.representation is net
+    assert detector.representation_ is not net
+    twin = detector.clone()
+    assert twin.representation is net
+    assert twin.representation_ is net
+    assert twin.adaptation == detector.adaptation

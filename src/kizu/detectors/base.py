@@ -275,7 +275,8 @@ class Detector(ABC):
                 row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
                 name = batch.paths[row] if batch.paths else f"image {row} of the batch"
                 raise NotFinite(
-                    f"The representation gives NaN or infinity for {name}: check its weights and the image."
+                    f"{self.representation_.card['name']} gives NaN or infinity for {name}: check its weights and the "
+                    "image."
                 )
         return levels
 

@@ -78,7 +78,7 @@ class SimpleNet(LearnedDetector):
         """64 pixels, 60 steps."""
         return cls(
             representation,
-            noise=0.3,
+            noise=1.5,
             hidden=32,
             learning_rate=5e-3,
             iterations=60,
