@@ -19,9 +19,9 @@ from kizu import registry
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "tests" / "user_script.py"
-PUBLIC = """dataset representation detector load fit predict map score p_value is_anomalous save image_metrics
-    pixel_metrics StreamingPixelMetrics update compute greedy_coreset nearest conformal_threshold p_values
-    views losses"""
+PUBLIC = """dataset representation detector adapt representation_ load fit predict map score
+    p_value is_anomalous save image_metrics pixel_metrics StreamingPixelMetrics update compute greedy_coreset
+    nearest conformal_threshold p_values views losses"""
 """The names of the design's section 8 that exist."""
 
 
@@ -80,7 +80,8 @@ def test_the_user_script_runs(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "data" / f"{index}.png")
     prediction = script.inspect(tmp_path / "data", tmp_path / "model.kizu")
     assert prediction.map.shape == (4, 64, 64)
-    assert set(script.measure(prediction, [0, 1, 0, 1])) == {"auroc", "ap", "f1_max", "aupro"}
+    masks = torch.arange(4 * 64 * 64).reshape(4, 64, 64) % 7 == 0
+    assert set(script.measure(prediction, [0, 1, 0, 1], masks)) == {"auroc", "ap", "f1_max", "aupro"}
     threshold, p_values = script.decide(prediction.score, torch.arange(20.0))
     assert threshold <= 19.0
     assert len(p_values) == 4

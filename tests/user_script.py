@@ -1,4 +1,4 @@
-"""What users call: each public name of the design once. test_exports.py runs it, under `mypy --strict` too."""
+"""What users call: each public name of the design once; test_exports.py runs it, and mypy --strict on it."""
 
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from kizu.neighbours import greedy_coreset, nearest
 def inspect(data: Path, out: Path) -> kizu.Prediction:
     samples: kizu.Samples = kizu.dataset("folder", data, category="bolt")
     base: kizu.Representation = kizu.representation("random/resnet18")
-    detector: kizu.Detector = kizu.detector("patchcore", base, image_size=64).fit(samples.normal)
-    detector.save(out)
+    detector: kizu.Detector = kizu.detector("patchcore", base, adaptation="residual", image_size=64)
+    detector.fit(samples.normal, options=kizu.FitOptions(checkpoint_every=10)).save(out)
+    adapted: kizu.Representation = kizu.adapt("residual", base, samples.normal, image_size=64, shots=2)
+    print(detector.representation_.card, adapted.card)
     prediction = kizu.load(out).predict(samples)
     print(prediction.map.shape, prediction.score, prediction.p_value, prediction.is_anomalous)
     return prediction
 
 
-def measure(prediction: kizu.Prediction, labels: list[int]) -> dict[str, float]:
-    maps, masks = prediction.map, prediction.map > prediction.map.median()
+def measure(prediction: kizu.Prediction, labels: list[int], masks: torch.Tensor) -> dict[str, float]:
+    maps = prediction.map
     streaming = StreamingPixelMetrics(fpr_limit=0.3)
     streaming.update(maps, masks)
     print(auroc(prediction.score, labels), streaming.compute())
@@ -42,5 +44,6 @@ def parts(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return distances
 
 
-def direct(kind: type[kizu.detectors.base.Detector] = kizu.detectors.PatchCore) -> kizu.detectors.Detector:
-    return kind("random/resnet18", image_size=64, precision="fp32", device="cpu", batch_size=2)
+def direct() -> kizu.detectors.base.Detector:
+    runtime = kizu.detectors.Runtime(image_size=64, precision="fp32", device="cpu", batch_size=2)
+    return kizu.detectors.PatchCore("random/resnet18", coreset=0.5, runtime=runtime)
