@@ -88,7 +88,7 @@ def _from_samples(
 
 def _labelled(given: Iterator[Batch], samples: Samples, size: tuple[int, int]) -> Iterator[Batch]:
     """The batches with their labels, and with their masks where every anomalous sample has one."""
-    labels = torch.from_numpy(samples.labels)
+    labels = torch.tensor(samples.labels)
     masked = len(samples.pixel_labelled) == len(samples)
     for batch in given:
         rows = list(batch.rows)

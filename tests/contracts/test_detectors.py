@@ -120,7 +120,7 @@ def test_a_planted_defect_is_found(fitted: Detector, tiny_planted: Samples) -> N
 
 def every_way(samples: Samples) -> list[Any]:
     """Labelled images as Samples, as batches of images, and as batches of features alone."""
-    batch = Batch(images(len(samples)), labels=torch.from_numpy(samples.labels))
+    batch = Batch(images(len(samples)), labels=torch.tensor(samples.labels))
     features = Batch(features=[torch.zeros(len(samples), 8, 4, 4)], labels=batch.labels, size=(SIZE, SIZE))
     return [samples, [batch], iter(batch.split(4)), [features]]
 
@@ -171,7 +171,7 @@ def test_save_and_load_give_the_same_output(
 def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted: Samples) -> None:
     samples = training(type(fitted), tiny_planted)
     stacked = torch.stack([open_tensor(path) for path in samples.paths])
-    whole = Batch(stacked, labels=torch.from_numpy(samples.labels))
+    whole = Batch(stacked, labels=torch.tensor(samples.labels))
     from_tensor = fitted.clone().fit(stacked if fitted.supervision == "normal" else whole)
     from_batches = fitted.clone().fit(iter(whole.split(fitted.batch_size)))
     score = fitted.predict(images(2)).score
@@ -329,7 +329,7 @@ def test_an_adapted_model_is_saved_and_opened_with_every_base(
 ) -> None:
     small = kizu.registry.load("detectors", name).tiny("random/resnet10t@2")
     chosen = {**small.parameters, "precision": precision}
-    adaptation = kizu.adaptation("residual", shots=2)
+    adaptation = kizu.Adaptation("residual", {"shots": 2})
     detector = kizu.detector(name, representations[base], adaptation=adaptation, **chosen).fit(images(8))
     assert detector.representation is representations[base]
     assert detector.representation_.card["kind"] == "residual"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from kizu.accel import inference
 from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.accel.fused_conv import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, fuse_activations
-from kizu.representations import base
 from kizu.representations.sources import open_representation
 
 NETS = (
@@ -31,7 +31,7 @@ def test_the_same_features(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = net.inference_copy("fp32", "cpu")
     found = [level.clone() for level in fused(images)]
     alone = fused(images[:1])  # one image has a packing of its own
-    monkeypatch.setattr(base, "can_fuse", lambda device: False)
+    monkeypatch.setattr(inference, "can_fuse", lambda device, dtype: False)
     plain = net.inference_copy("fp32", "cpu")
     assert not any(isinstance(module, FusedConv) for module in plain.network.modules())
     for own, one, other in zip(found, alone, plain(images), strict=True):

@@ -109,11 +109,14 @@ class MaxPoolAfterReLU(nn.Module):
         return made.view(x.dtype)
 
 
-def can_fuse(device: torch.device) -> bool:
-    """Whether this torch has the operators for this device."""
-    names = ("_reorder_convolution_weight", "_convolution_pointwise")
-    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return device.type == "cpu" and there
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this torch has the operators for this device, and this processor their arithmetic in `dtype`."""
+    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+    operators = torch.ops.mkldnn
+    there = torch.backends.mkldnn.is_available() and all(hasattr(operators, name) for name in names)
+    if device.type != "cpu" or not there:
+        return False
+    return dtype != torch.bfloat16 or bool(operators._is_mkldnn_bf16_supported())
 
 
 def fuse_activations(net: nn.Module) -> nn.Module:

@@ -16,4 +16,4 @@ def optimised(net: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Mo
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     net = net.to(device)
-    return fuse_activations(net) if can_fuse(device) else net
+    return fuse_activations(net) if can_fuse(device, dtype) else net

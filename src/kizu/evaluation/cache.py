@@ -36,7 +36,7 @@ class FeatureCache:
 
         A detector for which features are not enough gets the images.
         """
-        labels = torch.from_numpy(samples.labels)
+        labels = torch.tensor(samples.labels)
         if not detector.takes_features:
             with batches(
                 samples, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"

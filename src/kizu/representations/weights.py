@@ -74,20 +74,24 @@ def file_state(path: Path) -> dict[str, Tensor]:
 
 
 def randomise(net: nn.Module, seed: int) -> None:
-    """Draw every convolution and linear weight again from a generator (He initialisation, fan-in), batch
-    norms at rest.
+    """Draw the weights of `net` again, in place, from `seed` alone and not from the global generator.
 
-    In place and independent of the global generator. Raises nothing.
+    Convolutions and linear layers by He's initialisation (normal, fan-in), their biases 0, norms at rest; what a
+    module holds beside these (position embeddings, class tokens) normal with standard deviation 0.02, and vectors
+    (layer scales) as the constructor set them.
     """
     generator = torch.Generator().manual_seed(seed)
-    for parameter_owner in net.modules():
-        if isinstance(parameter_owner, nn.Conv2d | nn.Linear):
-            weight = parameter_owner.weight
-            nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu", generator=generator)
-            if parameter_owner.bias is not None:
-                nn.init.zeros_(parameter_owner.bias)
-        elif isinstance(parameter_owner, nn.BatchNorm2d | nn.LayerNorm):
-            parameter_owner.reset_parameters()
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            module.reset_parameters()
+        else:
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim > 1:
+                    nn.init.normal_(parameter, std=0.02, generator=generator)
 
 
 def digest(net: nn.Module) -> str:
