@@ -19,7 +19,7 @@ NETS = (
     "random/convnext_atto@1,2",
     "random/vit_tiny_patch16_224@4",
 )
-needed = pytest.mark.skipif(not can_fuse(torch.device("cpu")), reason="this torch has no fused operators")
+needed = pytest.mark.skipif(not can_fuse(torch.device("cpu"), torch.float32), reason="this torch has no fused operators")
 
 
 @needed
@@ -170,7 +170,7 @@ def test_calls_and_shapes_are_kept_apart() -> None:
 
 
 def test_without_the_operators_nothing_changes() -> None:
-    assert not can_fuse(torch.device("cuda"))
+    assert not can_fuse(torch.device("cuda"), torch.float32)
     plain = Odd()
     assert fuse_activations(plain) is plain  # not traced
 
