@@ -1,4 +1,4 @@
-"""Fast twins of algorithms that stand readable elsewhere, and the one switch that turns them all off (level 0).
+"""Fast twins of algorithms that stand readable elsewhere, and the switch that turns them all off (level 0).
 
 Every algorithm is written once as its reader expects it (`kizu.neighbours`, `kizu.detectors.padim`, ...).
 Where that is too slow, this package holds a faster twin with the same answers. The readable module chooses in
@@ -9,9 +9,10 @@ one place:
     else:
         use the readable code
 
-A test holds each pair equal. Setting the environment variable `KIZU_ACCEL=0` turns every twin off: to debug, to
-measure, or to read a program with nothing but the readable code on its path. A test that wants one side uses
-`monkeypatch.setenv("KIZU_ACCEL", "0")` (or "1").
+A test holds each pair equal. Setting the environment variable `KIZU_ACCEL=0` turns every twin off: to debug,
+to measure, or to follow a program with nothing but readable code on its path. A test that wants one side uses
+`monkeypatch.setenv("KIZU_ACCEL", "0")` (or "1"). What several twins share (float32 arithmetic with a known
+error, `frame`) stands here too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ VARIABLE = "KIZU_ACCEL"
 def enabled() -> bool:
     """Whether the fast twins may be used: False exactly if the environment variable KIZU_ACCEL is "0".
 
-    Unset, empty and "1" mean on. The variable is read at each call (about a microsecond), so it can be changed
+    Unset, empty and "1" mean on. The variable is read at each call (about a microsecond), so it can change
     while the program runs; what was built with a twin (an index, a converted network) stays as it is.
 
     Raises:
@@ -42,7 +43,7 @@ def enabled() -> bool:
     value = os.environ.get(VARIABLE, "")
     if value not in ("", "0", "1"):
         raise UsageError(
-            f"the environment variable {VARIABLE} is {value!r}: expected 1 (fast twins, the default) or 0 (readable "
-            "code only). Set it to one of them or unset it."
+            f"the environment variable {VARIABLE} is {value!r}: expected 1 (fast twins, the default) or 0 "
+            "(readable code only). Set it to one of them or unset it."
         )
     return value != "0"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kizu.errors import NotFinite, ShapeError, UsageError
-from kizu.neighbours import _coreset, covering_radius, greedy_coreset, random_projection
+from kizu.neighbours import _greedy, covering_radius, greedy_coreset, random_projection
 from kizu.neighbours.projection import johnson_lindenstrauss
 
 
@@ -49,9 +49,9 @@ def test_same_picks_as_the_plain_loop(name: str, monkeypatch: pytest.MonkeyPatch
     features = MADE[name]
     expected = plain_greedy(features, 400, start=3)
     assert greedy_coreset(features, 400, start=3).tolist() == expected
-    monkeypatch.setattr(_coreset, "BLOCK", 100)
-    monkeypatch.setattr(_coreset, "FRONT", 7)
-    monkeypatch.setattr(_coreset, "COLUMNS", 50)
+    monkeypatch.setattr(_greedy, "BLOCK", 100)
+    monkeypatch.setattr(_greedy, "FRONT", 7)
+    monkeypatch.setattr(_greedy, "COLUMNS", 50)
     assert greedy_coreset(torch.from_numpy(features), 400, start=3).tolist() == expected
 
 
