@@ -79,7 +79,7 @@ def _within(builder: Any, vectors: list[Any], limit: Any) -> Any:
 def _add_step(
     builder: Any, table: Any, at: Any, totals: list[Any], rest_weight: Any
 ) -> tuple[list[Any], list[Any]]:
-    """Sums of a leaf's rows with 15 directions added, and the bounds: sums with the weighted rests as well."""
+    """Sums of a leaf's rows with 15 directions added, and bounds: the sums plus the weighted rests."""
     for d in range(STEP):
         x = _broadcast(builder, _load(builder, at, 4 * d, _F32))
         offs = [builder.fsub(_load(builder, table, 4 * ROWS * d + _BYTES * k), x) for k in range(len(totals))]
@@ -94,7 +94,7 @@ def _add_step(
 
 @intrinsic
 def first_bounds(context, table, at, sums, rest_weight, limit):  # type: ignore[no-untyped-def]
-    """Which rows of a leaf are within the limit in the first directions, as bits. Fills `sums`, without rests."""
+    """Which rows of a leaf are within the limit in the first directions, as bits; fills `sums`."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         table, at, sums, rest_weight, limit = values
@@ -108,7 +108,7 @@ def first_bounds(context, table, at, sums, rest_weight, limit):  # type: ignore[
 
 @intrinsic
 def second_bounds(context, table, at, sums, bounds, rest_weight, limit):  # type: ignore[no-untyped-def]
-    """The same with the next directions added to `sums`. Fills `bounds`, of all rows of the leaf."""
+    """The same with the next directions added to `sums`; fills `bounds` of all rows."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         table, at, sums, kept, rest_weight, limit = values
