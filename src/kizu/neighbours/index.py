@@ -135,9 +135,9 @@ def exact_search(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]
     answers = []
     for block in queries.split(max(1, BLOCK // len(bank))):
         shifted = block.double() * scale - mean
-        own = shifted.square().sum(1, keepdim=True)
-        squared = own + norms - 2.0 * (shifted @ rows.T)
-        error = 2 * (bank.shape[1] + 16) * UNIT64 * (own + norms.amax())
+        size = shifted.square().sum(1, keepdim=True)
+        squared = size + norms - 2.0 * (shifted @ rows.T)
+        error = 2 * (bank.shape[1] + 16) * UNIT64 * (size + norms.amax())
         kth = squared.topk(k, dim=1, largest=False).values[:, -1:]
         query, row = (squared <= kth + 2 * error).nonzero(as_tuple=True)
         answers.append(_rank(block, bank, query, row, k, scale))
