@@ -45,7 +45,18 @@ def test_near_ties_are_decided_in_float64() -> None:
     for number, bump in enumerate(torch.randperm(200, generator=make).tolist()):
         bank[number, 0] *= 1 + bump * 2.0**-22
     queries = 1e-6 * torch.randn(20, SIZE, generator=make)
-    same(nearest(queries, bank), queries, bank, 1)
+    for k in (1, 3):
+        same(nearest(queries, bank, k), queries, bank, k)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("name", BANKS)
+def test_true_nearest_on_an_accelerator(name: str) -> None:
+    queries, bank = BANKS[name]
+    for k in (1, 3):
+        distances, rows = nearest(queries.cuda(), bank.cuda(), k)
+        same((distances.cpu(), rows.cpu()), queries, bank, k)
 
 
 def test_many_neighbours_and_small_banks() -> None:
