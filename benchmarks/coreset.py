@@ -1,6 +1,6 @@
 """The coreset of PatchCore: 10 % of 80,000 x 1536 features, random projection to 278 dimensions included.
 
-Ours (exact), ours (approximate), merge and reduce in a quarter of the room, a plain loop of float64
+Ours (exact), ours (approximate), merge and reduce in a quarter of the memory, a plain loop of float64
 matrix-vector products for the picks themselves, and anomalib's KCenterGreedy. The peer's steps all cost the
 same, so `--peer-steps S` runs S of them and multiplies (the row says so); without it the peer runs in full.
 

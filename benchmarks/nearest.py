@@ -3,7 +3,7 @@
 Cases: torch.cdist, one float32 product with the norms, faiss IndexFlatL2, anomalib's PatchCore distances (all
 on the same arrays), and NearestNeighbours prepared once. Two kinds of features: "steep" (spectrum i^-1, most
 of the variance in few directions) and "flat" (i^-0.3: nothing to prune, the worst case). The backbone's own
-forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn.
+forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn. KIZU_ACCEL=0 times the readable search.
 
     python benchmarks/nearest.py [--repeats 9] [--no-peer] [--threads 1]
 """
@@ -38,16 +38,23 @@ def synthetic(rows: int, size: int, images: int, power: float) -> tuple[torch.Te
     """Bank (N, D) and queries (images * 784, D): Gaussian with spectrum i^power in a random basis."""
     make = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(size, size, generator=make)).Q
-    made = (
-        torch.randn(rows + 784 * images, size, generator=make) * torch.arange(1, size + 1) ** power
-    ) @ basis
-    return made[:rows].contiguous(), made[rows:].contiguous()
+    spectrum = torch.arange(1, size + 1) ** power
+    features = (torch.randn(rows + 784 * images, size, generator=make) * spectrum) @ basis
+    return features[:rows].contiguous(), features[rows:].contiguous()
 
 
 def by_product(queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     """Squared distances by one float32 product, 784 queries at a time, and their minimum."""
     parts = [torch.addmm(norms, part, bank.T, alpha=-2).min(1).values for part in queries.split(784)]
     return torch.cat(parts)
+
+
+def answered_by(index: NearestNeighbours) -> str:
+    """What answers near queries: the readable search, or which part of its fast twin."""
+    twin = index._twin
+    if twin is None:
+        return "reference"
+    return "tree" if twin.tree is not None else f"level {twin.products.first_level}"
 
 
 def backbone() -> Callable[[], torch.Tensor]:
@@ -89,7 +96,7 @@ def measure(shape: tuple[int, int, int], power: float, repeats: int, peer: Peer 
     images = shape[2]
     return {
         "seconds": seconds,
-        "answered_by": "tree" if index._tree is not None else f"level {index._choice}",
+        "answered_by": answered_by(index),
         "relative_error": error,
         "times_faster_than_best_brute_force": best / seconds["kizu"]["median"],
         "share_of_backbone_forward": seconds["kizu"]["median"]

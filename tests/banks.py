@@ -1,4 +1,4 @@
-"""Banks and queries that nearest neighbours are tried on, and their answers by direct difference in float64."""
+"""Banks and queries that nearest neighbours are tried on; their answers by direct difference in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def brute(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tens
     return values[:, :k].sqrt(), index[:, :k]
 
 
-def _made() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _banks() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """name -> (queries, bank)."""
     make = torch.Generator().manual_seed(0)
 
@@ -49,7 +49,7 @@ def _made() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     }
 
 
-MADE = _made()
+BANKS = _banks()
 
 
 def same(got: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:

@@ -1,9 +1,9 @@
-"""Instructions on vectors of 16 float32 numbers, by addresses (int64), for the search through a tree
-(llvmlite).
+"""Instructions on vectors of 16 float32 numbers, by addresses, for the search through a tree (llvmlite).
 
-As loops over arrays they took twice as long: numba keeps to half of such a vector, computes places again and
-counts references. A machine with shorter vectors takes several for one. Nothing is checked; whoever calls
-keeps the arrays alive."""
+Written as loops over arrays, the search was half as fast: numba uses half of such a vector, computes
+addresses again and counts references. A processor with shorter vectors uses several for one. Nothing is
+checked; the caller keeps the arrays alive.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LANES = 16
 ROWS = 64
 """Rows of a leaf."""
 STEP = 15
-"""Directions of one step of bounds; what they leave is its sixteenth number."""
+"""Directions of one step of bounds; the rest (the norm of what they leave) is its sixteenth number."""
 BOX = 8
 """Directions of the boxes."""
 WIDTH = 32
@@ -29,79 +29,76 @@ CHUNK = 64
 """Numbers of a code come in multiples of it."""
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR, _CODES, _WHOLE = (
+_VECTOR, _CODES, _INTS = (
     ir.VectorType(_F32, LANES),
     ir.VectorType(ir.IntType(8), LANES),
     ir.VectorType(_I32, LANES),
 )
-_ZERO, _ANY = ir.Constant(_VECTOR, [0.0] * LANES), ir.Constant(_VECTOR, ir.Undefined)
-_FUSED = ("contract",)
-"""A product and the sum that it goes into may be one instruction."""
+_ZERO, _UNDEFINED = ir.Constant(_VECTOR, [0.0] * LANES), ir.Constant(_VECTOR, ir.Undefined)
+_CONTRACT = ("contract",)
+"""A product and the sum that it is added to may be one instruction."""
 _BYTES = 4 * LANES
 
 
 def _load(builder: Any, address: Any, offset: int, kind: Any = _VECTOR) -> Any:
-    place = builder.inttoptr(builder.add(address, ir.Constant(_I64, offset)), kind.as_pointer())
-    value = builder.load(place)
+    at = builder.inttoptr(builder.add(address, ir.Constant(_I64, offset)), kind.as_pointer())
+    value = builder.load(at)
     value.align = 1 if kind is _CODES else 4
     return value
 
 
 def _store(builder: Any, value: Any, address: Any, offset: int) -> None:
-    place = builder.inttoptr(builder.add(address, ir.Constant(_I64, offset)), value.type.as_pointer())
-    builder.store(value, place).align = 4
+    at = builder.inttoptr(builder.add(address, ir.Constant(_I64, offset)), value.type.as_pointer())
+    builder.store(value, at).align = 4
 
 
-def _all(builder: Any, number: Any) -> Any:
+def _broadcast(builder: Any, number: Any) -> Any:
     """A vector of the same number."""
-    first = builder.insert_element(_ANY, number, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, _ANY, ir.Constant(_WHOLE, [0] * LANES))
+    first = builder.insert_element(_UNDEFINED, number, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, _UNDEFINED, ir.Constant(_INTS, [0] * LANES))
 
 
 def _add_square(builder: Any, off: Any, total: Any) -> Any:
-    return builder.fadd(builder.fmul(off, off, flags=_FUSED), total, flags=_FUSED)
+    return builder.fadd(builder.fmul(off, off, flags=_CONTRACT), total, flags=_CONTRACT)
 
 
-def _larger(builder: Any, one: Any, other: Any) -> Any:
+def _maximum(builder: Any, one: Any, other: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", one, other), one, other)
 
 
 def _within(builder: Any, vectors: list[Any], limit: Any) -> Any:
-    """Bits of the numbers that are not above a limit."""
+    """Which numbers of some vectors are not above a limit, as bits."""
     bits = ir.Constant(_I64, 0)
     for number, vector in enumerate(vectors):
-        mine = builder.zext(
-            builder.bitcast(builder.fcmp_ordered("<=", vector, _all(builder, limit)), ir.IntType(LANES)), _I64
-        )
-        bits = builder.or_(bits, builder.shl(mine, ir.Constant(_I64, LANES * number)))
+        lanes = builder.fcmp_ordered("<=", vector, _broadcast(builder, limit))
+        some = builder.zext(builder.bitcast(lanes, ir.IntType(LANES)), _I64)
+        bits = builder.or_(bits, builder.shl(some, ir.Constant(_I64, LANES * number)))
     return bits
 
 
 def _add_step(
-    builder: Any, table: Any, at: Any, totals: list[Any], counts: Any
+    builder: Any, table: Any, at: Any, totals: list[Any], rest_weight: Any
 ) -> tuple[list[Any], list[Any]]:
-    """Sums of a leaf's rows with 15 directions added, and the bounds: with what is left added too, where it
-    counts."""
+    """Sums of a leaf's rows with 15 directions added, and bounds: the sums plus the weighted rests."""
     for d in range(STEP):
-        x = _all(builder, _load(builder, at, 4 * d, _F32))
+        x = _broadcast(builder, _load(builder, at, 4 * d, _F32))
         offs = [builder.fsub(_load(builder, table, 4 * ROWS * d + _BYTES * k), x) for k in range(len(totals))]
         totals = [_add_square(builder, off, total) for off, total in zip(offs, totals, strict=True)]
-    x, weight = _all(builder, _load(builder, at, 4 * STEP, _F32)), _all(builder, counts)
+    x, weight = _broadcast(builder, _load(builder, at, 4 * STEP, _F32)), _broadcast(builder, rest_weight)
     offs = [builder.fsub(_load(builder, table, 4 * ROWS * STEP + _BYTES * k), x) for k in range(len(totals))]
-    squares = [builder.fmul(builder.fmul(off, off), weight, flags=_FUSED) for off in offs]
+    squares = [builder.fmul(builder.fmul(off, off), weight, flags=_CONTRACT) for off in offs]
     return totals, [
-        builder.fadd(square, total, flags=_FUSED) for square, total in zip(squares, totals, strict=True)
+        builder.fadd(square, total, flags=_CONTRACT) for square, total in zip(squares, totals, strict=True)
     ]
 
 
 @intrinsic
-def first_bounds(context, table, at, sums, counts, limit):  # type: ignore[no-untyped-def]
-    """Which rows of a leaf (bits) are within the limit in the first directions; their sums without what is
-    left go to `sums`."""
+def first_bounds(context, table, at, sums, rest_weight, limit):  # type: ignore[no-untyped-def]
+    """Which rows of a leaf are within the limit in the first directions, as bits; fills `sums`."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
-        table, at, sums, counts, limit = values
-        totals, bounds = _add_step(builder, table, at, [_ZERO] * (ROWS // LANES), counts)
+        table, at, sums, rest_weight, limit = values
+        totals, bounds = _add_step(builder, table, at, [_ZERO] * (ROWS // LANES), rest_weight)
         for k, total in enumerate(totals):
             _store(builder, total, sums, _BYTES * k)
         return _within(builder, bounds, limit)
@@ -110,13 +107,13 @@ def first_bounds(context, table, at, sums, counts, limit):  # type: ignore[no-un
 
 
 @intrinsic
-def second_bounds(context, table, at, sums, bounds, counts, limit):  # type: ignore[no-untyped-def]
-    """The same with the next directions added to `sums`; all bounds go to `bounds`."""
+def second_bounds(context, table, at, sums, bounds, rest_weight, limit):  # type: ignore[no-untyped-def]
+    """The same with the next directions added to `sums`; fills `bounds` of all rows."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
-        table, at, sums, kept, counts, limit = values
+        table, at, sums, kept, rest_weight, limit = values
         _, bounds = _add_step(
-            builder, table, at, [_load(builder, sums, _BYTES * k) for k in range(ROWS // LANES)], counts
+            builder, table, at, [_load(builder, sums, _BYTES * k) for k in range(ROWS // LANES)], rest_weight
         )
         for k, bound in enumerate(bounds):
             _store(builder, bound, kept, _BYTES * k)
@@ -135,9 +132,9 @@ def boxes16(context, low, high, row, at, distances):  # type: ignore[no-untyped-
         low, high, row, at, distances = values
         totals = [_ZERO, _ZERO]
         for d in range(BOX):
-            x = _all(builder, _load(builder, at, 4 * d, _F32))
+            x = _broadcast(builder, _load(builder, at, 4 * d, _F32))
             under, over = builder.fsub(_load(builder, low, 0), x), builder.fsub(x, _load(builder, high, 0))
-            off = _larger(builder, _larger(builder, under, over), _ZERO)
+            off = _maximum(builder, _maximum(builder, under, over), _ZERO)
             totals[d % 2] = _add_square(builder, off, totals[d % 2])
             low, high = builder.add(low, row), builder.add(high, row)
         _store(builder, builder.fadd(*totals), distances, 0)
@@ -147,12 +144,11 @@ def boxes16(context, low, high, row, at, distances):  # type: ignore[no-untyped-
 
 
 @intrinsic
-def rotate4(context, one, two, three, four, basis, count, made):  # type: ignore[no-untyped-def]
-    """Products of four rows with a basis of `count` rows of 32, added to `made` (4, 32); each a sum of
-    `count` terms in order."""
+def rotate4(context, one, two, three, four, basis, count, out):  # type: ignore[no-untyped-def]
+    """Products of four rows with a basis (count, 32), added to `out` (4, 32); terms are summed in order."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
-        *rows, basis, count, made = values
+        *rows, basis, count, out = values
         totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(WIDTH // LANES)] for _ in rows]
         for total in itertools.chain(*totals):
             builder.store(_ZERO, total)
@@ -160,30 +156,22 @@ def rotate4(context, one, two, three, four, basis, count, made):  # type: ignore
             at, turn = (builder.mul(loop.index, ir.Constant(_I64, size)) for size in (4, 4 * WIDTH))
             here = builder.add(basis, turn)
             columns = [_load(builder, here, _BYTES * k) for k in range(WIDTH // LANES)]
-            for row, mine in zip(rows, totals, strict=True):
-                x = _all(builder, _load(builder, builder.add(row, at), 0, _F32))
-                for column, total in zip(columns, mine, strict=True):
-                    builder.store(
-                        builder.fadd(
-                            builder.fmul(x, column, flags=_FUSED), builder.load(total), flags=_FUSED
-                        ),
-                        total,
-                    )
-        for place, total in enumerate(itertools.chain(*totals)):
-            _store(
-                builder,
-                builder.fadd(_load(builder, made, _BYTES * place), builder.load(total)),
-                made,
-                _BYTES * place,
-            )
+            for row, sums in zip(rows, totals, strict=True):
+                x = _broadcast(builder, _load(builder, builder.add(row, at), 0, _F32))
+                for column, total in zip(columns, sums, strict=True):
+                    product = builder.fmul(x, column, flags=_CONTRACT)
+                    builder.store(builder.fadd(product, builder.load(total), flags=_CONTRACT), total)
+        for number, total in enumerate(itertools.chain(*totals)):
+            before = _load(builder, out, _BYTES * number)
+            _store(builder, builder.fadd(before, builder.load(total)), out, _BYTES * number)
         return target.get_dummy_value()
 
     return types.void(*[types.int64] * 7), write
 
 
 @intrinsic
-def claim(context, address, many):  # type: ignore[no-untyped-def]
-    """The number at an address; `many` are added to it. No two threads get the same."""
+def fetch_add(context, address, amount):  # type: ignore[no-untyped-def]
+    """The number at an address, to which `amount` is added at once: no two threads get the same."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw(
@@ -195,7 +183,7 @@ def claim(context, address, many):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def pointer(context, address):  # type: ignore[no-untyped-def]
-    """What numba makes an array of."""
+    """An address as the pointer from which numba builds an array."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         return builder.inttoptr(values[0], target.get_value_type(types.voidptr))
@@ -204,8 +192,8 @@ def pointer(context, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def below(context, numbers, limit):  # type: ignore[no-untyped-def]
-    """Which of 16 numbers (bits) are not above a limit."""
+def within16(context, numbers, limit):  # type: ignore[no-untyped-def]
+    """Which of 16 numbers are not above a limit, as bits."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         return _within(builder, [_load(builder, values[0], 0)], values[1])
@@ -214,8 +202,8 @@ def below(context, numbers, limit):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lowest(context, bits):  # type: ignore[no-untyped-def]
-    """The place of the lowest bit of a number that is not 0."""
+def lowest_bit(context, bits):  # type: ignore[no-untyped-def]
+    """The position of the lowest bit of a number that is not 0."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
@@ -224,21 +212,17 @@ def lowest(context, bits):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def take_away(context, one, other, made, chunks):  # type: ignore[no-untyped-def]
-    """made = one - other, over so many chunks of 64 numbers."""
+def subtract(context, one, other, out, chunks):  # type: ignore[no-untyped-def]
+    """out = one - other, over `chunks` times 64 numbers."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
-        *places, chunks = values
+        *addresses, chunks = values
         with cgutils.for_range(builder, chunks, intp=_I64) as loop:
             step = builder.mul(loop.index, ir.Constant(_I64, 4 * CHUNK))
-            one, other, made = (builder.add(place, step) for place in places)
-            for k in range(CHUNK // LANES):
-                _store(
-                    builder,
-                    builder.fsub(_load(builder, one, _BYTES * k), _load(builder, other, _BYTES * k)),
-                    made,
-                    _BYTES * k,
-                )
+            one, other, out = (builder.add(address, step) for address in addresses)
+            for offset in range(0, 4 * CHUNK, _BYTES):
+                difference = builder.fsub(_load(builder, one, offset), _load(builder, other, offset))
+                _store(builder, difference, out, offset)
         return target.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64), write
@@ -246,23 +230,21 @@ def take_away(context, one, other, made, chunks):  # type: ignore[no-untyped-def
 
 @intrinsic
 def code_distance(context, offset, code, scale, chunks):  # type: ignore[no-untyped-def]
-    """Sum of squares of offset - scale * code (int8), over so many chunks of 64 numbers."""
+    """Sum of squares of offset - scale * code (int8), over `chunks` times 64 numbers."""
 
     def write(target, builder, signature, values):  # type: ignore[no-untyped-def]
         offset, code, scale, chunks = values
-        scale, totals = (
-            _all(builder, scale),
-            [cgutils.alloca_once(builder, _VECTOR) for _ in range(CHUNK // LANES)],
-        )
+        scale = _broadcast(builder, scale)
+        totals = [cgutils.alloca_once(builder, _VECTOR) for _ in range(CHUNK // LANES)]
         for total in totals:
             builder.store(_ZERO, total)
         with cgutils.for_range(builder, chunks, intp=_I64) as loop:
             here = builder.add(offset, builder.mul(loop.index, ir.Constant(_I64, 4 * CHUNK)))
             there = builder.add(code, builder.mul(loop.index, ir.Constant(_I64, CHUNK)))
             for k, total in enumerate(totals):
-                whole = builder.sext(_load(builder, there, LANES * k, _CODES), _WHOLE)
-                product = builder.fmul(scale, builder.sitofp(whole, _VECTOR), flags=_FUSED)
-                off = builder.fsub(_load(builder, here, _BYTES * k), product, flags=_FUSED)
+                whole = builder.sext(_load(builder, there, LANES * k, _CODES), _INTS)
+                product = builder.fmul(scale, builder.sitofp(whole, _VECTOR), flags=_CONTRACT)
+                off = builder.fsub(_load(builder, here, _BYTES * k), product, flags=_CONTRACT)
                 builder.store(_add_square(builder, off, builder.load(total)), total)
         one, two, three, four = (builder.load(total) for total in totals)
         return _sum(builder, builder.fadd(builder.fadd(one, two), builder.fadd(three, four)))
@@ -271,8 +253,8 @@ def code_distance(context, offset, code, scale, chunks):  # type: ignore[no-unty
 
 
 def _sum(builder: Any, vector: Any) -> Any:
-    """Of a vector's numbers, by halves."""
+    """The sum of a vector's numbers, by halves."""
     for half in (8, 4, 2, 1):
-        order = ir.Constant(_WHOLE, [(lane + half) % LANES for lane in range(LANES)])
-        vector = builder.fadd(vector, builder.shuffle_vector(vector, _ANY, order))
+        order = ir.Constant(_INTS, [(lane + half) % LANES for lane in range(LANES)])
+        vector = builder.fadd(vector, builder.shuffle_vector(vector, _UNDEFINED, order))
     return builder.extract_element(vector, ir.Constant(_I32, 0))

@@ -1,4 +1,4 @@
-"""What the functions of this room refuse, in one wording."""
+"""Checks that the functions of this room share, so that their errors read alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNK = 8192
 
 
 def to_tensor(name: str, value: Any) -> Tensor:
-    """A float tensor of a tensor or an array, without a copy where there need be none."""
+    """A float tensor from a tensor or an array, copied only where it must be."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value) if value.flags.writeable else value.copy())
     if not isinstance(value, Tensor):
@@ -31,27 +31,20 @@ def check_rows(name: str, value: Tensor) -> None:
         raise UsageError(f"{name} has no rows: at least one is needed.")
 
 
-def check_finite(name: str, value: Tensor, before: int = 0) -> float:
-    """The largest magnitude of (N, D). Raises NotFinite, naming the first row, when there is NaN or infinity.
-    One pass, no copy.
-
-    before: rows that came before these in what the caller was given.
-    """
-    peak = 0.0
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise NotFinite, naming the first row, when (N, D) holds NaN or infinity. One pass, no copy."""
     for start in range(0, len(value), CHUNK):
         part = value[start : start + CHUNK]
         low, high = torch.aminmax(part)
-        peak = max(peak, -float(low), float(high))
         if not math.isfinite(float(low) + float(high)):
-            row = before + start + int((~torch.isfinite(part)).any(1).nonzero()[0, 0])
+            row = start + int((~torch.isfinite(part)).any(1).nonzero()[0, 0])
             raise NotFinite(
                 f"{name} holds NaN or infinity, first in row {row}: find out where it comes from before "
                 "measuring distances."
             )
-    return peak
 
 
-def check_width(queries: Tensor, bank: Tensor, k: int) -> None:
+def check_queries(queries: Tensor, bank: Tensor, k: int) -> None:
     """Raise ShapeError unless queries are (Q, D) of the bank's D, UsageError unless 1 <= k <= N."""
     if queries.ndim != 2 or queries.shape[1] != bank.shape[1]:
         raise ShapeError(

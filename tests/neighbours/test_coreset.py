@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kizu.errors import NotFinite, ShapeError, UsageError
-from kizu.neighbours import _coreset, covering_radius, greedy_coreset, random_projection
+from kizu.neighbours import _greedy, covering_radius, greedy_coreset, random_projection
 from kizu.neighbours.projection import johnson_lindenstrauss
 
 
@@ -21,7 +21,7 @@ def plain_greedy(features: np.ndarray, n: int, start: int = 0) -> list[int]:
     return picks
 
 
-def _made() -> dict[str, np.ndarray]:
+def _features() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     steep = rng.normal(size=(1500, 40)) * np.arange(1, 41) ** -1.0
     return {
@@ -41,23 +41,23 @@ def _made() -> dict[str, np.ndarray]:
     }
 
 
-MADE = _made()
+FEATURES = _features()
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", FEATURES)
 def test_same_picks_as_the_plain_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = MADE[name]
+    features = FEATURES[name]
     expected = plain_greedy(features, 400, start=3)
     assert greedy_coreset(features, 400, start=3).tolist() == expected
-    monkeypatch.setattr(_coreset, "BLOCK", 100)
-    monkeypatch.setattr(_coreset, "FRONT", 7)
-    monkeypatch.setattr(_coreset, "COLUMNS", 50)
+    monkeypatch.setattr(_greedy, "BLOCK", 100)
+    monkeypatch.setattr(_greedy, "FRONT", 7)
+    monkeypatch.setattr(_greedy, "COLUMNS", 50)
     assert greedy_coreset(torch.from_numpy(features), 400, start=3).tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["gauss", "grid", "identical", "duplicates"])
 def test_all_rows_come_once_when_n_is_all(name: str) -> None:
-    features = MADE[name][:200]
+    features = FEATURES[name][:200]
     assert greedy_coreset(features, 200).tolist() == plain_greedy(features, 200)
 
 
@@ -78,35 +78,35 @@ def test_rounded_products_do_not_change_the_picks(precision: str) -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        assert greedy_coreset(MADE["gauss"], 300).tolist() == plain_greedy(MADE["gauss"], 300)
+        assert greedy_coreset(FEATURES["gauss"], 300).tolist() == plain_greedy(FEATURES["gauss"], 300)
     finally:
         torch.set_float32_matmul_precision(before)
 
 
 def test_autocast_and_views_do_not_change_the_picks() -> None:
-    features = torch.from_numpy(MADE["steep"])
-    expected = plain_greedy(MADE["steep"], 200)
+    features = torch.from_numpy(FEATURES["steep"])
+    expected = plain_greedy(FEATURES["steep"], 200)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert greedy_coreset(features, 200).tolist() == expected
     strided = torch.empty(40, len(features)).T.copy_(features)
     assert greedy_coreset(strided, 200).tolist() == expected
 
 
-def test_progress_is_told_and_an_interrupt_passes_through() -> None:
-    told: list[tuple[int, int]] = []
-    greedy_coreset(MADE["gauss"], 900, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (900, 900)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+def test_progress_is_reported_and_an_interrupt_passes_through() -> None:
+    reports: list[tuple[int, int]] = []
+    greedy_coreset(FEATURES["gauss"], 900, progress=lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (900, 900)
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        greedy_coreset(MADE["gauss"], 900, progress=interrupt)
+        greedy_coreset(FEATURES["gauss"], 900, progress=interrupt)
 
 
 def test_approximate_is_reproducible_covers_nearly_as_well_and_draws_from_its_generator() -> None:
-    features = torch.from_numpy(MADE["steep"])
+    features = torch.from_numpy(FEATURES["steep"])
     first = greedy_coreset(
         features, 100, start=7, method="approximate", generator=torch.Generator().manual_seed(1)
     )
@@ -124,11 +124,11 @@ def test_approximate_is_reproducible_covers_nearly_as_well_and_draws_from_its_ge
     whole = greedy_coreset(
         features, 100, start=7, method="approximate", pool=15, generator=torch.Generator().manual_seed(1)
     )
-    assert whole.tolist() == plain_greedy(MADE["steep"], 100, start=7)
+    assert whole.tolist() == plain_greedy(FEATURES["steep"], 100, start=7)
 
 
 def test_covering_radius_is_the_farthest_nearest_distance() -> None:
-    features, centres = torch.from_numpy(MADE["gauss"]), torch.from_numpy(MADE["gauss"][::50])
+    features, centres = torch.from_numpy(FEATURES["gauss"]), torch.from_numpy(FEATURES["gauss"][::50])
     assert covering_radius(features, centres) == pytest.approx(
         float(torch.cdist(features.double(), centres.double()).amin(1).amax()), rel=1e-6
     )
@@ -144,15 +144,14 @@ def test_johnson_lindenstrauss_gives_the_numbers_of_scikit_learn(rows: int, dime
     )
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "sparse"])
-def test_projection_keeps_squared_distances_on_average(kind: str) -> None:
+def test_projection_keeps_squared_distances_on_average() -> None:
     features = torch.randn(400, 1024, generator=torch.Generator().manual_seed(0))
-    projected = random_projection(features, 300, generator=torch.Generator().manual_seed(1), kind=kind)
+    projected = random_projection(features, 300, generator=torch.Generator().manual_seed(1))
     assert projected.shape == (400, 300)
     ratio = (torch.pdist(projected) / torch.pdist(features)).square()
     assert float(ratio.mean()) == pytest.approx(1.0, abs=0.05)
     assert 0.4 < float(ratio.min()) < float(ratio.max()) < 1.9
-    same = random_projection(features, 300, generator=torch.Generator().manual_seed(1), kind=kind)
+    same = random_projection(features, 300, generator=torch.Generator().manual_seed(1))
     assert torch.equal(projected, same)
 
 
@@ -187,5 +186,5 @@ def test_misuse_is_refused() -> None:
             greedy_coreset(broken, 2)
     with pytest.raises(UsageError, match="from 1 to 3"):
         random_projection(features, 4, generator=torch.Generator())
-    with pytest.raises(UsageError, match="gaussian"):
-        random_projection(features, 2, generator=torch.Generator(), kind="dense")
+    with pytest.raises(UsageError, match="no effect"):
+        greedy_coreset(features, 2, pool=4)

@@ -1,4 +1,4 @@
-"""The streaming coreset: the exact selection while there is room, a bounded loss after."""
+"""The streaming coreset: the exact selection while memory lasts, a bounded loss after."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def _features(rows: int = 6000) -> torch.Tensor:
     return torch.randn(rows, 16, generator=torch.Generator().manual_seed(0)) * spectrum
 
 
-def _room(rows: int) -> int:
+def _budget(rows: int) -> int:
     return rows * (2 * 16 * 4 + 48)
 
 
-def test_all_in_room_is_the_exact_selection() -> None:
+def test_all_in_memory_is_the_exact_selection() -> None:
     features = _features()
     stream = StreamingCoreset(200)
     for part in features.split(777):
@@ -27,12 +27,11 @@ def test_all_in_room_is_the_exact_selection() -> None:
     assert torch.equal(stream.finish(), features[greedy_coreset(features, 200)])
 
 
-def test_bounded_room_covers_nearly_as_well() -> None:
+def test_bounded_memory_covers_nearly_as_well() -> None:
     features = _features()
-    stream = StreamingCoreset(200, budget=_room(900))
+    stream = StreamingCoreset(200, budget=_budget(900))
     for part in features.split(250):
         stream.update(part)
-    assert stream.capacity == 900
     assert stream.reductions > 8
     rows = stream.finish()
     assert rows.shape == (200, 16)
@@ -45,7 +44,7 @@ def test_batches_of_any_size_give_the_same_rows() -> None:
     features = _features(3000)
     results = []
     for size in (1000, 3000, 61):
-        stream = StreamingCoreset(ratio=0.05, budget=_room(500))
+        stream = StreamingCoreset(ratio=0.05, budget=_budget(500))
         for part in features.split(size):
             stream.update(part)
         results.append(stream.finish())
@@ -54,14 +53,14 @@ def test_batches_of_any_size_give_the_same_rows() -> None:
     assert torch.equal(results[0], results[2])
 
 
-def test_ratio_without_room_is_capped_and_says_so() -> None:
-    stream = StreamingCoreset(ratio=0.5, budget=_room(400))
+def test_ratio_without_memory_gives_what_fits() -> None:
+    stream = StreamingCoreset(ratio=0.5, budget=_budget(400))
     stream.update(_features(2000))
-    assert stream.capped
+    assert stream.reductions > 0
     assert len(stream.finish()) <= 400
     wide = StreamingCoreset(ratio=0.5)
     wide.update(_features(2000))
-    assert not wide.capped
+    assert wide.reductions == 0
     assert len(wide.finish()) == 1000
 
 
@@ -75,7 +74,7 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(UsageError, match="from 1"):
         StreamingCoreset(0)
     with pytest.raises(UsageError, match="budget="):
-        StreamingCoreset(200, budget=_room(300)).update(_features(10))
+        StreamingCoreset(200, budget=_budget(300)).update(_features(10))
     stream = StreamingCoreset(20)
     with pytest.raises(UsageError, match="seen 0 rows"):
         stream.finish()

@@ -9,70 +9,86 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from banks import MADE, SIZE, same
+from banks import BANKS, SIZE, same
 
 from kizu import engine
 from kizu.accel import compiled as compiled_module
+from kizu.accel import search as search_module
 from kizu.accel import tree as tree_module
 from kizu.accel import vectors, walk
+from kizu.accel.directions import leading_directions
+from kizu.accel.products import ProductSearch
+from kizu.accel.search import FastSearch
 from kizu.accel.tree import DIRECTIONS, STEPS, Tree
 from kizu.accel.vectors import BOX, ROWS, STEP, WIDTH
 from kizu.engine import thread_map
 from kizu.errors import NotFinite
 from kizu.neighbours import NearestNeighbours
-from kizu.neighbours import index as index_module
+from kizu.neighbours.index import exact_search
 
-FLOAT32 = [name for name, (_, bank) in MADE.items() if bank.dtype == torch.float32]
+FLOAT32 = [name for name, (_, bank) in BANKS.items() if bank.dtype == torch.float32]
 
 
 @pytest.fixture(autouse=True)
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees for small banks too."""
-    monkeypatch.setattr(index_module, "MANY", 1)
+    monkeypatch.setenv("KIZU_ACCEL", "1")
+    monkeypatch.setattr(search_module, "TREE_ROWS", 1)
+
+
+def twin_of(bank: torch.Tensor) -> tuple[NearestNeighbours, FastSearch]:
+    index = NearestNeighbours(bank)
+    assert index._twin is not None
+    return index, index._twin
+
+
+def tree_of(bank: torch.Tensor) -> tuple[NearestNeighbours, Tree]:
+    index, twin = twin_of(bank)
+    assert twin.tree is not None
+    return index, twin.tree
 
 
 @pytest.mark.parametrize("leaves", [1, 3, 1000])
 @pytest.mark.parametrize("name", FLOAT32)
 def test_true_nearest(name: str, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where most queries look into too many leaves and are left to the products."""
-    monkeypatch.setattr(tree_module, "LEAVES", leaves)
-    queries, bank = MADE[name]
-    index = NearestNeighbours(bank)
+    monkeypatch.setattr(tree_module, "MAX_LEAVES", leaves)
+    queries, bank = BANKS[name]
+    index, twin = twin_of(bank)
     if name in ("huge", "tiny"):  # their squares leave float32: products with a scale
-        assert index._tree is None
+        assert twin.tree is None
         return
-    index._tree = Tree(
-        bank, index._frame.mean, index._directions(min(DIRECTIONS, bank.shape[1]))
-    )  # one that it might not keep
+    directions = leading_directions(bank, twin.frame, min(DIRECTIONS, bank.shape[1]))
+    twin.tree = Tree(bank, twin.frame.mean, directions)  # one that it might not keep
     same(index.query(queries), queries, bank, 1)
+    expected, got = exact_search(queries, bank, 1), index.query(queries)
+    assert torch.equal(got[1], expected[1])
 
 
 def test_the_tree_answers_by_itself() -> None:
-    queries, bank = MADE["steep"]
-    index = NearestNeighbours(bank)
-    assert index._tree is not None
-    distance, rows, busy = index._tree.query(queries)
-    assert not busy.any()
+    queries, bank = BANKS["steep"]
+    _, twin = twin_of(bank)
+    assert twin.tree is not None
+    distance, rows, unresolved = twin.tree.query(queries)
+    assert not unresolved.any()
     same((distance[:, None], rows[:, None]), queries, bank, 1)
-    assert index._levels == {}
+    assert twin.products._levels == {}
 
 
 def test_only_what_the_tree_leaves_open_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
-    near, bank = MADE["steep"]
+    near, bank = BANKS["steep"]
     queries = torch.cat(
         [near[:30], 3 * torch.randn(25, SIZE, generator=torch.Generator().manual_seed(4)), near[30:]]
     )
-    monkeypatch.setattr(tree_module, "LEAVES", 8)
+    monkeypatch.setattr(tree_module, "MAX_LEAVES", 8)
     index, asked = NearestNeighbours(bank), []
-    multiply = NearestNeighbours._multiply
+    by_products = ProductSearch.query
 
-    def counted(
-        self: NearestNeighbours, given: torch.Tensor, *rest: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(self: ProductSearch, given: torch.Tensor, k: int) -> tuple[torch.Tensor, ...]:
         asked.append(len(given))
-        return multiply(self, given, *rest)
+        return by_products(self, given, k)
 
-    monkeypatch.setattr(NearestNeighbours, "_multiply", counted)
+    monkeypatch.setattr(ProductSearch, "query", counted)
     same(index.query(queries), queries, bank, 1)
     assert len(asked) == 1
     assert 25 <= asked[0] < len(queries)
@@ -85,9 +101,9 @@ def test_any_directions_and_sizes(size: int, rows: int) -> None:
     bank, queries = torch.randn(rows, size, generator=make), torch.randn(50, size, generator=make)
     queries[:20] = bank[torch.randint(0, rows, (20,), generator=make)] + 0.003 * queries[:20]
     basis = torch.linalg.qr(torch.randn(size, min(size, DIRECTIONS), generator=make, dtype=torch.float64)).Q
-    distance, index, busy = Tree(bank, bank.mean(0), basis).query(queries)
-    assert int(busy[:20].sum()) <= 2  # these lie beside a row, few of them at the edge of its box
-    same((distance[~busy, None], index[~busy, None]), queries[~busy], bank, 1)
+    distance, index, unresolved = Tree(bank, bank.mean(0), basis).query(queries)
+    assert int(unresolved[:20].sum()) <= 2  # these lie beside a row, few of them at the edge of its box
+    same((distance[~unresolved, None], index[~unresolved, None]), queries[~unresolved], bank, 1)
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 300.0])
@@ -136,13 +152,15 @@ def test_rounding_of_coordinates_stays_within_its_allowance() -> None:
     basis = torch.linalg.qr(torch.randn(1000, DIRECTIONS, generator=make, dtype=torch.float64)).Q
     tree = Tree(bank, bank.mean(0), basis)
     exact = (queries.double() - torch.from_numpy(tree._mean)) @ basis
-    terms, size, _ = tree._allowances
-    made = np.zeros((compiled_module.TURN, WIDTH), np.float32)
+    coordinate_error, mean_norm, _ = tree._allowances
+    made = np.zeros((compiled_module.QUERIES, WIDTH), np.float32)
     compiled_module._rotate(queries[:20].numpy(), 3, 20, tree._basis.ctypes.data, tree._basis[-1], made)
     assert not made[:17, DIRECTIONS:].any()
     error = (torch.from_numpy(made[:17, :DIRECTIONS]).double() - exact[3:20]).norm(dim=1)
     allowed = (
-        terms * DIRECTIONS**0.5 * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + size)[3:20]
+        coordinate_error
+        * DIRECTIONS**0.5
+        * ((queries.double() - torch.from_numpy(tree._mean)).norm(dim=1) + mean_norm)[3:20]
     )
     assert bool((error <= allowed).all())
     assert float(error.max()) > 1e-6  # there is something to allow for
@@ -175,17 +193,17 @@ def test_codes_are_no_farther_from_their_rows_than_they_say(size: int, shift: fl
 def test_a_bank_without_directions_gets_no_tree() -> None:
     make = torch.Generator().manual_seed(7)
     bank, queries = torch.randn(1500, SIZE, generator=make), torch.randn(300, SIZE, generator=make)
-    index = NearestNeighbours(bank)
-    assert index._tree is None
+    index, twin = twin_of(bank)
+    assert twin.tree is None
     same(index.query(queries), queries, bank, 1)
     tree = Tree(bank, bank.mean(0), torch.eye(SIZE, DIRECTIONS, dtype=torch.float64))
-    assert tree.query(queries, often=1)[2].all()
+    assert tree.query(queries, max_overflows=1)[2].all()
     assert not tree.query(queries)[2].all()  # it could, but products are faster
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_broken_queries_are_named(value: float) -> None:
-    queries, bank = MADE["steep"]
+    queries, bank = BANKS["steep"]
     broken = queries.clone()
     broken[41, 7] = value
     with pytest.raises(NotFinite, match="41"):
@@ -231,24 +249,23 @@ def test_any_number_of_threads_shares_the_queries(
     threads: int, openmp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of queries that are no whole number of turns."""
-    queries, bank = MADE["steep"]
-    index = NearestNeighbours(bank)
-    assert index._tree is not None
+    queries, bank = BANKS["steep"]
+    _, tree = tree_of(bank)
     if not openmp:
         monkeypatch.setattr(engine, "_openmp", lambda: None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for count in (1, 27, 29, len(queries)):
-            distance, rows, busy = index._tree.query(queries[:count])
-            assert not busy.any()
+            distance, rows, unresolved = tree.query(queries[:count])
+            assert not unresolved.any()
             same((distance[:, None], rows[:, None]), queries[:count], bank, 1)
     finally:
         torch.set_num_threads(before)
 
 
 def test_several_threads_at_once() -> None:
-    queries, bank = MADE["clusters"]
+    queries, bank = BANKS["clusters"]
     index = NearestNeighbours(bank)
     for distance, rows in thread_map(index.query, [queries] * 8):
         same((distance, rows), queries, bank, 1)
