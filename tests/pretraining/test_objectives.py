@@ -16,7 +16,7 @@ from torch import Tensor
 from kizu import registry
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.spd import spd as spd_loss
-from kizu.pretraining.base import perturbed
+from kizu.pretraining.spd import SPDConfig, perturb
 from kizu.training import Position
 from kizu.views.strong import strong
 from kizu.views.weak import weak
@@ -31,8 +31,8 @@ WIDTHS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny(name: str, **knobs: Any) -> Any:
-    return copy.deepcopy(_kept(name, tuple(knobs.items()))).train()
+def tiny(name: str, **parameters: Any) -> Any:
+    return copy.deepcopy(_kept(name, tuple(parameters.items()))).train()
 
 
 @functools.cache
@@ -87,9 +87,9 @@ def test_byol_is_lightlys() -> None:
 
     made, batch = exact(tiny("byol"))
     with torch.no_grad():
-        for value in made.network_encoder.parameters():
+        for value in made.target_encoder.parameters():
             value.mul_(0.9)
-    t1, t2 = (made.network_projector(made.network_encoder(batch[name])).detach() for name in ("view1", "view2"))
+    t1, t2 = (made.target_projector(made.target_encoder(batch[name])).detach() for name in ("view1", "view2"))
     p1, p2 = (made.predictor(made.projector(made.encoder(batch[name]))) for name in ("view1", "view2"))
     criterion = NegativeCosineSimilarity()
     agree(made, made(batch)["loss"], criterion(p1, t2) + criterion(p2, t1))
@@ -143,7 +143,7 @@ def test_the_queue_is_first_in_first_out() -> None:
         if step == 1:
             assert torch.allclose(made.queue_keys[:8], torch.cat(kept), atol=1e-6)
             assert torch.equal(made.queue_keys[8:], before[8:])
-    assert int(made.place) == 4
+    assert int(made.queue_position) == 4
     assert torch.allclose(made.queue_keys, torch.cat([kept[3], kept[1], kept[2]]), atol=1e-6), (
         "the oldest left"
     )
@@ -160,7 +160,7 @@ def test_parts_of_a_batch_go_into_the_queue_in_order() -> None:
         made({"view1": part, "view2": part})
     made.after_step(0, 10)
     assert torch.allclose(made.queue_keys[:4], torch.cat(expected), atol=1e-6)
-    assert int(made.place) == 4
+    assert int(made.queue_position) == 4
 
 
 def test_moving_averages() -> None:
@@ -194,7 +194,7 @@ def test_byols_momentum_rises_to_one() -> None:
                 value.fill_(1.0)
         made.after_step(step, 20)
         due = 1 - (1 - 0.9) * (math.cos(math.pi * step / 20) + 1) / 2
-        for net in (made.network_encoder, made.network_projector):
+        for net in (made.target_encoder, made.target_projector):
             for value in net.parameters():
                 assert torch.allclose(value, torch.full_like(value, 1 - due), atol=1e-6)
 
@@ -207,11 +207,11 @@ def test_simsiams_predictor_keeps_its_rate() -> None:
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(
         id(p) for p in made.parameters()
     )
-    assert [made.factor(step, 10) for step in (0, 5, 9)] == [
+    assert [made.lr_scale(step, 10) for step in (0, 5, 9)] == [
         [pytest.approx(0.5 * (1 + math.cos(math.pi * s / 10))), 1.0] for s in (0, 5, 9)
     ]
     free = tiny("simsiam", fix_predictor=False)
-    assert free.factor(5, 10) == [pytest.approx(0.5)] * 2
+    assert free.lr_scale(5, 10) == [pytest.approx(0.5)] * 2
 
 
 @pytest.mark.parametrize("name", ["byol", "simclr"])
@@ -225,14 +225,14 @@ def test_biases_and_norms_have_no_weight_decay(name: str) -> None:
     assert len(decayed["params"]) + len(free["params"]) == sum(
         parameter.requires_grad for parameter in made.parameters()
     )
-    assert made.factor(0, 1000) == pytest.approx(1 / (100 if name == "simclr" else 10)), "warm-up"
+    assert made.lr_scale(0, 1000) == pytest.approx(1 / (100 if name == "simclr" else 10)), "warm-up"
 
 
 def test_mocos_schedules() -> None:
-    assert [tiny("moco", version="v1").factor(step, 200) for step in (119, 120, 160)] == pytest.approx(
+    assert [tiny("moco", version="v1").lr_scale(step, 200) for step in (119, 120, 160)] == pytest.approx(
         [1, 0.1, 0.01]
     )
-    assert tiny("moco").factor(100, 200) == pytest.approx(0.5)
+    assert tiny("moco").lr_scale(100, 200) == pytest.approx(0.5)
 
 
 def test_a_queue_needs_as_many_images() -> None:
@@ -260,8 +260,11 @@ def test_supervised_needs_classes() -> None:
         tiny("supervised").check_data(100, 5)
     with pytest.raises(UnknownName, match="schedule"):
         cls(**TINY, classes=2, schedule="step")
-    with pytest.raises(UsageError, match="smoothing and warmup"):
-        cls(**TINY, classes=2, warmup=1.0)
+    for name in ("smoothing", "warmup"):
+        with pytest.raises(UsageError, match="warmup and smoothing are below 1"):
+            cls(**TINY, classes=2, **{name: 1.0})
+    with pytest.raises(UnknownName, match="Did you mean 'moco_v1'"):
+        cls(**TINY, classes=2, views="moco_v11")
     with pytest.raises(UnknownName, match="optimiser"):
         registry.load("pretraining", "simclr")(**TINY, optimiser_name="adam")
 
@@ -282,14 +285,14 @@ def test_spds_views_are_made_of_the_anchor(anchor: str, perturbation: str) -> No
     made.seed, made.spd = 3, dataclasses.replace(made.spd, anchor=anchor, perturbation=perturbation)
     position = Position(2, 8, 4)
     ready = made.prepare((images(), torch.zeros(4)), position)
-    images, draws = images().permute(0, 3, 1, 2) / 255, position.generators(3)
-    views = [strong(images, generator=draws, size=(32, 32)) for _ in range(2)]
-    source = views[0] if anchor == "view" else images
+    originals, draws = images().permute(0, 3, 1, 2) / 255, position.generators(3)
+    views = [strong(originals, generator=draws, size=(32, 32)) for _ in range(2)]
+    source = views[0] if anchor == "view" else originals
     positive = weak(source, generator=draws, size=(32, 32))
     negative = weak(source, generator=draws, size=(32, 32))
     for name, due in (("view1", views[0]), ("view2", views[1]), ("positive", positive)):
         assert torch.allclose(raw(made, ready[name]), due, atol=1e-5), name
-    assert torch.allclose(raw(made, ready["negative"]), perturbed(negative, perturbation, draws), atol=1e-5)
+    assert torch.allclose(raw(made, ready["negative"]), perturb(negative, perturbation, draws), atol=1e-5)
     changed = ((raw(made, ready["negative"]) - negative).abs() > 1e-3).any(dim=1).float().mean(dim=(1, 2))
     assert changed.max() > 0
     assert changed.max() < 0.95 if perturbation.startswith("smooth") else changed.max() < 0.2
@@ -338,7 +341,7 @@ def test_batch_norm_takes_away_what_all_negatives_share_when_they_pass_alone(los
     one = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
     gaps = {}
     for forward in ("joint", "separate"):
-        made = tiny("supervised", spd=True, spd_loss=loss, spd_forward=forward)
+        made = tiny("supervised", spd=SPDConfig(loss=loss, forward=forward))
         seen: list[Tensor] = []
         made.encoder.register_forward_hook(
             lambda module, given, feature, seen=seen: seen.append(feature.detach())
@@ -358,7 +361,9 @@ def test_the_auxiliary_classifier() -> None:
     }
     with torch.no_grad():
         terms = made(batch)
-        logits = made.judge(made.encoder(torch.cat([batch["positive"], batch["negative"]]))).numpy()
+        logits = made.perturbation_classifier(
+            made.encoder(torch.cat([batch["positive"], batch["negative"]]))
+        ).numpy()
     target = np.array([0] * 4 + [1] * 4)
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert float(terms["loss_spd"]) == pytest.approx(-logs[np.arange(8), target].mean(), abs=1e-6)
@@ -366,12 +371,12 @@ def test_the_auxiliary_classifier() -> None:
     assert float(terms["loss"]) == pytest.approx(
         float(terms["loss_method"] + 0.1 * terms["loss_spd"]), abs=1e-6
     )
-    assert tiny("supervised", spd=True, spd_loss="cosine").judge is None
-    assert tiny("simsiam", spd=True).judge is None
+    assert tiny("supervised", spd=SPDConfig(loss="cosine")).perturbation_classifier is None
+    assert tiny("simsiam", spd=True).perturbation_classifier is None
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "supervised"])
-def test_a_images_views_do_not_depend_on_its_company(name: str) -> None:
+def test_an_images_views_do_not_depend_on_its_company(name: str) -> None:
     made, labels = tiny(name, spd=True), torch.arange(4)
     whole = made.prepare((images(), labels), Position(3, 20, 4))
     for first in (0, 1, 2):
@@ -393,9 +398,7 @@ def test_the_last_norm_of_a_block_starts_at_zero() -> None:
 def test_networks_that_are_not_trained_here() -> None:
     with pytest.raises(UnknownName, match=r"timm model named 'resnet18x'.*Did you mean 'resnet18d?'"):
         tiny("simsiam", backbone="resnet18x")
-    with pytest.raises(
-        UsageError, match=r"stages is how many stages of resnet10t are trained, one of \[1, 2, 3, 4\], got 5"
-    ):
+    with pytest.raises(UsageError, match=r"resnet10t has levels \[1, 2, 3, 4\] .*, got \(5,\)"):
         tiny("simsiam", stages=5)
-    with pytest.raises(UsageError, match="Networks without are not trained here"):
+    with pytest.raises(UsageError, match="has blocks; only networks with stages"):
         tiny("simsiam", backbone="vit_tiny_patch16_224")

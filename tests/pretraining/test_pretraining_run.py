@@ -87,10 +87,10 @@ def test_data_are_found_again_from_another_place(
 def test_training_begins_with_the_weights_of_a_representation(name: str, finished: Path) -> None:
     more = {"queue": 8} if name == "moco" else {}
     made = registry.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
-    assert made.begin_from(str(finished))["name"] == "supervised/resnet10t@1"
+    assert made.initialise_from(str(finished))["name"] == "supervised/resnet10t@1"
     held = store.load(finished)[0]
     copies = [
-        getattr(made, part) for part in ("encoder", "key_encoder", "twin_encoder") if hasattr(made, part)
+        getattr(made, part) for part in ("encoder", "key_encoder", "target_encoder") if hasattr(made, part)
     ]
     assert len(copies) == (1 if name == "simsiam" else 2)
     for part in copies:
@@ -98,18 +98,18 @@ def test_training_begins_with_the_weights_of_a_representation(name: str, finishe
     with pytest.raises(UsageError, match="name that --backbone"):
         registry.load("pretraining", name)(
             backbone="resnet18", stages=1, size=32, batch_size=4, **more
-        ).begin_from(str(finished))
+        ).initialise_from(str(finished))
 
 
 @pytest.mark.slow
-def test_a_run_that_began_from_another_says_so(
+def test_a_run_that_initialised_from_another_says_so(
     finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
 ) -> None:
     before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**PARAMETERS, "steps": 1})
     card = store.load_card(before)["representation"]
     assert str(photos.parent) not in json.dumps(card)
     assert str(finished.parent) not in json.dumps(card)
-    assert card["recipe"]["began_from"]["name"] == "supervised/resnet10t"
+    assert card["recipe"]["initialised_from"]["name"] == "supervised/resnet10t"
     assert "and of supervised/resnet10t: that of the images" in card["licence"]
     assert card["trained_on"] == ["photos"]
     with pytest.raises(Dies):
@@ -123,7 +123,7 @@ def test_a_run_that_began_from_another_says_so(
         )
     dies_in_step_1.undo()
     assert (
-        store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["began_from"][
+        store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["initialised_from"][
             "name"
         ]
         == "supervised/resnet10t"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kizu import registry
 from kizu.errors import NotFinite
-from kizu.training import Objective, Position, cosine, rank_and_world, train
+from kizu.training import Objective, Position, cosine_schedule, rank_and_world, train
 
 BATCH, STEPS = 8, 6
 
@@ -45,8 +45,8 @@ class Line(Objective):
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
-    def factor(self, step: int, steps: int) -> float:
-        return cosine(step, steps, warmup=2)
+    def lr_scale(self, step: int, steps: int) -> float:
+        return cosine_schedule(step, steps, warmup=2)
 
 
 def points(position: Position) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def noise(position: Position) -> tuple[Tensor, Tensor]:
 
 def without_batch_norm(name: str) -> Any:
     """A pretraining objective with SPD whose networks are single layers."""
-    knobs: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "hidden": 8,
         "predictor_hidden": 4,
         "dimensions": 8,
@@ -75,14 +75,14 @@ def without_batch_norm(name: str) -> Any:
         "learning_rate": 2.0,
     }
     cls = registry.load("pretraining", name)
-    known = {key for key in knobs if key in cls.__init__.__kwdefaults__}
+    known = {key for key in settings if key in cls.__init__.__kwdefaults__}
     made = cls(
         backbone="resnet10t",
         stages=1,
         size=32,
         batch_size=BATCH,
         spd=True,
-        **{key: knobs[key] for key in known},
+        **{key: settings[key] for key in known},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
@@ -90,10 +90,10 @@ def without_batch_norm(name: str) -> Any:
         for head in ("projector", "predictor"):
             if hasattr(made, head):
                 setattr(made, head, nn.Linear(made.width if head == "projector" else 8, 8))
-    for twin in ("key_", "twin_"):
-        if hasattr(made, f"{twin}encoder"):
-            setattr(made, f"{twin}encoder", copy.deepcopy(made.encoder).requires_grad_(False))
-            setattr(made, f"{twin}projector", copy.deepcopy(made.projector).requires_grad_(False))
+    for moving in ("key_", "target_"):
+        if hasattr(made, f"{moving}encoder"):
+            setattr(made, f"{moving}encoder", copy.deepcopy(made.encoder).requires_grad_(False))
+            setattr(made, f"{moving}projector", copy.deepcopy(made.projector).requires_grad_(False))
     return made
 
 

@@ -1,4 +1,4 @@
-"""The parts that views are made of, against torchvision, scipy, colorsys and loops over the printed formulas."""
+"""The parts of the views against torchvision, scipy, colorsys and loops over the printed formulas."""
 
 from __future__ import annotations
 
