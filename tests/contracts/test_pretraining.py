@@ -303,7 +303,7 @@ def test_nonsense_numbers_of_spd(key: str, whole: bool) -> None:
     for value in (float("nan"), float("inf"), -0.1, True, "1", *([] if key in MAY_BE_ZERO else [0.0])):
         with pytest.raises(UsageError, match=f"SPD's {key} is a finite number"):
             SPDConfig(**{key: value})
-    with pytest.raises(UsageError, match="SPD's share is a finite number, above 0 and at most 1; got 1.5"):
+    with pytest.raises(UsageError, match=r"SPD's share is a finite number, above 0 and at most 1; got 1\.5"):
         SPDConfig(share=1.5)
 
 

@@ -241,7 +241,7 @@ def test_a_queue_needs_as_many_images() -> None:
     made.check_data(16, 1)
     with pytest.raises(
         UsageError,
-        match=r"The queue of 12 keys and a batch of 4 need as many images, there are 15: give --set queue=8 or less",
+        match=r"queue of 12 keys and a batch of 4 need as many images, there are 15: give --set queue=8 or less",
     ):
         made.check_data(15, 1)
     for queue in (2, 10):
@@ -398,7 +398,7 @@ def test_the_last_norm_of_a_block_starts_at_zero() -> None:
 def test_networks_that_are_not_trained_here() -> None:
     with pytest.raises(UnknownName, match=r"timm model named 'resnet18x'.*Did you mean 'resnet18d?'"):
         tiny("simsiam", backbone="resnet18x")
-    with pytest.raises(UsageError, match=r"resnet10t has levels \[1, 2, 3, 4\] .*, got \(5,\)"):
+    with pytest.raises(UsageError, match=r"resnet10t has levels .*, 4\] .*, got \(5,\)"):
         tiny("simsiam", stages=5)
     with pytest.raises(UsageError, match="has blocks; only networks with stages"):
         tiny("simsiam", backbone="vit_tiny_patch16_224")

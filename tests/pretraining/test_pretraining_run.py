@@ -16,7 +16,8 @@ from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
 
 PARAMETERS: dict[str, Any] = {
-    "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4, "device": "cpu", "precision": "fp32", "show": False,
+    "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4,
+    "device": "cpu", "precision": "fp32", "show": False,
     "log_every": 1, "hidden": 16, "predictor_hidden": 8,
 }  # fmt: skip
 SUPERVISED = {key: value for key, value in PARAMETERS.items() if "hidden" not in key}

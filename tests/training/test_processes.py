@@ -65,11 +65,16 @@ torch.set_num_threads(1)
 from kizu.pretraining import pretrain
 from kizu.pretraining.simsiam import SimSiam
 after = SimSiam.after_step
-SimSiam.after_step = lambda self, step, steps: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else after(self, step, steps)
+def dies(self, step, steps):
+    if step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    after(self, step, steps)
+SimSiam.after_step = dies
 pretrain("simsiam", ["procedural"], {out!r}, **{parameters!r})
 """
 PARAMETERS: dict[str, Any] = {
-    "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4, "hidden": 16, "predictor_hidden": 8, "spd": True,
+    "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4,
+    "hidden": 16, "predictor_hidden": 8, "spd": True,
     "learning_rate": 3.0, "checkpoint_every": 3, "log_every": 1, "device": "cpu", "show": False,
 }  # fmt: skip
 

@@ -85,8 +85,8 @@ class MoCo(Pretraining):
         if count is not None and count < self.queue + self.batch_size:
             largest = max((count // self.batch_size - 1) * self.batch_size, self.batch_size)
             raise UsageError(
-                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many images, there are "
-                f"{count}: give --set queue={largest} or less, or more images."
+                f"The queue of {self.queue} keys and a batch of {self.batch_size} need as many images, "
+                f"there are {count}: give --set queue={largest} or less, or more images."
             )
 
     def project(self, feature: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ a weak augmentation with one small piece changed (SmoothBlend). The loss cos(z, 
 
 Where the paper is silent, this file chooses:
 
-- Anchor: x_i of Eq. 3 is the first view of the method. x+ and x- are made from that view (anchor="view") and differ
-  from it only weakly. anchor="image" makes them from the image before the strong augmentation.
+- Anchor: x_i of Eq. 3 is the first view of the method. x+ and x- come from that view (anchor="view") and
+  differ from it only weakly. anchor="image" derives them from the image before the strong augmentation.
 - z is the output of the projector, "a shared MLP head". There is no stop-gradient.
 - x+ and x- are drawn independently.
 - x+ and x- pass the encoder as one batch (forward="joint"). In two batches (forward="separate", as SimSiam
