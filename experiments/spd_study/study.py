@@ -103,22 +103,22 @@ def estimate(options: argparse.Namespace) -> None:
     would take."""
     from kizu.evaluation.experiment import run_experiment
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         seconds = {}
         for spd in (False, True):
             job = Job("simsiam", spd, 0, parameters=objective_parameters("simsiam", options))
             train(
                 job,
-                Path(place) / job.name / "representation",
+                Path(scratch) / job.name / "representation",
                 argparse.Namespace(**{**vars(options), "steps": 8}),
             )
-            rows = (Path(place) / job.name / "representation" / "log.jsonl").read_text("utf-8").splitlines()
+            rows = (Path(scratch) / job.name / "representation" / "log.jsonl").read_text("utf-8").splitlines()
             rates = [json.loads(line)["images_per_s"] for line in rows[2:]]
             seconds[spd] = options.steps * options.batch_size * len(rates) / sum(rates)
-        elsewhere = argparse.Namespace(**{**vars(options), "out": Path(place)})
+        elsewhere = argparse.Namespace(**{**vars(options), "out": Path(scratch)})
         for name, plan, root in plans(elsewhere):
-            run_experiment(plan, Path(place) / "tests" / name, root, lambda text: None)
-        test = tested_seconds(Path(place) / "tests")
+            run_experiment(plan, Path(scratch) / "tests" / name, root, lambda text: None)
+        test = tested_seconds(Path(scratch) / "tests")
     todo = [job for job in jobs(options) if not (options.out / job.name / "done.json").exists()]
     total = sum((0.0 if job.objective == UNTRAINED else seconds[job.spd]) + test for job in todo)
     say(

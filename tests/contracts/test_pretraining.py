@@ -57,13 +57,13 @@ def copy_of(name: str, **parameters: Any) -> Any:
     return copy.deepcopy(_kept(name, tuple(parameters.items()))).train()
 
 
-def batch(made: Any, step: int = 0) -> dict[str, Tensor]:
+def batch(objective: Any, step: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     coarse = torch.randint(256, (4, 3, 5, 5), generator=generator).float()
     images = (
         torch.nn.functional.interpolate(coarse, (40, 40), mode="bilinear").to(torch.uint8).permute(0, 2, 3, 1)
     )
-    return made.prepare((images, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
+    return objective.prepare((images, torch.tensor([0, 1, 2, 0])), Position(step, 4 * step, 4))
 
 
 both = pytest.mark.parametrize("spd", [False, True], ids=["plain", "spd"])
@@ -87,10 +87,10 @@ def test_signature_and_words(name: str) -> None:
 @both
 @each
 def test_loss_log_and_gradients(name: str, spd: bool) -> None:
-    made = copy_of(name, spd=spd)
-    prepared = batch(made)
+    objective = copy_of(name, spd=spd)
+    prepared = batch(objective)
     assert ("positive" in prepared) == ("negative" in prepared) == spd
-    terms = made(prepared)
+    terms = objective(prepared)
     assert {key for key in terms if key in (*SPD_NAMES, "loss_method")} <= (
         {*SPD_NAMES, "loss_method"} if spd else set()
     )
@@ -101,33 +101,33 @@ def test_loss_log_and_gradients(name: str, spd: bool) -> None:
         key for key, value in terms.items() if value.requires_grad and key not in ("loss", "loss_spd")
     ] == []
     terms["loss"].backward()
-    still = [key for key, value in made.named_parameters() if value.requires_grad and value.grad is None]
+    still = [key for key, value in objective.named_parameters() if value.requires_grad and value.grad is None]
     assert not still, f"no gradient for {still}"
-    assert all(torch.isfinite(value.grad).all() for value in made.parameters() if value.grad is not None)
+    assert all(torch.isfinite(value.grad).all() for value in objective.parameters() if value.grad is not None)
     heads = {
         key.partition(".")[0]
-        for key, value in made.named_parameters()
+        for key, value in objective.named_parameters()
         if value.grad is not None and value.grad.abs().sum() > 0
     }
     assert {
-        child for child, net in made.named_children() if any(p.requires_grad for p in net.parameters())
+        child for child, net in objective.named_children() if any(p.requires_grad for p in net.parameters())
     } == heads
-    first = next(made.encoder.parameters())
+    first = next(objective.encoder.parameters())
     assert first.grad is not None
     assert first.grad.abs().sum() > 0
     for moving in ("key_encoder", "key_projector", "target_encoder", "target_projector"):
-        for value in getattr(made, moving, torch.nn.Identity()).parameters():
+        for value in getattr(objective, moving, torch.nn.Identity()).parameters():
             assert not value.requires_grad
             assert value.grad is None
 
 
 @each
 def test_what_spd_adds(name: str) -> None:
-    made, plain = copy_of(name, spd=True), copy_of(name, spd=False)
-    made.spd = dataclasses.replace(made.spd, eta=0.7)
+    objective, plain = copy_of(name, spd=True), copy_of(name, spd=False)
+    objective.spd = dataclasses.replace(objective.spd, eta=0.7)
     with torch.no_grad():
         terms, ordinary = (
-            {key: float(value) for key, value in one(batch(one)).items()} for one in (made, plain)
+            {key: float(value) for key, value in one(batch(one)).items()} for one in (objective, plain)
         )
     assert set(terms) > {"loss_spd", "loss_method"}
     assert terms["loss"] == pytest.approx(terms["loss_method"] + 0.7 * terms["loss_spd"], abs=1e-6)
@@ -140,12 +140,12 @@ def test_what_spd_adds(name: str) -> None:
 @pytest.mark.parametrize("loss", ["cosine", "cross_entropy"])
 @each
 def test_spd_reaches_the_encoder_from_its_views(name: str, loss: str) -> None:
-    made = copy_of(name, spd=SPDConfig(loss=loss))
+    objective = copy_of(name, spd=SPDConfig(loss=loss))
     prepared = {
         key: value.clone().requires_grad_() if value.is_floating_point() else value
-        for key, value in batch(made).items()
+        for key, value in batch(objective).items()
     }
-    terms = made(prepared)
+    terms = objective(prepared)
     given = [prepared[key] for key in ("positive", "negative", "view1")]
     positive, negative, anchor = torch.autograd.grad(terms["loss_spd"], given, allow_unused=True)
     assert positive.abs().sum() > 0
@@ -165,10 +165,10 @@ def test_same_seed_same_weights_and_views(name: str) -> None:
     before = torch.random.get_rng_state()
     first, second, other = tiny(name, spd=True), copy_of(name, spd=True), tiny(name, spd=True, seed=2)
     assert torch.equal(torch.random.get_rng_state(), before), "torch's own generator is left alone"
-    states = [made.state_dict() for made in (first, second, other)]
+    states = [objective.state_dict() for objective in (first, second, other)]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-    assert not torch.equal(*(next(iter(made.encoder.parameters())) for made in (first, other)))
-    views = [batch(made) for made in (first, second, other)]
+    assert not torch.equal(*(next(iter(objective.encoder.parameters())) for objective in (first, other)))
+    views = [batch(objective) for objective in (first, second, other)]
     for key, value in views[0].items():
         assert torch.equal(value, views[1][key])
         assert key == "labels" or not torch.equal(value, views[2][key]), key
@@ -177,9 +177,9 @@ def test_same_seed_same_weights_and_views(name: str) -> None:
 
 @each
 def test_views_are_normalised_and_of_the_asked_size(name: str) -> None:
-    made = copy_of(name, spd=True)
-    made.size = 48
-    for key, value in batch(made).items():
+    objective = copy_of(name, spd=True)
+    objective.size = 48
+    for key, value in batch(objective).items():
         if key != "labels":
             assert value.shape == (4, 3, 48, 48)
             assert value.is_contiguous(memory_format=torch.channels_last)
@@ -190,11 +190,11 @@ def test_views_are_normalised_and_of_the_asked_size(name: str) -> None:
 @both
 @each
 def test_a_batch_is_learned_by_heart(name: str, spd: bool) -> None:
-    made = copy_of(name, spd=spd)
-    made.learning_rate = RATES.get(name, 3.0)
-    prepared, optimiser, losses = batch(made), made.optimiser(), []
+    objective = copy_of(name, spd=spd)
+    objective.learning_rate = RATES.get(name, 3.0)
+    prepared, optimiser, losses = batch(objective), objective.optimiser(), []
     for _ in range(8):
-        terms = made(prepared)
+        terms = objective(prepared)
         losses.append({key: float(value.detach()) for key, value in terms.items()})
         optimiser.zero_grad()
         terms["loss"].backward()
@@ -261,11 +261,13 @@ def test_misuse(name: str, tmp_path: Path) -> None:
             tiny(name, spd=spd)
     with pytest.raises(UnknownParameter, match="Did you mean 'backbone'"):
         pretrain(name, "procedural", tmp_path / "rep", steps=1, backbon="resnet18")
-    made = copy_of(name, spd=False)
+    objective = copy_of(name, spd=False)
     with pytest.raises(UsageError, match="There are 3 images, a batch has 4"):
-        made.check_data(3, 3)
+        objective.check_data(3, 3)
     with pytest.raises(UsageError, match="2 images at a time"):
-        made.prepare((torch.zeros(1, 40, 40, 3, dtype=torch.uint8), torch.tensor([0])), Position(0, 0, 1))
+        objective.prepare(
+            (torch.zeros(1, 40, 40, 3, dtype=torch.uint8), torch.tensor([0])), Position(0, 0, 1)
+        )
 
 
 def numeric(cls: type) -> list[tuple[str, bool]]:

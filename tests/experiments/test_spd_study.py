@@ -111,12 +111,12 @@ def rows(differences: list[float]) -> list[dict[str, Any]]:
         "detector": "padim",
     }
     metrics = ("image_ap", "image_auroc", "pixel_ap", "pixel_auroc")
-    made = []
+    table = []
     for seed, difference in enumerate(differences):
         for spd in (False, True):
             value = 0.4 + 0.1 * seed + (difference if spd else 0.0)
-            made.append({**base, "seed": seed, "spd": spd, **dict.fromkeys(metrics, value)})
-    return made
+            table.append({**base, "seed": seed, "spd": spd, **dict.fromkeys(metrics, value)})
+    return table
 
 
 def test_differences_are_paired(tables: ModuleType) -> None:

@@ -80,22 +80,26 @@ def test_data_are_found_again_from_another_place(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos.parent)
-    made = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
-    assert json.loads((made / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
+    objective = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
+    assert json.loads((objective / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol"])
 def test_training_begins_with_the_weights_of_a_representation(name: str, finished: Path) -> None:
     more = {"queue": 8} if name == "moco" else {}
-    made = registry.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
-    assert made.initialise_from(str(finished))["name"] == "supervised/resnet10t@1"
-    held = store.load(finished)[0]
+    objective = registry.load("pretraining", name)(
+        backbone="resnet10t", stages=1, size=32, batch_size=4, **more
+    )
+    assert objective.initialise_from(str(finished))["name"] == "supervised/resnet10t@1"
+    stored = store.load(finished)[0]
     copies = [
-        getattr(made, part) for part in ("encoder", "key_encoder", "target_encoder") if hasattr(made, part)
+        getattr(objective, part)
+        for part in ("encoder", "key_encoder", "target_encoder")
+        if hasattr(objective, part)
     ]
     assert len(copies) == (1 if name == "simsiam" else 2)
     for part in copies:
-        assert all(torch.equal(value, held[f"net.{key}"]) for key, value in part.net.state_dict().items())
+        assert all(torch.equal(value, stored[f"net.{key}"]) for key, value in part.net.state_dict().items())
     with pytest.raises(UsageError, match="name that --backbone"):
         registry.load("pretraining", name)(
             backbone="resnet18", stages=1, size=32, batch_size=4, **more

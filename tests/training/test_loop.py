@@ -112,7 +112,7 @@ def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
 def test_parts_cover_the_batch_once() -> None:
     for world, parts in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 4)):
         offsets = [part for rank in range(world) for part in _parts(24, rank, world, parts)]
-        assert sorted(place for first, count in offsets for place in range(first, first + count)) == list(
+        assert sorted(index for first, count in offsets for index in range(first, first + count)) == list(
             range(24)
         )
 
@@ -168,10 +168,10 @@ def test_torchs_own_generator_is_left_alone() -> None:
 def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
     first = without_batch_norm("moco")
     second = copy.deepcopy(first)
-    for seed, made in enumerate((first, second)):
+    for seed, objective in enumerate((first, second)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            train(made, noise, **{**PLAIN, "steps": 3})
+            train(objective, noise, **{**PLAIN, "steps": 3})
     assert same(first, second)
 
 
