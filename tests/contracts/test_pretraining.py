@@ -244,7 +244,7 @@ def test_it_writes_a_representation(name: str, spd: bool, tmp_path: Path) -> Non
     net = kizu.representation(out)
     assert net.card["trained_on"] == ["procedural"]
     assert net.levels == (1, 2, 3)
-    detector = kizu.detectors.patchcore(str(out), image_size=64, coreset=0.2)
+    detector = kizu.detector("patchcore", str(out), image_size=64, coreset=0.2)
     assert detector.representation.levels == (2, 3), "its own choice"
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     assert torch.isfinite(detector.fit(images).predict(images).score).all()

@@ -363,7 +363,7 @@ BAD = [
     ({"steps": 2.5}, "steps is a whole number from 1 on, got 2.5"),
     ({"batch_size": -8}, "batch_size is a whole number"),
     ({"accumulate": True}, "accumulate is a whole number"),
-    ({"checkpoint_every": 0}, "checkpoint_every must be"),
+    ({"checkpoint_every": 0}, "checkpoint_every is a whole number"),
     ({"log_every": -1}, "log_every is a whole number"),
     ({"devices": 0}, "devices is a whole number"),
     ({"nodes": -2}, "nodes is a whole number"),
