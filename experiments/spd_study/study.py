@@ -4,15 +4,15 @@ PaDiM and PatchCore.
     python experiments/spd_study/study.py [--data procedural] [--steps 150] [--workers 2] [--data-root FOLDER]
     [--ablation]
 
-For simsiam, moco, simclr and supervised, SPD off and on, each seed: a pretraining on the same images for
-the same steps, then the cells of planted.toml, ksdd.toml and magnetic_tile.toml with what came of it (the
-last two where --data-root, or KIZU_DATA, holds the images). --ablation trains the rows of Table 5 instead:
-SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the literal SmoothBlend formula.
+For simsiam, moco, simclr and supervised, without and with SPD, and for each seed: one pretraining on the same
+images for the same number of steps, then the cells of planted.toml, ksdd.toml and magnetic_tile.toml with its
+representation (the last two where --data-root, or KIZU_DATA, holds the images). --ablation trains the rows of
+Table 5 instead: SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the literal SmoothBlend formula.
 
-Everything is kept in --out, a folder a run; started again it goes on where it stopped, a training at its last
-checkpoint. A folder holds one budget: another one asks for another folder. The tables, plots and curves go to
---docs in the end; --report writes them from what there is and trains nothing, --estimate times a few steps
-and says how long the whole will take."""
+Everything is kept in --out, one folder for each run. Started again, the study goes on where it stopped, a
+training at its last checkpoint. A folder holds one budget; another budget needs another folder. Tables,
+plots and curves go to --docs at the end. --report writes them from the finished runs and trains nothing;
+--estimate times a few steps and prints how long the study will take."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from study_jobs import (
     UNTRAINED,
     Job,
     jobs,
-    own_parameters,
+    objective_parameters,
     plans,
     planted_filters,
     run,
@@ -69,7 +69,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def claim(options: argparse.Namespace) -> None:
-    """The folder is of this budget from now on. Raises UsageError when it is of another."""
+    """Reserve the folder for this budget. Raises UsageError when it holds another."""
     from kizu import store
     from kizu.errors import UsageError
 
@@ -77,20 +77,20 @@ def claim(options: argparse.Namespace) -> None:
     if not path.exists():
         options.out.mkdir(parents=True, exist_ok=True)
         store.write_json(path, wanted)
-    held = json.loads(path.read_text("utf-8"))
-    odd = [
-        f"{name} {held.get(name)!r} instead of {value!r}"
+    stored = json.loads(path.read_text("utf-8"))
+    differing = [
+        f"{name} {stored.get(name)!r} instead of {value!r}"
         for name, value in wanted.items()
-        if held.get(name) != value
+        if stored.get(name) != value
     ]
-    if odd:
+    if differing:
         raise UsageError(
-            f"{options.out} holds a study of another budget: {'; '.join(odd)}. Give another --out."
+            f"{options.out} holds a study of another budget: {'; '.join(differing)}. Give another --out."
         )
 
 
 def draw(options: argparse.Namespace) -> None:
-    """The planted images, once, before several processes look for them."""
+    """Draw the planted images once, before several processes read them."""
     import kizu
 
     for name, plan, root in plans(options):
@@ -99,26 +99,26 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def estimate(options: argparse.Namespace) -> None:
-    """Time a few steps with and without SPD and one test, on this machine as it is now; say what the whole
+    """Time a few steps with and without SPD and one test on this machine now; print how long the study
     would take."""
     from kizu.evaluation.experiment import run_experiment
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         seconds = {}
         for spd in (False, True):
-            job = Job("simsiam", spd, 0, parameters=own_parameters("simsiam", options))
+            job = Job("simsiam", spd, 0, parameters=objective_parameters("simsiam", options))
             train(
                 job,
-                Path(place) / job.name / "representation",
+                Path(scratch) / job.name / "representation",
                 argparse.Namespace(**{**vars(options), "steps": 8}),
             )
-            rows = (Path(place) / job.name / "representation" / "log.jsonl").read_text("utf-8").splitlines()
+            rows = (Path(scratch) / job.name / "representation" / "log.jsonl").read_text("utf-8").splitlines()
             rates = [json.loads(line)["images_per_s"] for line in rows[2:]]
             seconds[spd] = options.steps * options.batch_size * len(rates) / sum(rates)
-        elsewhere = argparse.Namespace(**{**vars(options), "out": Path(place)})
+        elsewhere = argparse.Namespace(**{**vars(options), "out": Path(scratch)})
         for name, plan, root in plans(elsewhere):
-            run_experiment(plan, Path(place) / "tests" / name, root, lambda text: None)
-        test = tested_seconds(Path(place) / "tests")
+            run_experiment(plan, Path(scratch) / "tests" / name, root, lambda text: None)
+        test = tested_seconds(Path(scratch) / "tests")
     todo = [job for job in jobs(options) if not (options.out / job.name / "done.json").exists()]
     total = sum((0.0 if job.objective == UNTRAINED else seconds[job.spd]) + test for job in todo)
     say(
@@ -131,7 +131,7 @@ def estimate(options: argparse.Namespace) -> None:
 
 
 def left(options: argparse.Namespace) -> str:
-    """How far the study is, and how long the rest takes at the pace of what is done."""
+    """How far the study is, and how long the rest takes if it goes on as before."""
     done, todo = [], []
     for job in jobs(options):
         path = options.out / job.name / "done.json"
@@ -139,17 +139,17 @@ def left(options: argparse.Namespace) -> str:
             done.append(json.loads(path.read_text("utf-8")))
         else:
             todo.append(job)
-    said = f"{len(done)} of {len(done) + len(todo)} runs done"
+    summary = f"{len(done)} of {len(done) + len(todo)} runs done"
     trained = [row for row in done if row["objective"] != UNTRAINED]
     if not trained or not todo:
-        return said
+        return summary
     test = sum(row["test_seconds"] for row in done) / len(done)
 
     def expected(job: Job) -> float:
         alike = [row for row in trained if row["spd"] == job.spd] or trained
         return test + sum(row["pretrain_seconds"] for row in alike) / len(alike)
 
-    return f"{said}, about {sum(map(expected, todo)) / 3600 / options.workers:.1f} h left"
+    return f"{summary}, about {sum(map(expected, todo)) / 3600 / options.workers:.1f} h left"
 
 
 def work(options: argparse.Namespace) -> None:
@@ -169,18 +169,18 @@ def work(options: argparse.Namespace) -> None:
     with ended(team):
         for process in team:
             process.start()
-        said = left(options)
+        printed = left(options)
         while any(process.is_alive() for process in team):
             time.sleep(2)
-            if left(options) != said:
-                said = left(options)
-                say(said)
+            if left(options) != printed:
+                printed = left(options)
+                say(printed)
     if any(process.exitcode for process in team):
         raise SystemExit("A worker failed; what is done is kept: start the study again to go on.")
 
 
 def serve(queue: Any, options: argparse.Namespace) -> None:
-    """A worker: jobs until there are none."""
+    """A worker: run jobs from the queue until it is empty."""
     import torch
 
     torch.set_num_threads(1)
@@ -190,7 +190,7 @@ def serve(queue: Any, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def ended(team: list[Any]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C reach the workers, which save their trainings; none is left behind."""
+    """Pass SIGTERM and Ctrl-C on to the workers, which save their trainings, and wait for all of them."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)

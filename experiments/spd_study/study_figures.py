@@ -92,15 +92,17 @@ def pairs(means: pl.DataFrame, docs: Path) -> str:
 def curves(out: Path, docs: Path) -> list[str]:
     """The logs of the runs with SPD: cosines to x+ and x-, the loss, and the auxiliary classifier's share of
     right answers."""
-    found: dict[str, list[pl.DataFrame]] = {}
+    logs_of: dict[str, list[pl.DataFrame]] = {}
     for done in sorted(out.glob("*/done.json")):
         job = json.loads(done.read_text("utf-8"))
         if job["spd"] and not job["variant"]:
             lines = (done.parent / "representation" / "log.jsonl").read_text("utf-8").splitlines()
-            found.setdefault(job["objective"], []).append(pl.DataFrame([json.loads(line) for line in lines]))
-    if not found:
+            logs_of.setdefault(job["objective"], []).append(
+                pl.DataFrame([json.loads(line) for line in lines])
+            )
+    if not logs_of:
         return []
-    figure, axes = panels(len(found), 3.4)
+    figure, axes = panels(len(logs_of), 3.4)
     colours = {
         "cos_positive": "#20689e",
         "cos_negative": "#c65416",
@@ -108,7 +110,7 @@ def curves(out: Path, docs: Path) -> list[str]:
         "loss_spd": "#16181d",
     }
     for axis, (objective, logs) in zip(
-        axes, sorted(found.items(), key=lambda item: list(COLOURS).index(item[0])), strict=True
+        axes, sorted(logs_of.items(), key=lambda item: list(COLOURS).index(item[0])), strict=True
     ):
         for name in [name for name in colours if name in logs[0].columns]:
             for log in logs:
@@ -155,13 +157,13 @@ def key(figure: Any, main: pl.DataFrame, faces: dict[str, str]) -> None:
     """One legend for all panels: colours, marks, and what open and filled mean."""
     from matplotlib.lines import Line2D
 
-    held = dict.fromkeys(main["objective"])
+    present = dict.fromkeys(main["objective"])
     shown = [
         Line2D([], [], marker="o", ls="none", color=COLOURS[name], label=label)
         for name, label in NAMES.items()
-        if name in held
+        if name in present
     ]
-    if "untrained" in held:
+    if "untrained" in present:
         shown.append(Line2D([], [], marker="o", ls="none", mec=GREY, mfc="white", label="untrained"))
     shown += [Line2D([], [], marker=mark, ls="none", color=GREY, label=name) for name, mark in MARKS.items()]
     shown += [

@@ -1,4 +1,4 @@
-"""The runs of the study: which there are, their training and their tests, each kept in a folder of its own."""
+"""The runs of the study: which there are, how one is trained and tested. Each has its own folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"spd_loss": "cross_entropy"},
     "smooth_blend_paper": {"perturbation": "smooth_blend_paper"},
 }
-"""Rows of Table 5 on SimSiam, and the SmoothBlend of the printed formula beside ours."""
+"""Rows of Table 5 on SimSiam, and the SmoothBlend of the printed formula beside ours; names as after
+--set."""
 UNTRAINED = "untrained"
 
 
@@ -49,23 +50,24 @@ class Job:
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """Seed by seed, so that a study that is stopped early is a whole one of fewer seeds. The untrained
-    network is the floor."""
-    made = [Job(UNTRAINED, False, options.seeds[0])]
+    """All runs, seed by seed: a study that is stopped early is a complete one of fewer seeds.
+
+    The untrained network comes first; it is the lower bound."""
+    runs = [Job(UNTRAINED, False, options.seeds[0])]
     for seed in options.seeds:
         for objective in ("simsiam",) if options.ablation else options.objectives:
-            parameters = own_parameters(objective, options)
-            made += [Job(objective, spd, seed, parameters=parameters) for spd in (False, True)]
+            parameters = objective_parameters(objective, options)
+            runs += [Job(objective, spd, seed, parameters=parameters) for spd in (False, True)]
             if options.ablation:
-                made += [
+                runs += [
                     Job(objective, True, seed, name, {**parameters, **more})
                     for name, more in VARIANTS.items()
                 ]
-    return made
+    return runs
 
 
-def own_parameters(objective: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What an objective needs at this size, then --set."""
+def objective_parameters(objective: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What an objective needs at this size, then --set; SPD's parameters under their flat names."""
     small: dict[str, dict[str, Any]] = {
         "moco": {
             "queue": max(options.queue // options.batch_size, 1) * options.batch_size,
@@ -86,10 +88,11 @@ def own_parameters(objective: str, options: argparse.Namespace) -> dict[str, Any
 
 
 def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
-    """(name, experiment, data root) of every test set that is at hand, at the size that was asked for."""
+    """(name, experiment, data root) of every test set that is on this machine, at the size that was asked
+    for."""
     from kizu.evaluation.experiment import read_experiment
 
-    found = []
+    present = []
     for path in sorted(HERE.glob("*.toml"), key=lambda path: path.stem != "planted"):
         entry = tomllib.loads(path.read_text("utf-8"))["dataset"][0]
         root = options.out if path.stem == "planted" else options.data_root
@@ -108,17 +111,17 @@ def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
             )
         if path.stem == "planted":
             plan.parts["dataset"][0]["filters"].update(planted_filters(options))
-        found.append((path.stem, plan, root))
-    return found
+        present.append((path.stem, plan, root))
+    return present
 
 
 def scaled(side: int, image_size: int) -> int:
-    """A side that is meant beside 224 pixels, in multiples of 32."""
+    """A side given for images of 224 pixels, at `image_size`, in multiples of 32."""
     return max(round(side * image_size / 224 / 32), 1) * 32
 
 
 def planted_filters(options: argparse.Namespace) -> dict[str, Any]:
-    """The planted images' own options."""
+    """The options of the planted images."""
     given = {
         "products": options.products,
         "train": options.planted_train,
@@ -130,8 +133,8 @@ def planted_filters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
-    """Train if it is not trained, test what is not tested; done.json is written last, with the seconds that
-    it took."""
+    """Train unless it is trained, test what is not tested yet; done.json, with the seconds, is written
+    last."""
     from kizu import store
     from kizu.evaluation.experiment import run_experiment
 
@@ -161,25 +164,27 @@ def run(job: Job, options: argparse.Namespace) -> None:
 
 
 def train(job: Job, folder: Path, options: argparse.Namespace) -> None:
-    """Begin, or go on with, a pretraining."""
+    """Start a pretraining, or continue it. Without SPD, its parameters are left out."""
     from kizu import store
     from kizu.pretraining import pretrain, resume
+    from kizu.pretraining.spd import FLAT_NAMES, collect_spd
 
     if (folder / store.CARD).exists() and not (folder / "checkpoint.kizu").exists():
         return
     if (folder / "recipe.json").exists():
         resume(folder, show=False)
         return
+    used = {name: value for name, value in job.parameters.items() if job.spd or name not in FLAT_NAMES}
     pretrain(
         job.objective, options.data, folder, steps=options.steps, source_size=options.source_size, show=False,
         checkpoint_every=max(options.steps // 5, 1), log_every=max(options.steps // 30, 1),
-        backbone=options.backbone, stages=options.stages, size=options.size, batch_size=options.batch_size, seed=job.seed, spd=job.spd,
-        **job.parameters,
+        backbone=options.backbone, stages=options.stages, size=options.size, batch_size=options.batch_size,
+        seed=job.seed, **collect_spd({"spd": job.spd, **used}),
     )  # fmt: skip
 
 
 def trained_seconds(folder: Path) -> float:
-    """From the log's images a second, whatever was interrupted."""
+    """From the images per second of the log, so interruptions do not count."""
     log = folder / "representation" / "log.jsonl"
     if not log.exists():
         return 0.0

@@ -1,4 +1,4 @@
-"""What the study's cells say: results.csv, README.md and the figures, from whatever runs are finished. No
+"""The results of the study: results.csv, README.md and the figures, from the runs that are finished. No
 torch."""
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ METRICS = {
 """AU-PR as average precision."""
 NAMES = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervised": "Sup. pre-train"}
 ROWS = {
-    "": "+SPD (eta = 0.1)", "eta_0.5": "+SPD (eta = 0.5)", "eta_1": "+SPD (eta = 1.0)", "cutpaste": "+SPD w/ CutPaste",
-    "cross_entropy": "+SPD w/ Xent", "smooth_blend_paper": "+SPD, SmoothBlend as printed",
-}  # fmt: skip
+    "": "+SPD (eta = 0.1)",
+    "eta_0.5": "+SPD (eta = 0.5)",
+    "eta_1": "+SPD (eta = 1.0)",
+    "cutpaste": "+SPD w/ CutPaste",
+    "cross_entropy": "+SPD w/ Xent",
+    "smooth_blend_paper": "+SPD, SmoothBlend as printed",
+}
 KEYS = ("objective", "spd", "variant", "seed", "dataset", "category", "protocol", "detector")
 
 
@@ -59,12 +63,12 @@ def gather(out: Path) -> pl.DataFrame:
         job = json.loads(done.read_text("utf-8"))
         for path in sorted(done.parent.glob("*/results.csv")):
             facts = {name: job[name] for name in ("objective", "spd", "variant")}
-            own = pl.read_csv(path, infer_schema_length=None).iter_rows(named=True)
-            rows += [{**facts, **line, "seed": job["seed"]} for line in own]
+            cells = pl.read_csv(path, infer_schema_length=None).iter_rows(named=True)
+            rows += [{**facts, **line, "seed": job["seed"]} for line in cells]
     if not rows:
         return pl.DataFrame()
     kept = ("train_images", "test_normal", "test_anomalous", *METRICS, "aupro_0.3")
-    order = pl.col("objective").replace_strict({name: place for place, name in enumerate(NAMES)}, default=-1)
+    order = pl.col("objective").replace_strict({name: rank for rank, name in enumerate(NAMES)}, default=-1)
     table = pl.DataFrame(rows, infer_schema_length=None).select(*KEYS, *kept)
     return table.with_columns(pl.col(*METRICS, "aupro_0.3").cast(pl.Float64)).sort(order, *KEYS)
 
@@ -79,7 +83,7 @@ def over_categories(frame: pl.DataFrame) -> pl.DataFrame:
 def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str:
     """The markdown."""
     main = means.filter((pl.col("variant") == "") & (pl.col("objective") != "untrained"))
-    parts = ["# Does SPD help? Tables 2 and 5 in small", told(main, settings), *verdict(main)]
+    parts = ["# Does SPD help? Tables 2 and 5 in small", how_it_was_run(main, settings), *verdict(main)]
     for (dataset, detector), group in main.group_by(["dataset", "detector"], maintain_order=True):
         floor = means.filter(
             (pl.col("objective") == "untrained")
@@ -102,8 +106,8 @@ THEIRS = (
 )
 
 
-def told(main: pl.DataFrame, settings: dict[str, Any]) -> str:
-    """How it was run."""
+def how_it_was_run(main: pl.DataFrame, settings: dict[str, Any]) -> str:
+    """Settings, seeds and the command, as one paragraph."""
     seeds = ", ".join(map(str, sorted(main["seed"].unique())))
     data = ", ".join(Path(source).name for source in settings["data"])
     more = f" Parameters set: {', '.join(settings['set'])}." if settings["set"] else ""
@@ -148,8 +152,11 @@ def verdict(main: pl.DataFrame) -> list[str]:
                 ]
             )
         )
-    said = "Difference that SPD makes, mean over data sets and detectors. Better in: means above 0 among data set x detector x metric."
-    return ["## All together", said, "\n".join(lines)]
+    explanation = (
+        "Difference that SPD makes, mean over data sets and detectors. "
+        "Better in: means above 0 among data set x detector x metric."
+    )
+    return ["## All together", explanation, "\n".join(lines)]
 
 
 def paired(main: pl.DataFrame) -> pl.DataFrame:
@@ -171,8 +178,8 @@ def pair_table(group: pl.DataFrame, floor: pl.DataFrame) -> str:
             lines.append(
                 row([label, *(spread(part.filter(pl.col("spd") == side)[name]) for name in METRICS)])
             )
-        own = paired(part)
-        lines.append(row(["difference", *(difference(own[name]) for name in METRICS)]))
+        differences = paired(part)
+        lines.append(row(["difference", *(difference(differences[name]) for name in METRICS)]))
     return "\n".join(lines)
 
 
@@ -183,26 +190,28 @@ def ablation(means: pl.DataFrame) -> str:
     for (dataset, detector), group in simsiam.group_by(["dataset", "detector"], maintain_order=True):
         plain = group.filter(~pl.col("spd"))
         for variant, label in ROWS.items():
-            own = paired(pl.concat([plain, group.filter(pl.col("spd") & (pl.col("variant") == variant))]))
-            if own.height:
-                lines.append(row([label, dataset, detector, *(difference(own[name]) for name in METRICS)]))
-    said = "Difference to SimSiam without SPD at the same budget. The paper's Table 5 (not comparable):"
-    return "\n".join(lines) + f"\n\n{said}\n\n{paper_table('5')}"
+            gained = paired(pl.concat([plain, group.filter(pl.col("spd") & (pl.col("variant") == variant))]))
+            if gained.height:
+                lines.append(row([label, dataset, detector, *(difference(gained[name]) for name in METRICS)]))
+    explanation = (
+        "Difference to SimSiam without SPD at the same budget. The paper's Table 5 (not comparable):"
+    )
+    return "\n".join(lines) + f"\n\n{explanation}\n\n{paper_table('5')}"
 
 
 def paper_table(number: str) -> str:
     """A published table as printed: values, and where a row is "+SPD" of another, the difference."""
     frame = published(number)
     datasets = list(dict.fromkeys(frame["dataset"]))
-    held = {(r["row"], r["dataset"], r["metric"]): r["value"] for r in frame.iter_rows(named=True)}
+    printed = {(r["row"], r["dataset"], r["metric"]): r["value"] for r in frame.iter_rows(named=True)}
     lines = table_head(["row", *(f"{dataset} {name}" for dataset in datasets for name in METRICS.values())])
     plain = ""
     for label in dict.fromkeys(frame["row"]):
         base = base_of(label, plain)
         plain = label if not base else plain
         cells = []
-        for place in [(dataset, name) for dataset in datasets for name in METRICS]:
-            value, before = held.get((label, *place)), held.get((base, *place))
+        for column in [(dataset, name) for dataset in datasets for name in METRICS]:
+            value, before = printed.get((label, *column)), printed.get((base, *column))
             more = f" ({value - before:+.1f})" if value is not None and before is not None else ""
             cells.append("" if value is None else f"{value:.1f}{more}")
         lines.append(row([label, *cells]))

@@ -41,7 +41,7 @@ SUPPORT: dict[str, frozenset[str]] = {
     "datasets": frozenset({"checking"}),
     "detectors": frozenset({"base", "files", "learned", "one_pass", "reconstruction", "runtime"}),
     "papers": frozenset({"base"}),
-    "pretraining": frozenset({"base", "data", "run"}),
+    "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),
     "representations": frozenset({"base", "grad_cam", "sources", "weights"}),
 }

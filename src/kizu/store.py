@@ -151,7 +151,8 @@ def replacing(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """As `replacing`, for a folder: what was there is moved aside first and comes back if the rename fails."""
+    """As `replacing`, for a folder: what was there is moved aside first and comes back if the rename
+    fails."""
     path = Path(path)
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise OutputExists(path)

@@ -59,11 +59,11 @@ def test_json_and_broken_images(tmp_path: Path, run_cli: Cli) -> None:
     given = ("pretrain", "simsiam", *SMALL, *HEADS, "--data", photos, "--data", "procedural:4")
     code, said, err = run_cli(*given, "--steps", 4, "--seed", 3, "-o", tmp_path / "rep", "--json")
     assert code == 1, "done, but an image could not be read"
-    told = json.loads(said)
-    assert told["representation"] == str(tmp_path / "rep")
-    assert told["name"] == "simsiam/resnet10t"
-    assert told["skipped"] == 1
-    assert told["last"]["step"] == 4
+    result = json.loads(said)
+    assert result["representation"] == str(tmp_path / "rep")
+    assert result["name"] == "simsiam/resnet10t"
+    assert result["skipped"] == 1
+    assert result["last"]["step"] == 4
     assert err == ""
     card = store.load_card(tmp_path / "rep")["representation"]
     assert card["recipe"]["parameters"]["seed"] == 3
@@ -104,10 +104,43 @@ REFUSED = [
     (("simsiam", "--data", "procedural", "--set", "hiden=3"), "Did you mean 'hidden'?"),
     (("simsiam", "--data", "procedural", "--set", "hidden=many"), "The parameter hidden is int, got 'many'"),
     (
+        ("simsiam", "--data", "procedural", "--set", "eta=1"),
+        "eta is a parameter of SPD, which is off: add --spd",
+    ),
+    (
+        ("simsiam", "--data", "procedural", "--set", "eta=1", "--set", "spd_share=0.5"),
+        "eta, spd_share are parameters of SPD, which is off: add --spd, or leave them out",
+    ),
+    (("simsiam", "--data", "procedural", "--spd", "--set", "etta=1"), "Did you mean 'eta'?"),
+    (("simsiam", "--data", "procedural", "--spd", "--set", "spd_anker=view"), "Did you mean 'spd_anchor'?"),
+    (
+        ("simsiam", "--data", "procedural", "--spd", "--set", "perturbation=cutpast"),
+        "Did you mean 'cutpaste'?",
+    ),
+    (
+        ("simsiam", "--data", "procedural", "--spd", "--set", "spd_share=0"),
+        "SPD's share is a finite number, above 0",
+    ),
+    (
+        ("simsiam", "--data", "procedural", "--spd", "--set", "eta=-1"),
+        "SPD's eta is a finite number, at least 0",
+    ),
+    (
+        ("simsiam", "--data", "procedural", "--spd", "--set", "eta=much"),
+        "The parameter eta is float, got 'much'",
+    ),
+    (
+        ("simsiam", "--data", "procedural", "--set", "learning_rate=-1"),
+        "learning_rate is a finite number, above 0",
+    ),
+    (
         ("simsiam", "--data", "procedural", "--backbone", "resnet19"),
         "There is no timm model named 'resnet19'",
     ),
-    (("simsiam", "--data", "procedural", "--batch-size", "1"), "batch_size of at least 2"),
+    (
+        ("simsiam", "--data", "procedural", "--batch-size", "1"),
+        "batch_size is a whole number from 2 on, got 1",
+    ),
     (("simsiam", *SMALL, *HEADS, "--data", "procedural", "--device", "gpu"), "device is auto, cpu, cuda"),
     (("simsiam", *SMALL, *HEADS, "--data", "procedural", "--precision", "fp8"), "precision is auto"),
     (("simsiam", *SMALL, *HEADS, "--data", "procedural", "--accumulate", "3"), "cannot be shared"),

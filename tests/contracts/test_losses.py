@@ -34,8 +34,8 @@ def tensors(name: str, dtype: torch.dtype = torch.float64, requires_grad: bool =
     return {key: value.requires_grad_(requires_grad) for key, value in drawn.items()}
 
 
-def loss(name: str, given: dict[str, Tensor], **knobs: Any) -> Tensor:
-    return registry.load("losses", name)(**given, **knobs)
+def loss(name: str, given: dict[str, Tensor], **options: Any) -> Tensor:
+    return registry.load("losses", name)(**given, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,13 +82,13 @@ def test_gradients_reach_what_they_should(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
     given = tensors(name, requires_grad=True)
-    knobs = (
+    options = (
         {"stop_gradient": False}
         if "stop_gradient" in inspect.signature(registry.load("losses", name)).parameters
         else {}
     )
     assert torch.autograd.gradcheck(
-        lambda *values: loss(name, dict(zip(given, values, strict=True)), **knobs), tuple(given.values())
+        lambda *values: loss(name, dict(zip(given, values, strict=True)), **options), tuple(given.values())
     )
 
 

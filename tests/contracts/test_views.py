@@ -16,7 +16,9 @@ NAMES = registry.names("views")
 SIZES = [(32, 32), (24, 48)]
 
 
-def pictures(count: int = 3, size: tuple[int, int] = (32, 32), dtype: torch.dtype = torch.float32) -> Tensor:
+def drawn_images(
+    count: int = 3, size: tuple[int, int] = (32, 32), dtype: torch.dtype = torch.float32
+) -> Tensor:
     return torch.rand(count, 3, *size, generator=seeded(11)).to(dtype)
 
 
@@ -24,11 +26,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def view(name: str, images: Tensor, seed: int = 0, **knobs: Any) -> Any:
+def view(name: str, images: Tensor, seed: int = 0, **options: Any) -> Any:
     function = registry.load("views", name)
     others = list(inspect.signature(function).parameters)[1:]
-    given = {"textures": 1 - pictures(4, tuple(images.shape[2:]))} if "textures" in others else {}
-    return function(images, **given, generator=seeded(seed), **knobs)
+    given = {"textures": 1 - drawn_images(4, tuple(images.shape[2:]))} if "textures" in others else {}
+    return function(images, **given, generator=seeded(seed), **options)
 
 
 def planting() -> list[str]:
@@ -52,7 +54,7 @@ def test_signature_and_words(name: str) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_range_and_input_untouched(name: str, count: int, size: tuple[int, int]) -> None:
-    images = pictures(count, size)
+    images = drawn_images(count, size)
     before = images.clone()
     out = view(name, images)
     assert out.shape == images.shape
@@ -76,7 +78,7 @@ def test_black_and_white_stay_in_range(name: str, edge: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
 def test_dtype_is_kept(name: str, dtype: torch.dtype) -> None:
-    images = pictures(4, dtype=dtype)
+    images = drawn_images(4, dtype=dtype)
     out = view(name, images)
     assert out.dtype == dtype
     assert (out.float() - view(name, images.float())).abs().max() < 0.01
@@ -85,22 +87,22 @@ def test_dtype_is_kept(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_same_generator_state_same_output(name: str) -> None:
     torch.manual_seed(0)
-    first = view(name, pictures(), 1)
+    first = view(name, drawn_images(), 1)
     torch.manual_seed(99)
-    assert torch.equal(first, view(name, pictures(), 1))
-    assert not torch.equal(first, view(name, pictures(), 2))
+    assert torch.equal(first, view(name, drawn_images(), 1))
+    assert not torch.equal(first, view(name, drawn_images(), 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_leaves_the_global_generator_alone(name: str) -> None:
     before = torch.get_rng_state()
-    view(name, pictures())
+    view(name, drawn_images())
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_image_by_its_own_draws(name: str) -> None:
-    same = pictures(1).expand(6, -1, -1, -1)
+    same = drawn_images(1).expand(6, -1, -1, -1)
     out = view(name, same, 3)
     assert len(torch.unique(out.flatten(1), dim=0)) >= 5
 
@@ -108,9 +110,11 @@ def test_each_image_by_its_own_draws(name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_images_in_turn(name: str, size: tuple[int, int]) -> None:
-    images, function = pictures(6, size), registry.load("views", name)
+    images, function = drawn_images(6, size), registry.load("views", name)
     given = (
-        {"textures": 1 - pictures(4, size)} if "textures" in inspect.signature(function).parameters else {}
+        {"textures": 1 - drawn_images(4, size)}
+        if "textures" in inspect.signature(function).parameters
+        else {}
     )
     generator = seeded(5)
     singles = torch.cat([function(images[i : i + 1], **given, generator=generator) for i in range(6)])
@@ -119,7 +123,7 @@ def test_a_batch_is_its_images_in_turn(name: str, size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("name", planting())
 def test_the_mask_is_what_changed(name: str) -> None:
-    images = pictures(8)
+    images = drawn_images(8)
     out, mask = view(name, images, 2, return_mask=True)
     assert mask.shape == (8, 32, 32)
     assert mask.dtype == torch.bool
@@ -138,14 +142,14 @@ def test_misuse_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="divide bytes by 255"):
         view(name, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     function = registry.load("views", name)
-    extra = {"textures": pictures()} if "textures" in inspect.signature(function).parameters else {}
+    extra = {"textures": drawn_images()} if "textures" in inspect.signature(function).parameters else {}
     with pytest.raises(UsageError, match="generator"):
-        function(pictures(), **extra, generator=0)
+        function(drawn_images(), **extra, generator=0)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("name", NAMES)
 def test_device_changes_nothing_but_rounding(name: str) -> None:
-    out = view(name, pictures(4).cuda()).cpu()
-    assert ((out - view(name, pictures(4))).abs() > 1e-4).float().mean() < 1e-3
+    out = view(name, drawn_images(4).cuda()).cpu()
+    assert ((out - view(name, drawn_images(4))).abs() > 1e-4).float().mean() < 1e-3

@@ -255,7 +255,7 @@ def test_rates_resets_and_pauses(net: Representation) -> None:
         ((0.9, 0.999), 1e-5)
     }
     assert isinstance(optimiser, torch.optim.AdamW)
-    assert [made.factor(step, 12)[1] for step in range(12)] == [1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
+    assert [made.lr_scale(step, 12)[1] for step in range(12)] == [1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
     made.loss((images(2), None))["loss"].backward()
     optimiser.step()
     for step in range(3):
@@ -265,7 +265,7 @@ def test_rates_resets_and_pauses(net: Representation) -> None:
     assert not optimiser.state
     unstable = objective(detector(net, batch_norm="train", reset_every=4, pause=2))
     assert unstable.rules.reset_every == 0
-    assert unstable.factor(4, 12) == [1.0, 1.0]
+    assert unstable.lr_scale(4, 12) == [1.0, 1.0]
 
 
 def test_the_older_recipe(net: Representation) -> None:

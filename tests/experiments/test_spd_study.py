@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from kizu import registry
+from kizu.pretraining.spd import collect_spd
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "spd_study"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="installed without its experiments")
@@ -85,12 +86,11 @@ def test_end_to_end(
 def test_jobs_are_what_the_objectives_take(study: ModuleType, tmp_path: Path) -> None:
     for ablation in ([], ["--ablation"]):
         options = study.parsed(["--out", str(tmp_path), *ablation, "--set", "simclr.learning_rate=0.1"])
-        made = study.jobs(options)
-        assert len({job.name for job in made}) == len(made)
-        for job in made[1:]:
-            registry.check_keywords(
-                job.objective, registry.load("pretraining", job.objective), job.parameters
-            )
+        runs = study.jobs(options)
+        assert len({job.name for job in runs}) == len(runs)
+        for job in runs[1:]:
+            parameters = collect_spd({"spd": job.spd, **job.parameters})
+            registry.check_keywords(job.objective, registry.load("pretraining", job.objective), parameters)
     assert len(study.jobs(study.parsed(["--out", str(tmp_path)]))) == 1 + 4 * 2 * 3
     assert [
         job.parameters["learning_rate"]
@@ -111,21 +111,21 @@ def rows(differences: list[float]) -> list[dict[str, Any]]:
         "detector": "padim",
     }
     metrics = ("image_ap", "image_auroc", "pixel_ap", "pixel_auroc")
-    made = []
+    table = []
     for seed, difference in enumerate(differences):
         for spd in (False, True):
             value = 0.4 + 0.1 * seed + (difference if spd else 0.0)
-            made.append({**base, "seed": seed, "spd": spd, **dict.fromkeys(metrics, value)})
-    return made
+            table.append({**base, "seed": seed, "spd": spd, **dict.fromkeys(metrics, value)})
+    return table
 
 
 def test_differences_are_paired(tables: ModuleType) -> None:
     """The seeds scatter by 10 points, their differences by 1: the pairing shows it. Alone, a seed has no
     error."""
     means = tables.over_categories(pl.DataFrame(rows([0.04, 0.05, 0.06])))
-    own = tables.paired(means)
-    assert sorted(own["image_ap"].round(6)) == [4.0, 5.0, 6.0]
-    assert tables.difference(own["image_ap"]) == f"**+5.0 ± {1 / math.sqrt(3):.1f}**"  # 5 > 4.30 x 0.58
+    gained = tables.paired(means)
+    assert sorted(gained["image_ap"].round(6)) == [4.0, 5.0, 6.0]
+    assert tables.difference(gained["image_ap"]) == f"**+5.0 ± {1 / math.sqrt(3):.1f}**"  # 5 > 4.30 x 0.58
     assert tables.difference(pl.Series([1.0, 2.0, 9.0])) == "+4.0 ± 2.5"
     assert tables.difference(pl.Series([1.0])) == "+1.0"
     assert tables.difference(pl.Series([], dtype=pl.Float64)) == ""

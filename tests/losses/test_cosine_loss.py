@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kizu.errors import ShapeError, UsageError
-from kizu.losses.cosine import alpha_at, cosine, distance_map, easy_positions, mined
+from kizu.losses.cosine import cosine, distance_map, easy_positions, hard_mining, mining_alpha
 
 
 def maps(seed: int, shape: tuple[int, ...] = (3, 5, 4, 6)) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_mining_zeroes_exactly_the_easy_positions(alpha: float) -> None:
     distances = distance_map(decoded, target).detach()
     easy = distances < distances.mean() + alpha * math.sqrt(((distances - distances.mean()) ** 2).mean())
     plain = torch.autograd.grad(cosine(decoded, target), decoded)[0]
-    kept = mined(decoded, target, alpha)
+    kept = hard_mining(decoded, target, alpha)
     assert torch.equal(kept, decoded), "the value is untouched"
     got = torch.autograd.grad(cosine(kept, target), decoded)[0]
     assert torch.equal(got.abs().sum(1) == 0, easy)
@@ -95,7 +95,7 @@ def test_mining_at_one_discards_what_table_a4_says() -> None:
 
 def test_mining_where_all_is_alike_keeps_all() -> None:
     decoded = torch.ones(2, 3, 4, 4, requires_grad=True)
-    kept = mined(decoded, torch.tensor([1.0, -1.0, 2.0])[None, :, None, None].expand(2, 3, 4, 4), 0.0)
+    kept = hard_mining(decoded, torch.tensor([1.0, -1.0, 2.0])[None, :, None, None].expand(2, 3, 4, 4), 0.0)
     cosine(kept, maps(3, (2, 3, 4, 4)).float()).backward()
     assert decoded.grad is not None
     assert (decoded.grad.abs().sum(1) > 0).all()
@@ -103,17 +103,17 @@ def test_mining_where_all_is_alike_keeps_all() -> None:
 
 def test_alpha_reaches_one_at_a_tenth() -> None:
     for steps in (10, 1000, 2000, 3000, 2503):
-        values = [alpha_at(step, steps) for step in range(steps)]
+        values = [mining_alpha(step, steps) for step in range(steps)]
         assert values[0] == -3
         assert all(value == 1 for value in values[math.ceil(steps / 10) :])
         assert all(value < 1 for value in values[: math.ceil(steps / 10)])
         assert values == sorted(values)
-    assert alpha_at(100, 2000) == -1
-    assert alpha_at(200, 2000) == 1
-    assert alpha_at(199, 2000) == pytest.approx(1 - 4 / 200)
-    assert alpha_at(0, 1) == -3
-    assert alpha_at(100, 1000, ramp=0.2) == -1
-    assert alpha_at(0, 10, ramp=0.0) == 1
+    assert mining_alpha(100, 2000) == -1
+    assert mining_alpha(200, 2000) == 1
+    assert mining_alpha(199, 2000) == pytest.approx(1 - 4 / 200)
+    assert mining_alpha(0, 1) == -3
+    assert mining_alpha(100, 1000, ramp=0.2) == -1
+    assert mining_alpha(0, 10, ramp=0.0) == 1
 
 
 def test_misuse_is_refused() -> None:

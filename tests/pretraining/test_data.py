@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from kizu.errors import EmptyData, LayoutError, UsageError
-from kizu.pretraining.data import Images, squared
+from kizu.pretraining.data import Images, middle_square
 from kizu.training import Position
 
 
@@ -76,24 +76,24 @@ def test_sources_take_turns(tmp_path: Path) -> None:
     source = Images([one, other], side=16)
     assert (source.count, source.classes) == (5, 4)
     images, labels = source(Position(0, 0, 12))
-    found = [int(image[0, 0, 0]) // 10 for image in images]
-    assert sorted(found[0:4:2]) == sorted(found[4:8:2]) == [0, 1]
-    assert sorted(found[1:6:2]) == sorted(found[7:12:2]) == [10, 11, 12]
-    assert labels.tolist() == [0 if grey < 10 else grey - 9 for grey in found]
-    assert found == [grey for place in range(12) for grey in greys(source, place, 1)]
+    seen_greys = [int(image[0, 0, 0]) // 10 for image in images]
+    assert sorted(seen_greys[0:4:2]) == sorted(seen_greys[4:8:2]) == [0, 1]
+    assert sorted(seen_greys[1:6:2]) == sorted(seen_greys[7:12:2]) == [10, 11, 12]
+    assert labels.tolist() == [0 if grey < 10 else grey - 9 for grey in seen_greys]
+    assert seen_greys == [grey for index in range(12) for grey in greys(source, index, 1)]
 
 
 def test_a_long_source_keeps_its_order_beside_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, made, real = (
+    source, orders, real = (
         Images([plain(tmp_path / "a", 2), plain(tmp_path / "b", 20)], side=16),
         [],
         np.random.default_rng,
     )
-    monkeypatch.setattr(np.random, "default_rng", lambda key: made.append(tuple(key)) or real(key))
+    monkeypatch.setattr(np.random, "default_rng", lambda key: orders.append(tuple(key)) or real(key))
     source(Position(0, 0, 40))
-    assert made.count((0, 1, 0)) == 1
+    assert orders.count((0, 1, 0)) == 1
 
 
 def test_procedural_images_have_classes() -> None:
@@ -123,12 +123,12 @@ def test_broken_images_are_skipped_and_named(tmp_path: Path) -> None:
     source = Images([tmp_path], side=16)
     assert source.count == 6
     images, labels = source(Position(0, 0, 12))
-    found = [int(image[0, 0, 0]) // 10 for image in images]
-    assert set(found) == {0, 2, 3, 4}
-    assert [grey // 3 for grey in found] == labels.tolist(), "the replacement brings its own label"
+    seen_greys = [int(image[0, 0, 0]) // 10 for image in images]
+    assert set(seen_greys) == {0, 2, 3, 4}
+    assert [grey // 3 for grey in seen_greys] == labels.tolist(), "the replacement brings its own label"
     assert sorted(source.skipped) == [str(tmp_path / "ant" / "1.png"), str(tmp_path / "bee" / "2.png")]
     assert all(source.skipped.values())
-    assert greys(Images([tmp_path], side=16), 6, 6) == found[6:], "what was met before does not matter"
+    assert greys(Images([tmp_path], side=16), 6, 6) == seen_greys[6:], "what was met before does not matter"
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_nothing_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (5, 7), (200, 90), (31, 300), (1, 40), (640, 480)])
 def test_any_size_is_brought_to_the_side(tmp_path: Path, size: tuple[int, int]) -> None:
-    assert squared(write(tmp_path / "p.png", 70, size), 16).shape == (16, 16, 3)
+    assert middle_square(write(tmp_path / "p.png", 70, size), 16).shape == (16, 16, 3)
 
 
 def test_the_middle_square_is_kept(tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_the_middle_square_is_kept(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     for name in ("wide.png", "tall.png"):
-        assert (squared(tmp_path / name, 20) == 200).all()
+        assert (middle_square(tmp_path / name, 20) == 200).all()

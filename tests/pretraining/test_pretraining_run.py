@@ -16,7 +16,8 @@ from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
 
 PARAMETERS: dict[str, Any] = {
-    "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4, "device": "cpu", "precision": "fp32", "show": False,
+    "steps": 2, "backbone": "resnet10t", "stages": 1, "size": 32, "batch_size": 4,
+    "device": "cpu", "precision": "fp32", "show": False,
     "log_every": 1, "hidden": 16, "predictor_hidden": 8,
 }  # fmt: skip
 SUPERVISED = {key: value for key, value in PARAMETERS.items() if "hidden" not in key}
@@ -79,37 +80,41 @@ def test_data_are_found_again_from_another_place(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos.parent)
-    made = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
-    assert json.loads((made / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
+    objective = pretrain("supervised", photos.name, tmp_path / "out", **SUPERVISED)
+    assert json.loads((objective / "recipe.json").read_text("utf-8"))["data"] == [str(photos)]
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol"])
 def test_training_begins_with_the_weights_of_a_representation(name: str, finished: Path) -> None:
     more = {"queue": 8} if name == "moco" else {}
-    made = registry.load("pretraining", name)(backbone="resnet10t", stages=1, size=32, batch_size=4, **more)
-    assert made.begin_from(str(finished))["name"] == "supervised/resnet10t@1"
-    held = store.load(finished)[0]
+    objective = registry.load("pretraining", name)(
+        backbone="resnet10t", stages=1, size=32, batch_size=4, **more
+    )
+    assert objective.initialise_from(str(finished))["name"] == "supervised/resnet10t@1"
+    stored = store.load(finished)[0]
     copies = [
-        getattr(made, part) for part in ("encoder", "key_encoder", "twin_encoder") if hasattr(made, part)
+        getattr(objective, part)
+        for part in ("encoder", "key_encoder", "target_encoder")
+        if hasattr(objective, part)
     ]
     assert len(copies) == (1 if name == "simsiam" else 2)
     for part in copies:
-        assert all(torch.equal(value, held[f"net.{key}"]) for key, value in part.net.state_dict().items())
+        assert all(torch.equal(value, stored[f"net.{key}"]) for key, value in part.net.state_dict().items())
     with pytest.raises(UsageError, match="name that --backbone"):
         registry.load("pretraining", name)(
             backbone="resnet18", stages=1, size=32, batch_size=4, **more
-        ).begin_from(str(finished))
+        ).initialise_from(str(finished))
 
 
 @pytest.mark.slow
-def test_a_run_that_began_from_another_says_so(
+def test_a_run_that_initialised_from_another_says_so(
     finished: Path, photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
 ) -> None:
     before = pretrain("simsiam", photos, tmp_path / "one", init=f"{finished}@1", **{**PARAMETERS, "steps": 1})
     card = store.load_card(before)["representation"]
     assert str(photos.parent) not in json.dumps(card)
     assert str(finished.parent) not in json.dumps(card)
-    assert card["recipe"]["began_from"]["name"] == "supervised/resnet10t"
+    assert card["recipe"]["initialised_from"]["name"] == "supervised/resnet10t"
     assert "and of supervised/resnet10t: that of the images" in card["licence"]
     assert card["trained_on"] == ["photos"]
     with pytest.raises(Dies):
@@ -123,7 +128,7 @@ def test_a_run_that_began_from_another_says_so(
         )
     dies_in_step_1.undo()
     assert (
-        store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["began_from"][
+        store.load_card(resume(tmp_path / "two", show=False))["representation"]["recipe"]["initialised_from"][
             "name"
         ]
         == "supervised/resnet10t"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kizu import registry
 from kizu.errors import NotFinite
-from kizu.training import Objective, Position, cosine, rank_and_world, train
+from kizu.training import Objective, Position, cosine_schedule, rank_and_world, train
 
 BATCH, STEPS = 8, 6
 
@@ -45,8 +45,8 @@ class Line(Objective):
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
-    def factor(self, step: int, steps: int) -> float:
-        return cosine(step, steps, warmup=2)
+    def lr_scale(self, step: int, steps: int) -> float:
+        return cosine_schedule(step, steps, warmup=2)
 
 
 def points(position: Position) -> tuple[Tensor, Tensor]:
@@ -57,16 +57,16 @@ def points(position: Position) -> tuple[Tensor, Tensor]:
 
 def noise(position: Position) -> tuple[Tensor, Tensor]:
     """Images of noise (B, 40, 40, 3) with labels 0, 1, 2."""
-    made = [
+    images = [
         torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8)
         for generator in position.generators(2)
     ]
-    return torch.stack(made), torch.arange(position.first, position.first + position.count) % 3
+    return torch.stack(images), torch.arange(position.first, position.first + position.count) % 3
 
 
 def without_batch_norm(name: str) -> Any:
     """A pretraining objective with SPD whose networks are single layers."""
-    knobs: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "hidden": 8,
         "predictor_hidden": 4,
         "dimensions": 8,
@@ -75,31 +75,33 @@ def without_batch_norm(name: str) -> Any:
         "learning_rate": 2.0,
     }
     cls = registry.load("pretraining", name)
-    known = {key for key in knobs if key in cls.__init__.__kwdefaults__}
-    made = cls(
+    known = {key for key in settings if key in cls.__init__.__kwdefaults__}
+    objective = cls(
         backbone="resnet10t",
         stages=1,
         size=32,
         batch_size=BATCH,
         spd=True,
-        **{key: knobs[key] for key in known},
+        **{key: settings[key] for key in known},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        made.encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, made.width))
+        objective.encoder = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, objective.width)
+        )
         for head in ("projector", "predictor"):
-            if hasattr(made, head):
-                setattr(made, head, nn.Linear(made.width if head == "projector" else 8, 8))
-    for twin in ("key_", "twin_"):
-        if hasattr(made, f"{twin}encoder"):
-            setattr(made, f"{twin}encoder", copy.deepcopy(made.encoder).requires_grad_(False))
-            setattr(made, f"{twin}projector", copy.deepcopy(made.projector).requires_grad_(False))
-    return made
+            if hasattr(objective, head):
+                setattr(objective, head, nn.Linear(objective.width if head == "projector" else 8, 8))
+    for moving in ("key_", "target_"):
+        if hasattr(objective, f"{moving}encoder"):
+            setattr(objective, f"{moving}encoder", copy.deepcopy(objective.encoder).requires_grad_(False))
+            setattr(objective, f"{moving}projector", copy.deepcopy(objective.projector).requires_grad_(False))
+    return objective
 
 
 def curves() -> dict[str, Any]:
     """Loss curves of all cases, and the queue that MoCo ends with."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     settings: dict[str, Any] = {
         "steps": STEPS,
         "batch_size": BATCH,
@@ -110,13 +112,13 @@ def curves() -> dict[str, Any]:
     }
     for accumulate in (1, 2):
         rows = train(Line(), points, accumulate=accumulate, clip=3.0, **settings)
-        found[f"line {accumulate}"] = [row["loss"] for row in rows]
+        results[f"line {accumulate}"] = [row["loss"] for row in rows]
     for name in registry.names("pretraining"):
-        made = without_batch_norm(name)
-        found[name] = [row["loss"] for row in train(made, noise, **settings)]
+        objective = without_batch_norm(name)
+        results[name] = [row["loss"] for row in train(objective, noise, **settings)]
         if name == "moco":
-            found["queue"] = made.queue_keys.flatten().tolist()
-    return found
+            results["queue"] = objective.queue_keys.flatten().tolist()
+    return results
 
 
 def stopped(folder: Path) -> str:
@@ -168,5 +170,5 @@ def not_finite(folder: Path) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    said = {**curves(), "stopped": stopped(out / "stopped"), "not finite": not_finite(out / "nan")}
-    (out / f"{rank_and_world()[0]}.json").write_text(json.dumps(said))
+    report = {**curves(), "stopped": stopped(out / "stopped"), "not finite": not_finite(out / "nan")}
+    (out / f"{rank_and_world()[0]}.json").write_text(json.dumps(report))

@@ -19,7 +19,7 @@ from kizu import registry, store
 from kizu.errors import ModelFileError, NotFinite, UsageError
 from kizu.training import Objective, Position, train
 from kizu.training.distributed import launched
-from kizu.training.loop import _shares
+from kizu.training.loop import _parts
 from kizu.training.prefetch import Prefetch
 
 PLAIN: dict[str, Any] = {
@@ -78,7 +78,7 @@ def test_the_curve_is_that_of_a_loop_by_hand() -> None:
     line = Line()
     optimiser = line.optimiser()
     for step, row in enumerate(rows):
-        optimiser.param_groups[0]["lr"] = 0.02 * line.factor(step, STEPS)
+        optimiser.param_groups[0]["lr"] = 0.02 * line.lr_scale(step, STEPS)
         position = Position(step, step * BATCH, BATCH)
         loss = line.loss(line.prepare(points(position), position))["loss"]
         optimiser.zero_grad()
@@ -109,10 +109,10 @@ def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
         assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_shares_cover_the_batch_once() -> None:
+def test_parts_cover_the_batch_once() -> None:
     for world, parts in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 4)):
-        shares = [share for rank in range(world) for share in _shares(24, rank, world, parts)]
-        assert sorted(place for first, count in shares for place in range(first, first + count)) == list(
+        offsets = [part for rank in range(world) for part in _parts(24, rank, world, parts)]
+        assert sorted(index for first, count in offsets for index in range(first, first + count)) == list(
             range(24)
         )
 
@@ -168,10 +168,10 @@ def test_torchs_own_generator_is_left_alone() -> None:
 def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
     first = without_batch_norm("moco")
     second = copy.deepcopy(first)
-    for seed, made in enumerate((first, second)):
+    for seed, objective in enumerate((first, second)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            train(made, noise, **{**PLAIN, "steps": 3})
+            train(objective, noise, **{**PLAIN, "steps": 3})
     assert same(first, second)
 
 
@@ -360,10 +360,16 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 BAD = [
     ({"steps": 0}, "steps is a whole number from 1 on, got 0"),
-    ({"steps": 2.5}, "steps is a whole number"),
+    ({"steps": 2.5}, "steps is a whole number from 1 on, got 2.5"),
     ({"batch_size": -8}, "batch_size is a whole number"),
     ({"accumulate": True}, "accumulate is a whole number"),
-    ({"checkpoint_every": 0}, "checkpoint_every is"),
+    ({"checkpoint_every": 0}, "checkpoint_every is a whole number"),
+    ({"log_every": -1}, "log_every is a whole number"),
+    ({"devices": 0}, "devices is a whole number"),
+    ({"nodes": -2}, "nodes is a whole number"),
+    ({"steps": float("nan")}, "steps is a whole number"),
+    ({"clip": 0.0}, "clip is a finite number, above 0; got 0.0"),
+    ({"clip": float("nan")}, "clip is a finite number"),
     ({"accumulate": 3}, "A batch of 8 cannot be shared by 1 processes x 3 parts"),
     ({"precision": "fp8"}, "precision is auto, fp32 or bf16, got 'fp8'"),
     ({"device": "gpu"}, "device is auto, cpu, cuda"),

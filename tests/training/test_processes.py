@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """The folder and what both processes said."""
+    """The folder and the reports of both processes."""
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
@@ -40,22 +40,22 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
 
 def test_two_processes_give_the_curve_of_one(two: tuple[Path, list[dict[str, Any]]]) -> None:
     alone = curves()
-    for told in two[1]:
+    for report in two[1]:
         for case, values in alone.items():
-            assert told[case] == pytest.approx(values, rel=1e-6, abs=1e-6), case
+            assert report[case] == pytest.approx(values, rel=1e-6, abs=1e-6), case
     assert alone["line 2"] == pytest.approx(alone["line 1"], rel=1e-6, abs=1e-6), "parts add up to the batch"
 
 
 def test_a_signal_to_one_process_stops_all(two: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, said = two
-    assert [told["stopped"] for told in said] == ["exit 143", "exit 143"]
+    folder, reports = two
+    assert [report["stopped"] for report in reports] == ["exit 143", "exit 143"]
     assert store.load_card(folder / "stopped" / "checkpoint.kizu")["step"] == 3
 
 
 def test_nan_in_one_process_stops_all(two: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, said = two
-    assert "The loss of another process is not finite at step 2" in said[0]["not finite"]
-    assert "The loss is nan at step 2" in said[1]["not finite"]
+    folder, reports = two
+    assert "The loss of another process is not finite at step 2" in reports[0]["not finite"]
+    assert "The loss is nan at step 2" in reports[1]["not finite"]
     assert [file.name for file in (folder / "nan").glob("*.kizu")] == ["not_finite_1.kizu"]
 
 
@@ -65,11 +65,16 @@ torch.set_num_threads(1)
 from kizu.pretraining import pretrain
 from kizu.pretraining.simsiam import SimSiam
 after = SimSiam.after_step
-SimSiam.after_step = lambda self, step, steps: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else after(self, step, steps)
+def dies(self, step, steps):
+    if step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    after(self, step, steps)
+SimSiam.after_step = dies
 pretrain("simsiam", ["procedural"], {out!r}, **{parameters!r})
 """
 PARAMETERS: dict[str, Any] = {
-    "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4, "hidden": 16, "predictor_hidden": 8, "spd": True,
+    "steps": 6, "backbone": "resnet10t", "stages": 2, "size": 32, "batch_size": 4,
+    "hidden": 16, "predictor_hidden": 8, "spd": True,
     "learning_rate": 3.0, "checkpoint_every": 3, "log_every": 1, "device": "cpu", "show": False,
 }  # fmt: skip
 

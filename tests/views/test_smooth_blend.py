@@ -17,7 +17,7 @@ from kizu.views.smooth_blend import _Span, smooth_blend
 STILL = (0.0, 0.0, 0.0, 0.0)
 
 
-def pictures(count: int, height: int = 224, width: int = 224) -> torch.Tensor:
+def drawn_images(count: int, height: int = 224, width: int = 224) -> torch.Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -56,7 +56,7 @@ def alpha_of(row: _Span, column: _Span, height: int, width: int) -> torch.Tensor
 
 @pytest.mark.parametrize("reading", ["paper", "pasted"])
 def test_the_printed_formula_over_the_whole_image(reading: str) -> None:
-    images = pictures(4).double()
+    images = drawn_images(4).double()
     out = smooth_blend(images, generator=seeded(7), reading=reading, jitter=STILL)
     for x, y, (row, column) in zip(images, out, rectangles(7, 4, 224, 224), strict=True):
         top, left = int(row.source), int(column.source)
@@ -67,7 +67,7 @@ def test_the_printed_formula_over_the_whole_image(reading: str) -> None:
 
 
 def test_clean_moves_the_surroundings_along() -> None:
-    images = pictures(6).double()
+    images = drawn_images(6).double()
     out = smooth_blend(images, generator=seeded(8), jitter=STILL)
     for x, y, (row, column) in zip(images, out, rectangles(8, 6, 224, 224), strict=True):
         around = torch.cat([x.flip(1), x, x.flip(1)], dim=1)  # reflected at the border
@@ -79,7 +79,7 @@ def test_clean_moves_the_surroundings_along() -> None:
 
 
 def test_the_jitter_is_of_the_piece_alone() -> None:
-    images = pictures(3)
+    images = drawn_images(3)
     still, jittered = (
         smooth_blend(images, generator=seeded(2), reading="pasted", jitter=j)
         for j in (STILL, (0.1, 0.1, 0.1, 0.05))
@@ -141,7 +141,7 @@ def test_clean_has_no_edge_and_pasted_has() -> None:
 
 @pytest.mark.parametrize("reading", ["paper", "pasted", "clean"])
 def test_nothing_changes_beyond_three_sigma(reading: str) -> None:
-    images = pictures(12)
+    images = drawn_images(12)
     out, mask = smooth_blend(images, generator=seeded(4), reading=reading, return_mask=True)
     for x, y, m, (row, column) in zip(images, out, mask, rectangles(4, 12, 224, 224), strict=True):
         reach = 0 if reading == "pasted" else 24
@@ -158,7 +158,10 @@ def test_nothing_changes_beyond_three_sigma(reading: str) -> None:
 def test_area_and_aspect_are_the_supplements() -> None:
     spans = rectangles(0, 400, 112, 112)
     _, mask = smooth_blend(
-        pictures(1, 112, 112).expand(400, -1, -1, -1), generator=seeded(0), reading="pasted", return_mask=True
+        drawn_images(1, 112, 112).expand(400, -1, -1, -1),
+        generator=seeded(0),
+        reading="pasted",
+        return_mask=True,
     )
     area = mask.flatten(1).float().mean(dim=1)
     assert area.min() > 0.0046
@@ -172,10 +175,10 @@ def test_area_and_aspect_are_the_supplements() -> None:
 
 def test_misuse_is_refused() -> None:
     with pytest.raises(UnknownName, match="clean"):
-        smooth_blend(pictures(1), generator=seeded(0), reading="cleen")
+        smooth_blend(drawn_images(1), generator=seeded(0), reading="cleen")
     with pytest.raises(UsageError, match="sigma"):
-        smooth_blend(pictures(1), generator=seeded(0), sigma=0.0)
+        smooth_blend(drawn_images(1), generator=seeded(0), sigma=0.0)
     with pytest.raises(UsageError, match="area"):
-        smooth_blend(pictures(1), generator=seeded(0), area=(0.1, 0.01))
+        smooth_blend(drawn_images(1), generator=seeded(0), area=(0.1, 0.01))
     with pytest.raises(UsageError, match="jitter"):
-        smooth_blend(pictures(1), generator=seeded(0), jitter=(0.1, 0.1, 0.1, 0.6))
+        smooth_blend(drawn_images(1), generator=seeded(0), jitter=(0.1, 0.1, 0.1, 0.6))

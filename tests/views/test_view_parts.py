@@ -1,4 +1,4 @@
-"""The parts that views are made of, against torchvision, scipy, colorsys and loops over the printed formulas."""
+"""The parts of the views against torchvision, scipy, colorsys and loops over the printed formulas."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torchvision.transforms.v2 import functional as tv
 from kizu.views import _augment, _colour, _linear, _noise, _random
 
 
-def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+def drawn_images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("size", [(20, 31), (9, 9), (60, 64)])
 def test_crop_and_resize_equal_torchvision(size: tuple[int, int]) -> None:
-    images = pictures(4, 40, 32)
+    images = drawn_images(4, 40, 32)
     boxes = torch.tensor([[0, 0, 40, 32], [3, 5, 20, 27], [39, 31, 1, 1], [10, 0, 13, 30]])
     flip = torch.tensor([False, True, False, True])
     ours = _augment._crop(images, tuple(boxes.T), flip, size)
@@ -57,7 +57,7 @@ def test_a_image_too_long_for_any_crop_gives_its_middle() -> None:
 
 
 def test_blur_equals_scipy() -> None:
-    images, sigma = pictures(3, 30, 17), torch.tensor([0.1, 0.7, 2.0])
+    images, sigma = drawn_images(3, 30, 17), torch.tensor([0.1, 0.7, 2.0])
     ours = _linear.blur(images, sigma)
     for i, width in enumerate(sigma.tolist()):
         truth = ndimage.gaussian_filter(
@@ -67,7 +67,7 @@ def test_blur_equals_scipy() -> None:
 
 
 def test_each_colour_step_equals_torchvision() -> None:
-    images = pictures(5, 12, 15)
+    images = drawn_images(5, 12, 15)
     images[4] = images[4, :1]  # grey: no hue
     factors = torch.tensor([0.0, 0.6, 1.0, 1.4, 1.9])[:, None, None, None]
     turns = torch.tensor([-0.5, -0.1, 0.0, 0.05, 0.5])[:, None, None, None]
@@ -84,7 +84,7 @@ def test_each_colour_step_equals_torchvision() -> None:
 
 
 def test_hue_equals_colorsys() -> None:
-    images = pictures(2, 8, 8).double()
+    images = drawn_images(2, 8, 8).double()
     turned = _colour.turn_hue(images, torch.tensor([0.3, -0.45], dtype=torch.float64)[:, None, None, None])
     for i, turn in enumerate((0.3, -0.45)):
         for y in range(8):
@@ -96,7 +96,7 @@ def test_hue_equals_colorsys() -> None:
 
 
 def test_jitter_applies_its_steps_in_the_drawn_order() -> None:
-    images, strengths = pictures(6, 9, 9), (0.4, 0.4, 0.4, 0.1)
+    images, strengths = drawn_images(6, 9, 9), (0.4, 0.4, 0.4, 0.1)
     u = _random.uniforms(torch.Generator().manual_seed(2), 6, _colour.COLUMNS)
     chosen = torch.tensor([True, True, False, True, True, True])
     ours = _colour.jitter(images, strengths, u, chosen=chosen)
@@ -110,7 +110,7 @@ def test_jitter_applies_its_steps_in_the_drawn_order() -> None:
 
 
 def test_contrast_knows_the_mean_of_the_piece_alone() -> None:
-    images, inside = pictures(1, 10, 10), torch.zeros(1, 10, 10, dtype=torch.bool)
+    images, inside = drawn_images(1, 10, 10), torch.zeros(1, 10, 10, dtype=torch.bool)
     inside[:, 2:6, 3:9] = True
     whole = _colour._contrast(images, torch.full((1, 1, 1, 1), 0.5), inside)
     assert torch.allclose(whole[:, :, 2:6, 3:9], tv.adjust_contrast(images[:, :, 2:6, 3:9], 0.5), atol=1e-6)

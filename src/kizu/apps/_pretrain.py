@@ -1,14 +1,15 @@
-"""`kizu pretrain`: settings together, the run, what came of it."""
+"""`kizu pretrain`: collect the settings, run, report."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
-from kizu.errors import UsageError
+from kizu.errors import UnknownParameter, UsageError
 
 
 def pretrain(
@@ -22,11 +23,12 @@ def pretrain(
     **settings: Any,
 ) -> int:
     """`kizu pretrain`. named: parameters that have options of their own; a --set of the same name wins."""
-    from kizu import pretraining, store
+    from kizu import store
+    from kizu.pretraining import run
 
     screen = Screen(as_json)
     if resume:
-        folder = pretraining.resume(out, show=not as_json)
+        folder = run.resume(out, show=not as_json)
     else:
         if not objective:
             raise UsageError(f"Say what to train: one of {', '.join(registry.names('pretraining'))}.")
@@ -34,12 +36,12 @@ def pretrain(
             raise UsageError(
                 "Say what to train on: --data FOLDER, or --data procedural for our own generator."
             )
-        chosen = {**named, **parameters_from(parameters, registry.load("pretraining", objective))}
+        chosen = _parameters(objective, named, parameters)
         screen.say(
             f"Training {chosen['backbone']} with {objective}{' + SPD' if chosen['spd'] else ''} on "
             f"{', '.join(data)}"
         )
-        folder = pretraining.pretrain(objective, data, out, show=not as_json, **settings, **chosen)
+        folder = run.pretrain(objective, data, out, show=not as_json, **settings, **chosen)
     if not (folder / store.CARD).exists():  # one of several processes, not the one that writes
         return 0
     card = store.load_card(folder)["representation"]
@@ -53,3 +55,23 @@ def pretrain(
         screen.say(f"{skipped} images could not be read; {folder / 'skipped.json'} names them.")
     screen.result({"representation": str(folder), "name": card["name"], "last": last, "skipped": skipped})
     return 1 if skipped else 0
+
+
+def _parameters(objective: str, named: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """Options and `--set name=value` -> keywords of the objective; SPD's flat names become one SPDConfig.
+
+    Raises UnknownParameter, and UsageError for a value of another type or an SPD parameter without --spd."""
+    from kizu.pretraining.spd import FLAT_NAMES, SPDConfig, collect_spd
+
+    cls = registry.load("pretraining", objective)
+    known, values = {*inspect.signature(cls).parameters, *FLAT_NAMES}, dict(named)
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if equals and name not in known:
+            raise UnknownParameter(objective, name, known)
+        if name in FLAT_NAMES:
+            values[name] = parameters_from([f"{FLAT_NAMES[name]}={value}"], SPDConfig)[FLAT_NAMES[name]]
+        else:
+            values |= parameters_from([text], cls)
+    return collect_spd(values)

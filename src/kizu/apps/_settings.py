@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ def parameters_from(texts: list[str], kind: type) -> dict[str, Any]:
         pairs[name.strip()] = value.strip()
     constructor: Callable[..., None] = vars(kind)["__init__"]
     registry.check_keywords(kind.__name__, constructor, pairs)
-    hints = typing.get_type_hints(constructor)
+    hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else constructor)
     return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kizu import checks
 from kizu.errors import UnknownName
-from kizu.losses.cosine import SCOPES, alpha_at, cosine, mined
+from kizu.losses.cosine import SCOPES, cosine, hard_mining, mining_alpha
 from kizu.nn.batch_norm import stabilise
 from kizu.nn.diversity import feature_diversity
 from kizu.nn.rebuilder import Rebuilder
@@ -87,7 +87,7 @@ class ReconstructionObjective(Objective):
         alpha = (
             None
             if rules.alpha is None
-            else alpha_at(position.step, rules.steps, end=rules.alpha, ramp=rules.ramp)
+            else mining_alpha(position.step, rules.steps, end=rules.alpha, ramp=rules.ramp)
         )
         return batch["images"], alpha
 
@@ -121,7 +121,7 @@ class ReconstructionObjective(Objective):
         self._optimiser = self._make(groups)
         return self._optimiser
 
-    def factor(self, step: int, steps: int) -> list[float]:
+    def lr_scale(self, step: int, steps: int) -> list[float]:
         """Constant rates; the encoder's is 0 in a pause."""
         every = self.rules.reset_every
         paused = bool(every) and step >= every and step % every < self.rules.pause
@@ -139,6 +139,6 @@ class ReconstructionObjective(Objective):
     def _distance(self, rebuilt: FeatureMaps, target: FeatureMaps, alpha: float | None) -> Tensor:
         total = []
         for decoded, wanted in zip(rebuilt, target, strict=True):
-            kept = decoded if alpha is None else mined(decoded, wanted, alpha)
+            kept = decoded if alpha is None else hard_mining(decoded, wanted, alpha)
             total.append(cosine(kept, wanted, scope=self.rules.scope, stop_gradient=self.rules.stop_gradient))
         return torch.stack(total).sum()

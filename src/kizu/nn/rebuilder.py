@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kizu.nn.decoders import MirroredDecoder, TwinProjections
 from kizu.nn.mirror import DecoderSpec
 from kizu.nn.one_class import OneClassEmbedding
-from kizu.nn.residual import randomise
+from kizu.nn.residual import initialise_like_resnet
 from kizu.types import FeatureMaps
 
 
@@ -35,7 +35,7 @@ class Rebuilder(nn.Module):
             self.projections = TwinProjections(plan.channels) if twin else None
         self.to_empty(device="cpu")
         if seed is not None:
-            randomise(self, torch.Generator().manual_seed(seed))
+            initialise_like_resnet(self, torch.Generator().manual_seed(seed))
 
     def forward(self, features: FeatureMaps) -> FeatureMaps:
         """[(B, C_l, h_l, w_l)] -> the same shapes."""

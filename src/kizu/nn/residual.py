@@ -64,7 +64,7 @@ def conv_norm(conv: nn.Module) -> tuple[nn.Module, nn.Module]:
     return conv, nn.BatchNorm2d(int(conv.out_channels))  # type: ignore[arg-type]
 
 
-def randomise(net: nn.Module, generator: torch.Generator) -> None:
+def initialise_like_resnet(net: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights again, in place, from `generator` alone.
 
     3x3 and 1x1 convolutions without bias: He, normal, fan-out, as torchvision's ResNets; those with bias and

@@ -14,21 +14,23 @@ if TYPE_CHECKING:
     from kizu.pretraining import base as base
     from kizu.pretraining import data as data
     from kizu.pretraining import run as run
-    from kizu.pretraining.base import Difference, Encoder, Pretraining
+    from kizu.pretraining import spd as spd
+    from kizu.pretraining.base import Encoder, Pretraining
     from kizu.pretraining.byol import BYOL
     from kizu.pretraining.data import Folder, Generated, Images
     from kizu.pretraining.moco import MoCo
     from kizu.pretraining.run import pretrain, resume
     from kizu.pretraining.simclr import SimCLR
     from kizu.pretraining.simsiam import SimSiam
+    from kizu.pretraining.spd import SPDConfig
     from kizu.pretraining.supervised import Supervised
 
 __all__ = [
-    "BYOL", "Difference", "Encoder", "Folder", "Generated", "Images", "MoCo", "Pretraining", "SimCLR",
+    "BYOL", "Encoder", "Folder", "Generated", "Images", "MoCo", "Pretraining", "SPDConfig", "SimCLR",
     "SimSiam", "Supervised", "pretrain", "resume",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
-    "Difference": "base", "Encoder": "base", "Folder": "data", "Generated": "data", "Images": "data",
-    "Pretraining": "base", "pretrain": "run", "resume": "run",
+    "Encoder": "base", "Folder": "data", "Generated": "data", "Images": "data", "Pretraining": "base",
+    "SPDConfig": "spd", "pretrain": "run", "resume": "run",
 })  # fmt: skip

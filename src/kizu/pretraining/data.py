@@ -1,5 +1,5 @@
-"""Training images: any folder, ImageNet's layout, our own generator, or several of them in turn, as one
-endless seeded sequence."""
+"""Training images as one endless seeded sequence: any folder, ImageNet's layout, kizu's generator, or
+several of these in turn."""
 
 from __future__ import annotations
 
@@ -15,84 +15,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kizu import images
+from kizu.checks import whole_numbers
 from kizu.errors import EmptyData, ImageError, LayoutError, UsageError
 from kizu.training import Position
 
 CACHE = 2 * 2**30
-"""Bytes of decoded images that are kept in memory; larger sets are decoded anew each time."""
+"""Bytes of decoded images that are kept in memory. Larger sets are decoded again each time."""
 ENDLESS = "procedural"
+"""Name of the source that draws its images."""
 
 
 class Folder:
-    """Images of a folder, at any depth. The first folder level is the class where there are at least two of
-    them (ImageNet's layout).
+    """Images of a folder, at any depth. Where it has at least two folders and no image beside them, these
+    are the classes (ImageNet's layout).
 
-    `skipped` grows by (path, reason) for files that cannot be read; their place is taken by the next that
-    can."""
+    Files that cannot be read are added to `skipped` with the reason, and the next readable file stands in
+    for them. Raises LayoutError when `path` is no folder, EmptyData when it holds no images."""
 
     def __init__(self, path: Path, side: int) -> None:
         if not path.is_dir():
             raise LayoutError(
                 f"{path} is no folder. Give a folder of images, of class folders with images, or '{ENDLESS}'."
             )
-        found = sorted(
+        paths = sorted(
             file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file()
         )
-        if not found:
+        if not paths:
             raise EmptyData(f"{path} holds no images.")
         tops = [
-            file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in found
+            file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in paths
         ]
         names = sorted(set(tops))
         labelled = len(names) > 1 and "" not in names
         self.classes = tuple(names) if labelled else ("",)
         numbers = {name: number for number, name in enumerate(names)}
         self.labels = np.array([numbers[top] if labelled else 0 for top in tops], dtype=np.int64)
-        self.paths, self.side, self.skipped = found, side, dict[str, str]()
-        self.name, self.count = path.name, len(found)
-        small = len(found) * side * side * 3 <= CACHE
+        self.paths, self.side, self.skipped = paths, side, dict[str, str]()
+        self.name, self.count = path.name, len(paths)
+        fits = len(paths) * side * side * 3 <= CACHE
         self._cache: NDArray[np.uint8] | None = (
-            np.empty((len(found), side, side, 3), np.uint8) if small else None
+            np.empty((len(paths), side, side, 3), np.uint8) if fits else None
         )
-        self._known = np.zeros(len(found), dtype=bool)
+        self._is_cached = np.zeros(len(paths), dtype=bool)
         self._lock = threading.Lock()
 
     def image(self, number: int) -> tuple[NDArray[np.uint8], int]:
-        """((side, side, 3) uint8, label) of one file; of the next readable one when it is broken. Raises
-        EmptyData when none is."""
+        """((side, side, 3) uint8, label) of one file, or of the next readable one when it is broken.
+
+        Raises EmptyData when no file can be read."""
         for offset in range(self.count):
             index = (number + offset) % self.count
             if str(self.paths[index]) in self.skipped:
                 continue
-            if self._cache is not None and self._known[index]:
+            if self._cache is not None and self._is_cached[index]:
                 return self._cache[index], int(self.labels[index])
             try:
-                made = squared(self.paths[index], self.side)
+                decoded = middle_square(self.paths[index], self.side)
             except ImageError as error:
                 with self._lock:
                     self.skipped[str(self.paths[index])] = error.reason
                 continue
             if self._cache is not None:
-                self._cache[index] = made
-                self._known[index] = True
-            return made, int(self.labels[index])
+                self._cache[index] = decoded
+                self._is_cached[index] = True
+            return decoded, int(self.labels[index])
         raise EmptyData(
             f"None of the {self.count} images can be read; the first: {next(iter(self.skipped.items()))}."
         )
 
 
-def squared(path: Path, side: int) -> NDArray[np.uint8]:
-    """(side, side, 3): the short side resized to `side`, the middle square kept. Raises ImageError."""
+def middle_square(path: Path, side: int) -> NDArray[np.uint8]:
+    """(side, side, 3) uint8: the middle of the image, after resizing its short side to `side`. Raises
+    ImageError."""
     height, width = images.image_shape(path)
     scale = side / min(height, width)
     size = (max(round(height * scale), side), max(round(width * scale), side))
-    whole = images.open_image(path, size=size)
+    resized = images.open_image(path, size=size)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    return whole[top : top + side, left : left + side]
+    return resized[top : top + side, left : left + side]
 
 
 class Generated:
-    """Our own generator's images: endless, seeded, no licence attached."""
+    """Images of kizu's generator: endless, seeded, free of any licence."""
 
     def __init__(self, classes: int, side: int, seed: int) -> None:
         from kizu.synthetic.procedural import Procedural
@@ -111,12 +115,17 @@ class Generated:
 
 
 class Images:
-    """Sources in turn: image k is the (k // S)-th of source k % S, in a new order a pass; their classes are
-    put one after the other."""
+    """The stream of a pretraining: S sources in turn, and their classes numbered one after the other.
+
+    Image k of the sequence is number k // S of source k % S; each pass over a source has a new order.
+    sources: folders, "procedural" or "procedural:CLASSES". side: of the images, in pixels. seed: of orders
+    and drawn images. threads: that decode. Raises UsageError, LayoutError, EmptyData."""
 
     def __init__(self, sources: Sequence[str | Path], *, side: int, seed: int = 0, threads: int = 2) -> None:
         if not sources:
             raise UsageError(f"Give images to train on: a folder, or '{ENDLESS}'.")
+        whole_numbers(side=side, threads=threads)
+        whole_numbers(least=0, seed=seed)
         self.sources = [_source(source, side, seed) for source in sources]
         self.side, self.seed = side, seed
         starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
@@ -126,13 +135,10 @@ class Images:
 
     @property
     def count(self) -> int | None:
-        """Different images there are; None when endless."""
+        """How many different images there are; None when endless."""
         counts = [source.count for source in self.sources]
-        return (
-            None
-            if any(count is None for count in counts)
-            else sum(count for count in counts if count is not None)
-        )
+        finite = [count for count in counts if count is not None]
+        return sum(finite) if len(finite) == len(counts) else None
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -140,7 +146,7 @@ class Images:
         return {path: reason for source in self.sources for path, reason in source.skipped.items()}
 
     def card(self) -> list[dict[str, Any]]:
-        """What they are, for a representation's card."""
+        """The sources, for the card of a representation."""
         return [
             {"name": source.name, "images": source.count, "classes": len(source.classes)}
             for source in self.sources
@@ -148,25 +154,26 @@ class Images:
 
     def __call__(self, position: Position) -> tuple[Tensor, Tensor]:
         """(images (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""
-        found = list(self._pool.map(self._one, range(position.first, position.first + position.count)))
-        stacked = np.stack([image for image, _ in found])
-        return torch.from_numpy(stacked), torch.tensor([label for _, label in found])
+        samples = list(self._pool.map(self._one, range(position.first, position.first + position.count)))
+        stacked = np.stack([image for image, _ in samples])
+        return torch.from_numpy(stacked), torch.tensor([label for _, label in samples])
 
-    def _one(self, place: int) -> tuple[NDArray[np.uint8], int]:
-        which = place % len(self.sources)
-        source, number = self.sources[which], place // len(self.sources)
+    def _one(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        which = index % len(self.sources)
+        source, number = self.sources[which], index // len(self.sources)
         if source.count is not None:
             number = int(self._order(which, number // source.count, source.count)[number % source.count])
         image, label = source.image(number)
         return image, label + int(self._starts[which])
 
-    def _order(self, which: int, turn: int, count: int) -> NDArray[np.int64]:
-        key = (which, turn)
+    def _order(self, which: int, pass_number: int, count: int) -> NDArray[np.int64]:
+        """The permutation of one pass over one source; those of the two latest passes are kept."""
+        key = (which, pass_number)
         order = self._orders.get(key)
         if order is None:
-            order = np.random.default_rng([self.seed, which, turn]).permutation(count)
+            order = np.random.default_rng([self.seed, which, pass_number]).permutation(count)
             self._orders = {
-                k: value for k, value in self._orders.items() if k[0] != which or k[1] >= turn - 1
+                k: value for k, value in self._orders.items() if k[0] != which or k[1] >= pass_number - 1
             }
             self._orders[key] = order
         return order

@@ -1,8 +1,8 @@
-"""A pretraining run: a folder that is a representation when it is finished, and can be resumed until then.
+"""A pretraining run: a folder that can be resumed until it is finished, and is a representation then.
 
-rep/recipe.json         objective, knobs, data, steps: all that `resume` needs
+rep/recipe.json         objective, parameters, data, steps: all that `resume` needs
 rep/log.jsonl           a line every few steps
-rep/checkpoint.kizu     until the end
+rep/checkpoint.kizu     until the run is finished
 rep/weights.safetensors, card.json     the representation, written last
 """
 
@@ -11,17 +11,20 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from kizu import registry, store
+from kizu.checks import whole_numbers
 from kizu.errors import DataError, ModelFileError, OutputExists, UsageError
 from kizu.pretraining.base import Pretraining
 from kizu.pretraining.data import Images
+from kizu.pretraining.spd import SPDConfig
 from kizu.representations.backbone import Backbone
-from kizu.training import check_counts, is_first_process, rank_and_world, train
+from kizu.training import is_first_process, rank_and_world, train
 
 __all__ = ["pretrain", "resume"]
 
@@ -48,28 +51,32 @@ def pretrain(
     half: bool = False,
     overwrite: bool = False,
     show: bool = True,
-    **knobs: Any,
+    **parameters: Any,
 ) -> Path:
-    """Train objective `objective` (see `kizu list pretraining`) with `knobs` on images and write a
-    representation to folder `out`.
+    """Train `objective` (see `kizu list pretraining`) on images and write a representation to folder `out`.
 
-    data: folders of images, or "procedural" (our generator; "procedural:200" with that many classes), taken
-    in turn. steps: optimiser steps. init: a representation, by name or path, whose weights the encoder begins
-    with (None: random ones). source_size: side that images are brought to before the views are cut from
-    them (default 8/7 of the views' side). half: keep the weights in float16. The rest as
-    `kizu.training.train`. An interrupted run is continued by `resume(out)`. Raises UnknownName, UnknownParameter,
-    UsageError, OutputExists, EmptyData, NotFinite."""
-    check_counts(steps=steps, **({} if source_size is None else {"source_size": source_size}))
-    registry.check_keywords(objective, registry.load("pretraining", objective), knobs)
+    data: folders of images, or "procedural" (kizu's generator; "procedural:200" draws 200 classes); several
+    sources alternate. steps: optimiser steps. init: a representation, by name or path, from whose weights
+    the encoder starts; None starts from random ones. source_size: side in pixels that images are brought to
+    before the views are cut from them; None is 8/7 of the views' side. half: store the weights in float16.
+    parameters: those of the objective, such as backbone="resnet18" and spd=SPDConfig(eta=0.5). The other
+    keywords: see `kizu.training.train`.
+
+    An interrupted run is continued by `resume(out)`. Raises UnknownName, UnknownParameter, UsageError,
+    OutputExists, EmptyData, NotFinite."""
+    whole_numbers(steps=steps)
+    whole_numbers(none=True, source_size=source_size)
+    registry.check_keywords(objective, registry.load("pretraining", objective), parameters)
     run = {
-        "init": init and _placed(init), "source_size": source_size, "accumulate": accumulate, "precision": precision,
-        "device": device, "devices": devices, "nodes": nodes, "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
+        "init": init and _absolute(init), "source_size": source_size, "accumulate": accumulate,
+        "precision": precision, "device": device, "devices": devices, "nodes": nodes,
+        "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
     }  # fmt: skip
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {
         "objective": objective,
-        "parameters": knobs,
-        "data": [_placed(source) for source in sources],
+        "parameters": _to_json(parameters),
+        "data": [_absolute(source) for source in sources],
         "steps": steps,
         "run": run,
     }
@@ -80,8 +87,9 @@ def pretrain(
 
 
 def resume(out: str | Path, *, show: bool = True) -> Path:
-    """Go on with an interrupted run in folder `out`, exactly where its last checkpoint is. Raises UsageError,
-    ModelFileError."""
+    """Continue the interrupted run in folder `out`, exactly from its last checkpoint.
+
+    Raises UsageError when there is nothing to continue, ModelFileError when the folder is damaged."""
     folder = Path(out)
     if not (folder / RECIPE).exists():
         raise UsageError(f"{folder} holds no pretraining run (no {RECIPE}).")
@@ -95,53 +103,84 @@ def resume(out: str | Path, *, show: bool = True) -> Path:
 
 
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
-    knobs, run = dict(recipe["parameters"]), dict(recipe["run"])
-    cls = registry.load("pretraining", recipe["objective"])
-    parameters = inspect.signature(cls).parameters
-    size, seed = int(knobs.get("size", parameters["size"].default)), int(knobs.get("seed", 0))
-    images = Images(recipe["data"], side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
-    if "classes" in parameters and not knobs.get("classes"):
-        knobs["classes"] = images.classes
-    made: Pretraining = cls(**knobs)
-    made.check_data(images.count, images.classes)
+    parameters, run = dict(recipe["parameters"]), dict(recipe["run"])
+    objective, images = _objective_and_images(recipe["objective"], parameters, recipe["data"], run)
     init = run.pop("init", None)
     if init and not resume:
-        recipe = {**recipe, "began_from": _facts(made.begin_from(init))}
+        recipe = {**recipe, "initialised_from": _origin(objective.initialise_from(init))}
     if is_first_process() and not resume:
         _clear(folder)
         store.write_json(folder / RECIPE, recipe)
     half = run.pop("half")
-    settings = {"objective": recipe["objective"], "parameters": knobs, "data": recipe["data"], "init": init}
+    settings = {
+        "objective": recipe["objective"],
+        "parameters": parameters,
+        "data": recipe["data"],
+        "init": init,
+    }
     try:
         rows = train(
-            made, images, steps=recipe["steps"], batch_size=made.batch_size, folder=folder, recipe=settings, resume=resume,
-            title=recipe["objective"], show=show, **run,
+            objective, images, steps=recipe["steps"], batch_size=objective.batch_size, folder=folder,
+            recipe=settings, resume=resume, title=recipe["objective"], show=show, **run,
         )  # fmt: skip
     except (UsageError, DataError):
-        if (
-            is_first_process() and not (folder / "checkpoint.kizu").exists()
-        ):  # it never began: the next try finds the folder free
-            _clear(folder)
+        if is_first_process() and not (folder / "checkpoint.kizu").exists():
+            _clear(folder)  # nothing was trained: the next attempt finds the folder free
         raise
     if rank_and_world()[0] == 0:
-        _write(folder, made, recipe, images, rows, half)
+        _write(folder, objective, _card(objective, recipe, images, rows, half), half)
+        if images.skipped:
+            store.write_json(folder / "skipped.json", images.skipped)
+        (folder / "checkpoint.kizu").unlink(missing_ok=True)
     return folder
 
 
-def _placed(source: str | Path) -> str:
-    """A folder's absolute path, so that the run can be resumed from elsewhere; another source as it is."""
+def _objective_and_images(
+    name: str, parameters: dict[str, Any], data: list[str], run: dict[str, Any]
+) -> tuple[Pretraining, Images]:
+    """What is trained, and on what. `parameters` gains the number of classes, `run` loses source_size."""
+    cls = registry.load("pretraining", name)
+    defaults = {key: value.default for key, value in inspect.signature(cls).parameters.items()}
+    size, seed = parameters.get("size", defaults["size"]), parameters.get("seed", defaults["seed"])
+    whole_numbers(least=32, size=size)
+    whole_numbers(least=0, seed=seed)
+    images = Images(data, side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
+    if "classes" in defaults and not parameters.get("classes"):
+        parameters["classes"] = images.classes
+    objective: Pretraining = cls(**_from_json(parameters))
+    objective.check_data(images.count, images.classes)
+    return objective, images
+
+
+def _to_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as recipe.json holds them: SPDConfig becomes a dict."""
+    return {name: asdict(v) if isinstance(v, SPDConfig) else v for name, v in parameters.items()}
+
+
+def _from_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Undoes `_to_json`. Raises UnknownParameter for a field that SPDConfig does not have."""
+    spd = parameters.get("spd")
+    if not isinstance(spd, dict):
+        return parameters
+    registry.check_keywords("SPDConfig", SPDConfig, spd)
+    return {**parameters, "spd": SPDConfig(**spd)}
+
+
+def _absolute(source: str | Path) -> str:
+    """The absolute path of a folder, so that the run can be resumed from elsewhere; another source as it
+    is."""
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
-def _told(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe for the card: where things lay on this machine is nobody's business."""
+def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe for the card, which others read: folders of this machine by their last name only."""
     init = recipe["run"].get("init")
     run = {**recipe["run"], "init": init and (Path(init).name if Path(init).is_absolute() else init)}
     return {**recipe, "data": [Path(source).name for source in recipe["data"]], "run": run}
 
 
-def _facts(card: dict[str, Any]) -> dict[str, Any]:
-    """What a representation that began from another must say of it."""
+def _origin(card: dict[str, Any]) -> dict[str, Any]:
+    """What the card says about the representation that a run started from."""
     return {
         "name": str(card["name"]).partition("@")[0],
         **{name: card.get(name) for name in ("licence", "trained_on")},
@@ -153,55 +192,49 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _write(
-    folder: Path,
-    made: Pretraining,
-    recipe: dict[str, Any],
-    images: Images,
-    rows: list[dict[str, Any]],
-    half: bool,
-) -> None:
-    """The representation: all stages of the encoder, with its card; then the checkpoint goes."""
-    levels = tuple(range(1, made.encoder.stages + 1))
-    state = {name: value.detach().cpu() for name, value in made.encoder.net.state_dict().items()}
-    net = Backbone(
-        made.backbone, levels=levels, source="file", weights=recipe["objective"], weights_state=state
-    )
-    tensors = {name: _halved(value) if half else value for name, value in net.state_dict().items()}
-    step, base = -(-len(rows) // CURVE) or 1, recipe.get("began_from", {})
-    card = {
-        **net.card,
-        "name": f"{recipe['objective']}{'+spd' if made.spd is not None else ''}/{made.backbone}",
+def _card(
+    objective: Pretraining, recipe: dict[str, Any], images: Images, rows: list[dict[str, Any]], half: bool
+) -> dict[str, Any]:
+    """The part of the representation's card that describes the training."""
+    every, base = -(-len(rows) // CURVE) or 1, recipe.get("initialised_from", {})
+    trained_on = [*base.get("trained_on", []), *(source["name"] for source in images.card())]
+    return {
+        "name": f"{recipe['objective']}{'+spd' if objective.spd else ''}/{objective.backbone}",
         "licence": "that of the images it was trained on"
         + (f", and of {base['name']}: {base['licence']}" if base else ""),
-        "trained_on": list(
-            dict.fromkeys([*base.get("trained_on", []), *(source["name"] for source in images.card())])
-        ),
+        "trained_on": list(dict.fromkeys(trained_on)),
         "data": images.card(),
         "skipped_images": len(images.skipped),
-        "recipe": _told(recipe),
-        "curve": [*rows[:-1][::step], *rows[-1:]],
+        "recipe": _without_paths(recipe),
+        "curve": [*rows[:-1][::every], *rows[-1:]],
         "stages": "all",
         "half": half,
         "made": store.provenance(),
     }
-    whole = store.save(
-        folder / ".representation",
-        tensors,
-        {"kind": "representation", "representation": card},
-        overwrite=True,
+
+
+def _write(folder: Path, objective: Pretraining, card: dict[str, Any], half: bool) -> None:
+    """The representation: all stages of the encoder, with its card."""
+    levels = tuple(range(1, objective.encoder.stages + 1))
+    state = {name: value.detach().cpu() for name, value in objective.encoder.net.state_dict().items()}
+    net = Backbone(
+        objective.backbone,
+        levels=levels,
+        source="file",
+        weights=card["recipe"]["objective"],
+        weights_state=state,
     )
+    tensors = {name: _to_half(value) if half else value for name, value in net.state_dict().items()}
+    described = {"kind": "representation", "representation": {**net.card, **card}}
+    complete = store.save(folder / ".representation", tensors, described, overwrite=True)
     for name in (store.WEIGHTS, store.CARD):
-        (whole / name).replace(folder / name)
-    whole.rmdir()
-    if images.skipped:
-        store.write_json(folder / "skipped.json", images.skipped)
-    (folder / "checkpoint.kizu").unlink(missing_ok=True)
+        (complete / name).replace(folder / name)
+    complete.rmdir()
 
 
-def _halved(value: Tensor) -> Tensor:
-    """float16, where it holds the numbers."""
+def _to_half(value: Tensor) -> Tensor:
+    """As float16, unless a number is too large for it."""
     if not value.is_floating_point():
         return value
-    made = value.half()
-    return made if bool(made.isfinite().all()) else value
+    half = value.half()
+    return half if bool(half.isfinite().all()) else value

@@ -1,114 +1,97 @@
-"""Supervised: learn the classes of labelled images; with SPD, a second classifier tells images with a
-planted flaw from those without.
+"""Supervised: learn the classes of labelled images; with SPD, a second classifier separates x+ from x-.
 
 Card. Recipe: torchvision's reference training of ResNets (BSD-3), whose accuracies SPD's paper quotes (69.8
-for ResNet-18, 76.1 for ResNet-50): SGD 0.1 x batch / 256, momentum 0.9, weight decay 1e-4, 90 epochs, rate /
-10 at epochs 30 and 60, random resized crops of 0.08 to 1 of the area and flips. SPD: Zou et al., ECCV 2022,
-section 3.3: the auxiliary classifier is one linear layer on the pooled feature, trained by cross-entropy on
-x+ and x-, weight eta = 0.1 (silent: the other models' eta); classes are learned on the ordinary view only.
-spd_loss="cosine" takes SPD's own loss on the pooled features instead."""
+for ResNet-18, 76.1 for ResNet-50): SGD 0.1 x batch / 256, momentum 0.9, weight decay 1e-4, 90 epochs, rate
+/ 10 at epochs 30 and 60, random resized crops of 0.08 to 1 of the area and flips. SPD: Zou et al., ECCV
+2022, section 3.3: the auxiliary classifier is one linear layer on the pooled feature, trained by
+cross-entropy on x+ and x-. Its weight is not in the paper; eta = 0.1 is that of the other objectives.
+Classes are learned on the ordinary view only. SPDConfig(loss="cosine") uses SPD's cosine loss on the pooled
+features instead."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kizu.checks import numbers, whole_numbers
 from kizu.errors import UnknownName, UsageError
-from kizu.pretraining.base import Difference, Pretraining
-from kizu.training import cosine, steps_down
+from kizu.pretraining.base import Pretraining
+from kizu.training import cosine_schedule, multistep
+from kizu.views.strong import RECIPES
 
 SCHEDULES = ("steps", "cosine")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Supervised(Pretraining):
-    """Cross-entropy over classes; logs `accuracy`, the share of the batch that is right.
+    """Cross-entropy over classes; it logs `accuracy`, the fraction of the batch that is right.
 
-    classes: how many there are (0: as many as the data has, set by `kizu.pretraining`). learning_rate: for a
-    batch of 256, scaled with it. schedule: "steps" (/ 10 at a third and two thirds) or "cosine" after warmup,
-    a share of the run. smoothing: of the labels. views: "plain" (crop and flip), or a recipe of views.strong.
-    """
+    classes: how many there are, at least 2; `kizu.pretraining.pretrain` counts them when it is 0. schedule:
+    "steps" (rate / 10 at 1/3 and 2/3 of the run) or "cosine". warmup: fraction of the run, below 1.
+    smoothing: of the labels, below 1. views: a recipe of `kizu.views.strong`; "plain" is crop and flip. The
+    other parameters: see `kizu.pretraining.base.Pretraining`."""
 
-    strong_views = 1
+    learning_rate: float = 0.1
+    classes: int = 0
+    schedule: str = "steps"
+    warmup: float = 0.0
+    smoothing: float = 0.0
+    views: str = "plain"
 
-    def __init__(
-        self,
-        *,
-        backbone: str = "resnet50",
-        stages: int = 4,
-        size: int = 224,
-        batch_size: int = 256,
-        seed: int = 0,
-        spd: bool = False,
-        eta: float = 0.1,
-        perturbation: str = "smooth_blend",
-        spd_loss: str = "cross_entropy",
-        spd_anchor: str = "view",
-        spd_share: float = 1.0,
-        spd_forward: str = "joint",
-        classes: int = 0,
-        learning_rate: float = 0.1,
-        weight_decay: float = 1e-4,
-        schedule: str = "steps",
-        warmup: float = 0.0,
-        smoothing: float = 0.0,
-        views: str = "plain",
-    ) -> None:
-        if schedule not in SCHEDULES:
-            raise UnknownName("schedule", schedule, SCHEDULES)
-        if classes < 2:
+    strong_views: ClassVar[int] = 1
+    default_spd_loss: ClassVar[str] = "cross_entropy"
+
+    def check_parameters(self) -> None:
+        """Raise UsageError, UnknownName for a value out of range."""
+        super().check_parameters()
+        whole_numbers(least=0, classes=self.classes)
+        if self.classes < 2:
             raise UsageError(
                 "Supervised training needs images of two classes or more, one folder each (or "
-                f"classes=200, say); got {classes}."
+                f"classes=200, say); got {self.classes}."
             )
-        if not 0.0 <= smoothing < 1.0 or not 0.0 <= warmup < 1.0:
-            raise UsageError(
-                f"smoothing and warmup are shares from 0 to below 1, got {smoothing} and {warmup}."
-            )
-        self.classes, self.learning_rate, self.weight_decay = classes, learning_rate, weight_decay
-        self.schedule, self.warmup, self.smoothing, self.recipe = schedule, warmup, smoothing, views
-        difference = (
-            Difference(eta, perturbation, spd_loss, spd_anchor, spd_share, spd_forward) if spd else None
-        )
-        super().__init__(
-            backbone=backbone, stages=stages, size=size, batch_size=batch_size, seed=seed, spd=difference
-        )
+        if self.schedule not in SCHEDULES:
+            raise UnknownName("schedule", str(self.schedule), SCHEDULES)
+        numbers(least=0, warmup=self.warmup, smoothing=self.smoothing)
+        if max(self.warmup, self.smoothing) >= 1.0:
+            raise UsageError(f"warmup and smoothing are below 1, got {self.warmup} and {self.smoothing}.")
+        if self.views not in RECIPES:
+            raise UnknownName("recipe of strong views", str(self.views), RECIPES)
+        self.augmentation = self.views
 
     def build(self) -> None:
-        """The classifier."""
+        """Create the classifier."""
         self.classifier = nn.Linear(self.width, self.classes)
 
     def check_data(self, count: int | None, classes: int) -> None:
-        """Raise UsageError unless the images have the classes that the classifier was made for."""
+        """Raise UsageError unless the images have as many classes as the classifier."""
         super().check_data(count, classes)
         if classes != self.classes:
             raise UsageError(f"The classifier has {self.classes} classes, the images have {classes}.")
 
-    def embed(self, feature: Tensor) -> Tensor:
+    def project(self, feature: Tensor) -> Tensor:
         """The feature itself (B, width): there is no projector."""
         return feature
 
-    def method(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    def ssl_loss(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Cross-entropy on the ordinary view."""
         feature = self.encoder(batch["view1"])
         logits = self.classifier(feature).float()
-        right = (logits.argmax(1) == batch["labels"]).float().mean()
-        return {
-            "loss": functional.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing),
-            "accuracy": right,
-        }, feature
+        accuracy = (logits.argmax(1) == batch["labels"]).float().mean()
+        loss = functional.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing)
+        return {"loss": loss, "accuracy": accuracy}, feature
 
     def optimiser(self) -> torch.optim.Optimizer:
         """SGD."""
-        return torch.optim.SGD(
-            self.groups(self.weight_decay), lr=self.learning_rate * self.batch_size / 256, momentum=0.9
-        )
+        return torch.optim.SGD(self.parameter_groups(), lr=self.scaled_rate, momentum=0.9)
 
-    def factor(self, step: int, steps: int) -> float:
-        """The schedule's."""
+    def lr_scale(self, step: int, steps: int) -> float:
+        """As `schedule` says."""
         warmup = int(self.warmup * steps)
-        return (
-            steps_down(step, steps, warmup=warmup)
-            if self.schedule == "steps"
-            else cosine(step, steps, warmup=warmup)
-        )
+        if self.schedule == "steps":
+            return multistep(step, steps, warmup=warmup)
+        return cosine_schedule(step, steps, warmup=warmup)

@@ -54,7 +54,7 @@ class Backbone(Representation):
             raise UsageError(f"A backbone's source is one of {', '.join(SOURCES)}, got {source!r}.")
         trained = source == "timm" and weights_state is None
         overlay = weight_sources.timm_overlay(architecture) if trained else {}
-        self.net, self.levels = _build(architecture, levels, trained, overlay)
+        self.net, self.levels = build_network(architecture, levels, trained=trained, overlay=overlay)
         if weights_state is not None:
             _load_state(self.net, weights_state, architecture)
         elif source == "file":
@@ -191,10 +191,18 @@ def _trained_on(architecture: str, source: str) -> list[str]:
     return [name for key, name in known.items() if key in tag] or ["unknown"]
 
 
-def _build(
-    architecture: str, levels: tuple[int, ...] | None, trained: bool, overlay: dict[str, Any]
-) -> tuple[nn.Module, tuple[int, ...]]:
-    """The network cut after its last level, and the levels taken."""
+def build_network(
+    architecture: str,
+    levels: tuple[int, ...] | None,
+    *,
+    trained: bool = False,
+    overlay: dict[str, Any] | None = None,
+    stages_only: bool = False,
+) -> tuple[Any, tuple[int, ...]]:
+    """(timm's network cut after its last level, its levels). Untrained weights come from torch's generator.
+
+    overlay: timm's `pretrained_cfg_overlay`. stages_only: refuse transformers, which have blocks. Raises
+    UnknownName, WeightsUnavailable, UsageError for levels that the network does not have."""
     import timm
 
     if not timm.is_model(architecture):
@@ -207,6 +215,8 @@ def _build(
     try:
         with torch.device("meta"):
             probe = timm.create_model(architecture, pretrained=False, features_only=True)
+        if stages_only and is_transformer(probe):
+            raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
         indices, chosen = _indices(probe, architecture, levels)
         if is_transformer(probe):
             try:

@@ -1,17 +1,29 @@
 """The one loop that everything in kizu trains with (level 2).
 
-An `Objective` says what is minimised and how; a stream gives batches as a pure function of the position in
-the run; `train` does the rest: devices and precision, many processes and machines, checkpoints and exact
-resume, log and progress."""
+An `Objective` says what is minimised and how. A stream gives the batch of each position in the run. `train`
+does the rest: devices and precision, many processes and machines, checkpoints and exact resume, log and
+progress bar."""
 
 from kizu.training.distributed import gather, is_first_process, rank_and_world
-from kizu.training.loop import Objective, check_counts, train
+from kizu.training.loop import train
+from kizu.training.objective import Objective
 from kizu.training.options import FitOptions
 from kizu.training.prefetch import Position, Stream
 from kizu.training.sample_store import SampleStore, features_of
-from kizu.training.schedule import constant, cosine, steps_down
+from kizu.training.schedule import constant_schedule, cosine_schedule, multistep
 
 __all__ = [
-    "FitOptions", "Objective", "Position", "SampleStore", "Stream", "check_counts", "constant", "cosine", "features_of",
-    "gather", "is_first_process", "rank_and_world", "steps_down", "train",
-]  # fmt: skip
+    "FitOptions",
+    "Objective",
+    "Position",
+    "SampleStore",
+    "Stream",
+    "constant_schedule",
+    "cosine_schedule",
+    "features_of",
+    "gather",
+    "is_first_process",
+    "multistep",
+    "rank_and_world",
+    "train",
+]

@@ -6,24 +6,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kizu import store
 from kizu.errors import ModelFileError, UsageError
-
-if TYPE_CHECKING:
-    from kizu.training.loop import Objective
 
 NAME = "checkpoint.kizu"
 
 
 def save(
-    folder: Path, objective: Objective, optimiser: torch.optim.Optimizer, step: int, recipe: dict[str, Any]
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, step: int, recipe: dict[str, Any]
 ) -> Path:
-    """Write folder/checkpoint.kizu: parameters and buffers, the optimiser's state, the step and the recipe."""
+    """Write folder/checkpoint.kizu: parameters and buffers, the optimiser's state, the step and the
+    recipe."""
     tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
     state = optimiser.state_dict()
     plain: dict[str, dict[str, Any]] = {}
@@ -43,16 +41,18 @@ def save(
 
 
 def step_of(folder: Path, recipe: dict[str, Any]) -> int:
-    """The step of the checkpoint in `folder`. Raises UsageError when there is none or it is of another
-    recipe, ModelFileError."""
+    """The step of the checkpoint in `folder`.
+
+    Raises UsageError when there is no checkpoint or it is of another recipe, ModelFileError when it is
+    damaged.
+    """
     if not (folder / NAME).exists():
         raise UsageError(f"{folder} holds no checkpoint to resume from. Start it without resume.")
     card = store.load_card(folder / NAME)
     if card.get("kind") != "checkpoint":
         raise ModelFileError(f"{folder / NAME} holds a {card.get('kind')}, not a checkpoint.")
-    for key, theirs, ours in _differences(
-        card["recipe"], json.loads(json.dumps(recipe))
-    ):  # a tuple is a list there
+    as_stored = json.loads(json.dumps(recipe))  # JSON turns a tuple into a list
+    for key, theirs, ours in _differences(card["recipe"], as_stored):
         raise UsageError(
             f"{folder / NAME} is of another recipe: {key} was {theirs!r} there and is {ours!r} here. "
             "Resume with the same settings, or start anew in another folder."
@@ -69,23 +69,17 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[tuple
             yield key, one, other
 
 
-def restore(folder: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> None:
-    """Fill objective and optimiser, in place. Raises ModelFileError."""
+def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Fill objective and optimiser in place from the checkpoint in `folder`. Raises ModelFileError."""
     tensors, card = store.load(folder / NAME)
-    own = {
-        name.removeprefix("objective."): value
-        for name, value in tensors.items()
-        if name.startswith("objective.")
-    }
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in card["optimiser"]["plain"].items()
     }
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = value
+    for name, value in store.without_prefix(tensors, "optimiser.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
     try:
-        objective.load_state_dict(own)
+        objective.load_state_dict(store.without_prefix(tensors, "objective."))
         optimiser.load_state_dict({"state": state, "param_groups": card["optimiser"]["groups"]})
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelFileError(

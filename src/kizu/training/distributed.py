@@ -1,4 +1,4 @@
-"""Work on many processes: who am I, and values of all."""
+"""Work on many processes: which one this is, and values of all of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(rank, number of processes) of the run under way; (0, 1) alone."""
+    """(number of this process, how many there are) in the run under way; (0, 1) for a single process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def launched() -> tuple[int, int]:
-    """(processes on this machine, machines) as torchrun or `fabric run` set them; (1, 1) when nobody did."""
+    """(processes on this machine, machines) as torchrun or `fabric run` set them; (1, 1) without a
+    launcher."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 1, 1
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -24,14 +25,16 @@ def launched() -> tuple[int, int]:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes, of those that a launcher started; known before they have
-    met."""
+    """Whether this is the process that writes, among those that a launcher started.
+
+    It reads the launcher's variables, so it works before the processes are connected."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def gather(values: Tensor) -> Tensor:
-    """(B, ...) of this process -> (world * B, ...) of all, in rank order. Gradients flow back to every
-    process's own part."""
+    """(B, ...) of this process -> (world * B, ...) of all processes, in rank order.
+
+    Gradients flow back to the process that a row came from."""
     if rank_and_world()[1] == 1:
         return values
     from torch.distributed.nn.functional import all_gather
@@ -40,7 +43,7 @@ def gather(values: Tensor) -> Tensor:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, without gradient."""
+    """The sum over all processes, element by element, without gradient."""
     if rank_and_world()[1] > 1:
         torch.distributed.all_reduce(values)
     return values

@@ -1,5 +1,5 @@
-"""What a run says of itself: log.jsonl, one line every few steps, and a progress bar with images a second
-and the time left."""
+"""The record of a run: log.jsonl, one line every few steps, and a progress bar with images per second and the
+time left."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kizu import store
 
 
 class Log:
-    """Lines of a run, kept in memory and, when there is a folder, appended to folder/log.jsonl.
+    """Rows of a run, kept in memory and, with a folder, appended to folder/log.jsonl.
 
-    `begin(step)` drops what an interrupted run wrote after its last checkpoint, so that a resumed log has
+    `begin(step)` drops the rows that an interrupted run wrote after its last checkpoint, so a resumed log has
     every step once."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -24,7 +24,7 @@ class Log:
         self._path = None if folder is None else folder / "log.jsonl"
 
     def begin(self, step: int) -> None:
-        """Start after `step` steps."""
+        """Start the log of a run whose first `step` steps are done."""
         if self._path is None:
             return
         if step and self._path.exists():
@@ -33,7 +33,7 @@ class Log:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
 
     def add(self, row: dict[str, Any]) -> None:
-        """One line."""
+        """Append one row."""
         self.rows.append(row)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
@@ -42,13 +42,13 @@ class Log:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # the last line of a killed run may be half
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be incomplete
             yield json.loads(line)
 
 
 class Progress:
-    """A rich bar on standard error: step of steps, loss, images a second, time left. Silent where nobody
-    looks."""
+    """A rich bar on standard error: step of steps, loss, images per second, time left. Shown on terminals
+    only."""
 
     def __init__(self, title: str, done: int, steps: int, *, show: bool) -> None:
         self._bar: Any = None
@@ -61,17 +61,17 @@ class Progress:
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
             ]
-            more = [progress.TextColumn("{task.fields[said]}"), progress.TimeRemainingColumn()]
+            more = [progress.TextColumn("{task.fields[text]}"), progress.TimeRemainingColumn()]
             self._bar = progress.Progress(*columns, *more, console=Console(stderr=True))
-            self._task = self._bar.add_task(title, total=steps, completed=done, said="")
+            self._task = self._bar.add_task(title, total=steps, completed=done, text="")
             self._bar.start()
 
-    def step(self, done: int, said: str | None = None) -> None:
-        """`done` steps are done; `said` replaces the text beside the bar."""
+    def step(self, done: int, text: str | None = None) -> None:
+        """`done` steps are done; `text` replaces the text beside the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, **({} if said is None else {"said": said}))
+            self._bar.update(self._task, completed=done, **({} if text is None else {"text": text}))
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop drawing; the bar stays on the screen."""
         if self._bar is not None:
             self._bar.stop()

@@ -1,9 +1,8 @@
-"""The loop: Lightning Fabric places it (device, precision, processes), the position in the run decides all
-that is random.
+"""The loop. Lightning Fabric places a run on its devices; the position in the run decides all that is random.
 
-A step's images and its chances are pure functions of the step. So a resumed run goes on exactly where it
-stopped, two processes of half the batch see what one of the whole would see, and batches can be prepared
-ahead by a thread."""
+The images of a step and its random draws are pure functions of the step. So a resumed run goes on exactly
+where it stopped, two processes with half of the batch each see what one process with all of it would see,
+and a thread can prepare batches in advance."""
 
 from __future__ import annotations
 
@@ -15,47 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kizu import store
-from kizu.engine import device_named, has_bf16
+from kizu.checks import numbers, whole_numbers
 from kizu.errors import NotFinite, UsageError
 from kizu.training import checkpoint
-from kizu.training.distributed import launched, total
+from kizu.training.distributed import total
+from kizu.training.fabric import launch_fabric
 from kizu.training.log import Log, Progress
-from kizu.training.prefetch import Position, Prefetch, Stream, signals
+from kizu.training.objective import Objective
+from kizu.training.prefetch import Position, Prefetch, Stream, noted_signals
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
-
-class Objective(nn.Module):
-    """What is minimised, and how. Subclasses give `loss` and `optimiser`; the other hooks do nothing unless
-    overridden."""
-
-    def prepare(self, batch: Any, position: Position) -> Any:
-        """Batch on the device -> what `loss` takes: views, planted flaws. Without gradient and in full
-        precision."""
-        return batch
-
-    def loss(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name: "loss" is minimised, the others are logged."""
-        raise NotImplementedError
-
-    def optimiser(self) -> torch.optim.Optimizer:
-        """The optimiser, its learning rates at their base values."""
-        raise NotImplementedError
-
-    def factor(self, step: int, steps: int) -> float | list[float]:
-        """Factor on the base learning rate at a step, one for all parameter groups or one each."""
-        return 1.0
-
-    def after_step(self, step: int, steps: int) -> dict[str, float] | None:
-        """After each optimiser step: moving averages, queues, resets. Figures that it returns are logged with
-        this step."""
-
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        """`loss`, by the name that wrappers of many processes expect."""
-        return self.loss(batch)
+OnStepEnd = Callable[[int, int], dict[str, float] | None]
+"""(steps done, steps in all) -> figures to log with this step, or None."""
 
 
 def train(
@@ -77,31 +49,32 @@ def train(
     checkpoint_every: int = 200,
     title: str = "training",
     show: bool = True,
-    on_step_end: Callable[[int, int], dict[str, float] | None] | None = None,
+    on_step_end: OnStepEnd | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `objective` in place for `steps` optimiser steps; the rows of the log.
+    """Train `objective` in place for `steps` optimiser steps; return the rows of the log.
 
-    batch_size: images of one optimiser step, over all processes and `accumulate` parts. clip: largest norm
-    of the gradient. folder: for log.jsonl and checkpoint.kizu, replaced atomically every `checkpoint_every`
-    steps, at the end, and when SIGTERM or Ctrl-C comes; None keeps neither. recipe: plain settings; a
-    checkpoint of others is refused. resume: go on from folder's checkpoint. precision: "auto" is bf16
-    (autocast) where the machine has it, else fp32. devices, nodes: processes on this machine and machines (by
-    default what torchrun set, or 1). Same seed, same result, bit for bit on one CPU process; interrupted or
-    not. Raises UsageError for settings that cannot be meant or another recipe's checkpoint; NotFinite when
-    the loss is NaN or infinite: the last checkpoint is kept and the batch is beside it. SIGTERM ends in
-    SystemExit(143), Ctrl-C in KeyboardInterrupt, both after saving."""
-    check_counts(
-        steps=steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        log_every=log_every,
-        checkpoint_every=checkpoint_every,
-    )
-    if precision not in ("auto", *PRECISIONS):
-        raise UsageError(f"precision is auto, {' or '.join(PRECISIONS)}, got {precision!r}.")
-    fabric = _fabric(precision, device, devices, nodes)
-    parts = fabric.world_size * accumulate
-    if batch_size % parts:
+    batch_size: images of one optimiser step, over all processes and all `accumulate` parts. clip: largest
+    norm of the gradient; None does not clip. precision: "auto" is bf16 (autocast) where the machine has it,
+    else fp32. devices, nodes: processes on this machine, and machines; None is what torchrun set, or 1.
+    log_every, checkpoint_every: steps between two rows of the log and between two checkpoints.
+
+    folder: gets log.jsonl and checkpoint.kizu, which is replaced atomically every `checkpoint_every` steps,
+    at the end, and on SIGTERM or Ctrl-C. None writes neither. recipe: plain settings, kept in the
+    checkpoint; a checkpoint of another recipe is refused. resume: go on from the checkpoint in `folder`.
+
+    on_step_end: called after each step; figures that it returns are logged with the step.
+
+    The same seed gives the same result, bit for bit on one CPU process, interrupted or not. Raises
+    UsageError for settings out of range and for another recipe's checkpoint; NotFinite when the loss is NaN
+    or infinite (the last checkpoint stays, and the batch is written beside it). After saving, SIGTERM ends
+    in SystemExit(143) and Ctrl-C in KeyboardInterrupt."""
+    whole_numbers(steps=steps, batch_size=batch_size, accumulate=accumulate)
+    whole_numbers(log_every=log_every, checkpoint_every=checkpoint_every)
+    whole_numbers(none=True, devices=devices, nodes=nodes)
+    if clip is not None:
+        numbers(least=0, above=True, clip=clip)
+    fabric = launch_fabric(precision, device, devices, nodes)
+    if batch_size % (fabric.world_size * accumulate):
         raise UsageError(
             f"A batch of {batch_size} cannot be shared by {fabric.world_size} processes x {accumulate} "
             "parts: give a multiple."
@@ -110,47 +83,20 @@ def train(
     run = _Run(objective, fabric, None if folder is None else Path(folder), settings, accumulate, clip)
     run.on_step_end = on_step_end
     first = run.begin(resume)
-    positions = list(_shares(batch_size, fabric.global_rank, fabric.world_size, accumulate))
+    parts = _parts(batch_size, fabric.global_rank, fabric.world_size, accumulate)
     progress = Progress(title, first, steps, show=show and fabric.is_global_zero)
     try:
-        with Prefetch(stream, positions, first, steps, batch_size) as ahead, signals() as stopped:
-            run.loop(first, steps, ahead, stopped, progress, log_every, checkpoint_every)
+        with Prefetch(stream, parts, first, steps, batch_size) as batches, noted_signals() as received:
+            run.loop(first, steps, batches, received, progress, log_every, checkpoint_every)
     finally:
         progress.close()
     return run.log.rows
 
 
-def check_counts(**given: int) -> None:
-    """Raise UsageError for a count that is no whole number above 0."""
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} is a whole number from 1 on, got {value!r}.")
-
-
-def _fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
-    from lightning_fabric import Fabric
-
-    kind = device_named(device)
-    here, machines = launched()
-    count, machines = devices or here, nodes or machines
-    if precision == "auto":
-        precision = "bf16" if has_bf16(kind) else "fp32"
-    fabric = Fabric(
-        accelerator=kind.type,
-        devices=[kind.index] if kind.index is not None and count == 1 else count,
-        num_nodes=machines,
-        strategy="ddp" if count * machines > 1 else "auto",
-        precision=PRECISIONS[precision],  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
-def _shares(batch_size: int, rank: int, world: int, accumulate: int) -> Iterator[tuple[int, int]]:
+def _parts(batch_size: int, rank: int, world: int, accumulate: int) -> list[tuple[int, int]]:
     """(offset, count) in the batch of each part that this process works on."""
     count = batch_size // (world * accumulate)
-    for part in range(accumulate):
-        yield (part * world + rank) * count, count
+    return [((part * world + rank) * count, count) for part in range(accumulate)]
 
 
 class _Run:
@@ -165,22 +111,16 @@ class _Run:
         parts: int,
         clip: float | None,
     ) -> None:
-        self.objective, self.fabric, self.folder, self.recipe, self.parts, self.clip = (
-            objective,
-            fabric,
-            folder,
-            recipe,
-            parts,
-            clip,
-        )
-        self.on_step_end: Callable[[int, int], dict[str, float] | None] | None = None
-        self.plain = objective.optimiser()
-        self.module, self.optimiser = fabric.setup(objective, self.plain)
-        self.base = [float(group["lr"]) for group in self.plain.param_groups]
+        self.objective, self.fabric, self.folder = objective, fabric, folder
+        self.recipe, self.parts, self.clip = recipe, parts, clip
+        self.on_step_end: OnStepEnd | None = None
+        self.plain_optimiser = objective.optimiser()
+        self.module, self.optimiser = fabric.setup(objective, self.plain_optimiser)
+        self.base_rates = [float(group["lr"]) for group in self.plain_optimiser.param_groups]
         self.log = Log(folder if fabric.is_global_zero else None)
 
     def begin(self, resume: bool) -> int:
-        """Steps done already."""
+        """Prepare folder, log and checkpoint; the number of steps that are done already."""
         step = 0
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +128,7 @@ class _Run:
             if self.folder is None:
                 raise UsageError("resume needs the folder of the run.")
             step = checkpoint.step_of(self.folder, self.recipe)
-            checkpoint.restore(self.folder, self.objective, self.plain)
+            checkpoint.restore(self.folder, self.objective, self.plain_optimiser)
         self.log.begin(step)
         self.objective.train()
         return step
@@ -197,31 +137,34 @@ class _Run:
         self,
         first: int,
         steps: int,
-        ahead: Prefetch,
-        stopped: list[int],
+        batches: Prefetch,
+        received: list[int],
         progress: Progress,
         log_every: int,
         checkpoint_every: int,
     ) -> None:
-        """Steps `first` to `steps`."""
+        """Steps `first` to `steps`; `received` grows by the signals that arrive."""
         sums: dict[str, float] = {}
         since, counted, images = time.perf_counter(), 0, int(self.recipe["batch_size"])
         for step in range(first, steps):
-            values = self._step(step, steps, ahead)
-            paused = time.perf_counter()
-            noted = {**(self.objective.after_step(step, steps) or {})}
+            values = self._step(step, steps, batches)
+            before_hook = time.perf_counter()
+            extra = {**(self.objective.after_step(step, steps) or {})}
             if self.on_step_end is not None:
-                noted |= self.on_step_end(step + 1, steps) or {}
-            since += time.perf_counter() - paused if noted else 0.0  # looking at the model is not training it
+                extra |= self.on_step_end(step + 1, steps) or {}
+            since += time.perf_counter() - before_hook if extra else 0.0  # evaluating is not training
             counted += 1
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
-            done, stop = step + 1, bool(self._agree(len(stopped)))
-            if noted or done % log_every == 0 or done == steps or stop:
+            done, stop = step + 1, bool(self._sum_over_processes(len(received)))
+            if extra or done % log_every == 0 or done == steps or stop:
                 rate = counted * images / max(time.perf_counter() - since, 1e-9)
                 means = {name: value / counted for name, value in sums.items()}
-                facts = {"lr": float(self.plain.param_groups[0]["lr"]), "images_per_s": round(rate, 1)}
-                self.log.add({"step": done, **means, **noted, **facts})
+                facts = {
+                    "lr": float(self.plain_optimiser.param_groups[0]["lr"]),
+                    "images_per_s": round(rate, 1),
+                }
+                self.log.add({"step": done, **means, **extra, **facts})
                 progress.step(done, f"loss {means['loss']:.4f}  {rate:.0f} images/s")
                 sums, since, counted = {}, time.perf_counter(), 0
             else:
@@ -229,29 +172,29 @@ class _Run:
             if done % checkpoint_every == 0 or done == steps or stop:
                 self._save(done)
             if stop and done < steps:
-                raise KeyboardInterrupt if stopped == [signal.SIGINT] else SystemExit(143)
+                raise KeyboardInterrupt if received == [signal.SIGINT] else SystemExit(143)
 
-    def _step(self, step: int, steps: int, ahead: Prefetch) -> dict[str, float]:
-        factors = self.objective.factor(step, steps)
-        for index, group in enumerate(self.plain.param_groups):
-            group["lr"] = self.base[index] * (factors[index] if isinstance(factors, list) else factors)
+    def _step(self, step: int, steps: int, batches: Prefetch) -> dict[str, float]:
+        """One optimiser step; the means of its scalars over parts and processes."""
+        scale = self.objective.lr_scale(step, steps)
+        for index, group in enumerate(self.plain_optimiser.param_groups):
+            group["lr"] = self.base_rates[index] * (scale[index] if isinstance(scale, list) else scale)
         sums: dict[str, Tensor] = {}
         self.optimiser.zero_grad()
         for part in range(self.parts):
-            batch, position = ahead.next()
+            batch, position = batches.next()
             with torch.no_grad():
                 batch = self.objective.prepare(self.fabric.to_device(batch), position)
             with (
-                self._chances(position),
+                self._seeded(position),
                 self.fabric.no_backward_sync(self.module, enabled=part < self.parts - 1),
             ):
                 terms = self.module(batch)
                 self.fabric.backward(terms["loss"] / self.parts)
             for name, value in terms.items():
-                sums[name] = (
-                    sums.get(name, torch.zeros((), device=value.device)) + value.detach().float() / self.parts
-                )
-            self._check(float(terms["loss"].detach()), batch, step)
+                zero = torch.zeros((), device=value.device)
+                sums[name] = sums.get(name, zero) + value.detach().float() / self.parts
+            self._check_finite(float(terms["loss"].detach()), batch, step)
         if self.clip is not None:
             self.fabric.clip_gradients(
                 self.module, self.optimiser, max_norm=self.clip, error_if_nonfinite=False
@@ -261,9 +204,9 @@ class _Run:
         return dict(zip(sums, values.tolist(), strict=True))
 
     @contextlib.contextmanager
-    def _chances(self, position: Position) -> Iterator[None]:
-        """What a network draws from torch's own generators (dropout) is a function of the position; the
-        caller's are put back."""
+    def _seeded(self, position: Position) -> Iterator[None]:
+        """What a network draws from torch's own generators (dropout) becomes a function of the position; the
+        generators' states are put back afterwards."""
         device = self.fabric.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.default_generator.manual_seed(position.first)
@@ -271,39 +214,36 @@ class _Run:
                 torch.cuda.manual_seed(position.first)
             yield
 
-    def _agree(self, value: int) -> float:
-        return (
-            float(total(torch.tensor(float(value), device=self.fabric.device)))
-            if self.fabric.world_size > 1
-            else value
-        )
+    def _sum_over_processes(self, value: int) -> float:
+        if self.fabric.world_size == 1:
+            return value
+        return float(total(torch.tensor(float(value), device=self.fabric.device)))
 
-    def _check(self, loss: float, batch: Any, step: int) -> None:
+    def _check_finite(self, loss: float, batch: Any, step: int) -> None:
+        """Raise NotFinite in every process when the loss of one is NaN or infinite; that one saves its
+        batch."""
         bad = not abs(loss) < float("inf")
-        if not self._agree(int(bad)):
+        if not self._sum_over_processes(int(bad)):
             return
-        what, said = f"is {loss}" if bad else "of another process is not finite", ""
+        state, where = f"is {loss}" if bad else "of another process is not finite", ""
         if bad and self.folder is not None:
             path = self.folder / f"not_finite_{self.fabric.global_rank}.kizu"
-            store.save(
-                path,
-                dict(_tensors(batch)),
-                {"kind": "batch", "step": step, "loss": str(loss)},
-                overwrite=True,
-            )
-            said = f" The batch is in {path}; the last good checkpoint is kept beside it."
+            card = {"kind": "batch", "step": step, "loss": str(loss)}
+            store.save(path, dict(_tensors(batch)), card, overwrite=True)
+            where = f" The batch is in {path}; the last good checkpoint is kept beside it."
         raise NotFinite(
-            f"The loss {what} at step {step}: training stopped.{said} Try a smaller learning rate, or "
+            f"The loss {state} at step {step}: training stopped.{where} Try a smaller learning rate, or "
             "precision fp32."
         )
 
     def _save(self, step: int) -> None:
         if self.folder is not None and self.fabric.is_global_zero:
-            checkpoint.save(self.folder, self.objective, self.plain, step, self.recipe)
+            checkpoint.save(self.folder, self.objective, self.plain_optimiser, step, self.recipe)
         self.fabric.barrier()
 
 
 def _tensors(batch: Any, name: str = "batch") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested batch, named by their path in it: "batch.view1", "batch.0"."""
     if isinstance(batch, Tensor):
         yield name, batch
     elif isinstance(batch, dict):

@@ -1,5 +1,5 @@
-"""Batches in the order of the run, prepared ahead by a thread; and signals, noted instead of obeyed until a
-step is whole."""
+"""Batches in the order of the run, prepared in advance by a thread; and signals, noted until a step is
+complete."""
 
 from __future__ import annotations
 
@@ -16,82 +16,91 @@ import torch
 
 from kizu.engine import single_threaded_pool
 
-AHEAD = 2
-"""Batches prepared ahead of their use."""
+DEPTH = 2
+"""Batches that are prepared in advance."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a batch lies in the run: images `first` to `first + count` of the endless sequence, in
-    optimiser step `step`."""
+    """Where a batch lies in the run: images `first` to `first + count` of an endless sequence, in optimiser
+    step `step`."""
 
     step: int
     first: int
     count: int
 
     def generators(self, seed: int) -> list[torch.Generator]:
-        """One CPU generator an image, a function of seed and image alone.
+        """One CPU generator for each image, a function of the seed and the image's number alone.
 
-        A CPU generator heeds the low 32 bits of its seed only, so these must differ: seeds start far apart
-        (by the golden ratio)."""
+        A CPU generator uses only the low 32 bits of its seed. So seeds start far apart (by the golden
+        ratio), and the images of one seed do not repeat those of another.
+
+        >>> first, second = (Position(0, 5, 1).generators(seed)[0] for seed in (0, 1))
+        >>> first.initial_seed() == second.initial_seed()
+        False
+        """
         start = 2**31 + seed * 2_654_435_761 + self.first
         return [torch.Generator().manual_seed((start + i) % 2**32) for i in range(self.count)]
 
 
 Stream = Callable[[Position], Any]
-"""Position -> batch (a tensor, or a tuple or dict of tensors), on the CPU. Called by a thread; must not
-depend on anything else."""
+"""Position -> batch (a tensor, or a tuple or dict of tensors), on the CPU. It is called by a thread and
+must depend on nothing but the position."""
 
 
 class Prefetch:
-    """Batches of the run in order, prepared ahead by one thread, which works alone."""
+    """Batches of the run in order, prepared in advance by one thread whose torch operations use one core.
+
+    parts: (offset, count) in each step's batch of what this process works on."""
 
     def __init__(
-        self, stream: Stream, shares: list[tuple[int, int]], first: int, steps: int, batch_size: int
+        self, stream: Stream, parts: list[tuple[int, int]], first: int, steps: int, batch_size: int
     ) -> None:
         self._stream = stream
-        self._positions = (
+        self._positions: Iterator[Position] = (
             Position(step, step * batch_size + offset, count)
             for step in range(first, steps)
-            for offset, count in shares
+            for offset, count in parts
         )
         self._pool = single_threaded_pool(1, "kizu-train")
-        self._waiting: list[tuple[Future[Any], Position]] = []
+        self._pending: list[tuple[Future[Any], Position]] = []
 
     def __enter__(self) -> Prefetch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._positions = iter(())  # type: ignore[assignment]
+        self._positions = iter(())
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def next(self) -> tuple[Any, Position]:
         """The next batch and its position."""
-        while len(self._waiting) <= AHEAD:
+        while len(self._pending) <= DEPTH:
             position = next(self._positions, None)
             if position is None:
                 break
-            self._waiting.append((self._pool.submit(self._stream, position), position))
-        future, position = self._waiting.pop(0)
+            self._pending.append((self._pool.submit(self._stream, position), position))
+        future, position = self._pending.pop(0)
         return future.result(), position
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and Ctrl-C add themselves to; outside the main thread they do what they did before."""
-    came: list[int] = []
+def noted_signals() -> Iterator[list[int]]:
+    """A list to which SIGTERM and Ctrl-C are added instead of stopping the program.
+
+    A second Ctrl-C stops at once. Outside the main thread signals keep their meaning."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield received
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        if number in came and number == signal.SIGINT:
-            raise KeyboardInterrupt  # twice: at once
-        came.append(number)
+        if number in received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

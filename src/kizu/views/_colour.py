@@ -1,14 +1,17 @@
-"""Colour jitter of a batch, each image with its own factors in its own order.
+"""Colour jitter of a batch; factors and order are drawn for each image.
 
-Brightness, contrast and saturation mix the image with black, with its mean grey and with its grey version;
-hue turns the colour circle. Formulas and clamps are torchvision's ColorJitter for float images; its grey is
+Brightness, contrast and saturation mix the image with black, with its mean grey and with its grey version.
+Hue turns the colour circle. Formulas and clamps are torchvision's ColorJitter for float images; its grey is
 0.2989 R + 0.587 G + 0.114 B."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from kizu.checks import numbers
 from kizu.errors import UsageError
 from kizu.views._random import between
 
@@ -17,16 +20,17 @@ Jitter = tuple[float, float, float, float]
 the full circle)."""
 
 COLUMNS = 8
-"""Uniform draws that one image's jitter takes: four factors, four for the order."""
+"""Uniform draws that the jitter of one image uses: four for the factors, four for the order."""
 
 
 def check_jitter(strengths: Jitter) -> None:
     """Raise UsageError unless there are four strengths, none below 0, hue at most 0.5."""
-    if len(strengths) != 4 or min(strengths) < 0 or strengths[3] > 0.5:
-        raise UsageError(
-            "jitter must be (brightness, contrast, saturation, hue), none below 0 and hue at most 0.5, got "
-            f"{strengths}."
-        )
+    names = ("brightness", "contrast", "saturation", "hue")
+    if not isinstance(strengths, (tuple, list)) or len(strengths) != len(names):
+        raise UsageError(f"jitter must be ({', '.join(names)}), got {strengths!r}.")
+    for name, strength in zip(names, strengths, strict=True):
+        most = 0.5 if name == "hue" else math.inf
+        numbers(least=0, most=most, above=False, **{f"jitter's {name}": strength})
 
 
 def jitter(
@@ -37,14 +41,16 @@ def jitter(
     chosen: Tensor | None = None,
     inside: Tensor | None = None,
 ) -> Tensor:
-    """Jitter images (B, 3, H, W) by draws u (B, 8). chosen: (B,) bool, which ones. inside: (B, H, W) bool,
-    what counts as the image."""
+    """Jitter images (B, 3, H, W) by draws u (B, 8).
+
+    chosen: (B,) bool, the images to jitter; None is all. inside: (B, H, W) bool, the pixels whose mean grey
+    counts for the contrast; None is all."""
     factors, order = _factors(strengths, u[:, :4]), u[:, 4:].argsort(dim=1)
     chosen = torch.ones(len(images), dtype=torch.bool) if chosen is None else chosen
     images = images.clone()
-    for turn in range(4):
+    for position in range(4):
         for kind in range(4):
-            rows = ((order[:, turn] == kind) & chosen).nonzero()[:, 0]
+            rows = ((order[:, position] == kind) & chosen).nonzero()[:, 0]
             if strengths[kind] and len(rows):
                 here = rows.to(images.device)
                 factor = factors[rows, kind].to(images)[:, None, None, None]
@@ -53,12 +59,12 @@ def jitter(
 
 
 def grey(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W)."""
+    """(B, 3, H, W) -> grey (B, 1, H, W)."""
     return (images * images.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by `turn` (B, 1, 1, 1) of the circle; value and saturation (of the HSV cone) stay."""
+    """Turn the hue by `turn` (B, 1, 1, 1), 1 being the full circle. Value and saturation (HSV) stay."""
     value, lowest = images.amax(dim=1), images.amin(dim=1)
     chroma = value - lowest
     red, green, blue = images.unbind(dim=1)
@@ -69,9 +75,9 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     hue = hue + 6 * turn[:, 0]
-    away = hue[:, None] + images.new_tensor([3, 1, -1])[:, None, None]
-    away = (away - 6 * (away / 6).round()).abs()
-    return value[:, None] - chroma[:, None] * (2 - away).clamp(0, 1)
+    offset = hue[:, None] + images.new_tensor([3, 1, -1])[:, None, None]
+    offset = (offset - 6 * (offset / 6).round()).abs()
+    return value[:, None] - chroma[:, None] * (2 - offset).clamp(0, 1)
 
 
 def _factors(strengths: Jitter, u: Tensor) -> Tensor:

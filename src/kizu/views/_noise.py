@@ -1,9 +1,10 @@
-"""Perlin noise of a batch, each image with its own lattice, turned by its own angle.
+"""Perlin noise of a batch; lattice and angle are drawn for each image.
 
-Perlin, "Improving noise", 2002 (fade 6t^5 - 15t^4 + 10t^3), gradients of length one, times sqrt(2), so that
-values lie in [-1, 1]. DRAEM and GLASS draw the noise upright and turn the raster; here it is computed at the
-turned places, which needs no interpolation and lets the image have any size (theirs is a multiple of the
-cells). What turns into the image from outside is 0, as theirs."""
+Source: Perlin, "Improving noise", 2002 (fade 6t^5 - 15t^4 + 10t^3), with gradients of length one, times
+sqrt(2), so that values lie in [-1, 1]. DRAEM and GLASS draw the noise upright and rotate the raster. Here
+the noise is computed at the rotated positions, which needs no interpolation and allows images of any size
+(theirs must be a multiple of the cells). Pixels that the rotation brings in from outside are 0, as in their
+code."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from torch import Tensor
 from kizu.views._random import below, between
 
 EXPONENTS = 6
-"""Cells along a side: 2^0 ... 2^5, rows and columns drawn apart."""
+"""A side has 2^0 ... 2^5 cells; rows and columns are drawn separately."""
 
 _NODES = 2 ** (EXPONENTS - 1) + 1
 COLUMNS = 3 + _NODES**2
-"""Uniform draws that one noise takes."""
+"""Uniform draws that one noise uses."""
 
 
 def noise(u: Tensor, height: int, width: int, device: torch.device) -> Tensor:
-    """(B, height, width) float32 noise from draws u (B, COLUMNS): cells down and across, turn (-90 to 90
+    """(B, height, width) float32 noise from draws u (B, COLUMNS): cells down, cells across, angle (-90 to 90
     degrees), gradients."""
     exponent = torch.tensor(EXPONENTS)
     cells = 2 ** torch.stack([below(u[:, 0], exponent), below(u[:, 1], exponent)])
@@ -35,8 +36,10 @@ def noise(u: Tensor, height: int, width: int, device: torch.device) -> Tensor:
 def lattice_noise(
     cells: Tensor, turn: Tensor, gradients: Tensor, height: int, width: int, device: torch.device
 ) -> Tensor:
-    """cells (2, B) down and across; turn (B,) radians; gradients (B, nodes^2) radians, row by row of a square
-    lattice."""
+    """(B, height, width) float32 noise of given lattices.
+
+    cells: (2, B), down and across. turn: (B,) radians. gradients: (B, nodes^2) angles in radians, row by
+    row of a square lattice."""
     down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
     across = torch.arange(width, device=device)[None, :] - (width - 1) / 2
     cos, sin = _each(turn.cos(), device), _each(turn.sin(), device)
@@ -49,9 +52,9 @@ def lattice_noise(
     row, column = y.floor(), x.floor()
     y, x = y - row, x - column
     nodes = math.isqrt(gradients.shape[1])
-    place = row.long() * nodes + column.long()
+    node = row.long() * nodes + column.long()
     slopes = torch.stack([gradients.sin(), gradients.cos()]).to(device, torch.float32)
-    corners = [_corner(slopes, place + i * nodes + j, y - i, x - j) for i in (0, 1) for j in (0, 1)]
+    corners = [_corner(slopes, node + i * nodes + j, y - i, x - j) for i in (0, 1) for j in (0, 1)]
     upper, lower = torch.lerp(corners[0], corners[1], _fade(x)), torch.lerp(corners[2], corners[3], _fade(x))
     return math.sqrt(2) * torch.lerp(upper, lower, _fade(y)) * within
 
@@ -64,6 +67,6 @@ def _fade(t: Tensor) -> Tensor:
     return t * t * t * (t * (t * 6 - 15) + 10)
 
 
-def _corner(slopes: Tensor, place: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    flat = place.flatten(1)
-    return slopes[0].gather(1, flat).view(place.shape) * y + slopes[1].gather(1, flat).view(place.shape) * x
+def _corner(slopes: Tensor, node: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    flat = node.flatten(1)
+    return slopes[0].gather(1, flat).view(node.shape) * y + slopes[1].gather(1, flat).view(node.shape) * x

@@ -1,8 +1,8 @@
-"""Randomness of the views: every image takes the same number of uniform draws, one row each.
+"""Randomness of the views: every image uses the same number of uniform draws, one row of a table.
 
-With a CPU generator the draws run on from row to row, so a batch draws what its images would draw one after
-the other. All parameters are worked out on the CPU in float64 from these rows: where the images are does
-not change what happens to them."""
+With a CPU generator the rows are drawn one after the other, so a batch gets the draws that its images would
+get one by one. All parameters of a view are computed from these rows on the CPU in float64: the device that
+the images are on does not change what happens to them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kizu.checks import numbers
 from kizu.errors import UsageError
 
 Range = tuple[float, float]
 Draws = torch.Generator | Sequence[torch.Generator]
-"""One generator for the batch, or one for each image: an image's draws then do not depend on its company.
-"""
+"""One generator for the batch, or one for each image; with the latter, an image's draws do not depend on
+the other images."""
 
 
 def uniforms(generator: Draws, count: int, columns: int) -> Tensor:
-    """(count, columns) float64 in [0, 1) on the CPU. Raises UsageError when `generator` is no
-    torch.Generator, nor `count` of them."""
+    """(count, columns) float64 in [0, 1) on the CPU.
+
+    Raises UsageError unless `generator` is a torch.Generator or a list of `count` of them."""
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
             raise UsageError(f"One generator for each image: {count} are needed, got {len(generator)}.")
@@ -45,7 +47,7 @@ def between(u: Tensor, limits: Range) -> Tensor:
 
 
 def log_between(u: Tensor, limits: Range) -> Tensor:
-    """Uniform in the logarithm: 1/2 and 2 are equally likely."""
+    """Uniform in the logarithm, so that 1/2 and 2 are equally likely."""
     return between(u, (math.log(limits[0]), math.log(limits[1]))).exp()
 
 
@@ -56,5 +58,9 @@ def below(u: Tensor, count: Tensor) -> Tensor:
 
 def check_range(name: str, limits: Range, low: float, high: float) -> None:
     """Raise UsageError unless low <= limits[0] <= limits[1] <= high."""
-    if len(limits) != 2 or not low <= limits[0] <= limits[1] <= high:
+    if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+        raise UsageError(f"{name} must be a pair (from, to), got {limits!r}.")
+    for limit in limits:
+        numbers(least=low, most=high, above=False, **{name: limit})
+    if limits[0] > limits[1]:
         raise UsageError(f"{name} must be (from, to) with {low:g} <= from <= to <= {high:g}, got {limits}.")

@@ -1,10 +1,12 @@
-"""CutPaste: a piece of the image, cut out and pasted elsewhere with sharp edges.
+"""CutPaste: a piece of the image is cut out and pasted elsewhere with sharp edges.
 
-Li et al., CutPaste, CVPR 2021 (no official code). "patch": area 0.02 to 0.15 of the image, width / height
-0.3 to 1 or 1 to 3.3, each side of 1 equally likely (one re-implementation draws uniformly from 0.3 to 3.3
-instead). "scar": 2 to 16 pixels wide, 10 to 25 tall in an image of 256x256, turned by -45 to 45 degrees,
-pasted through the turned rectangle. Both: colour jitter of 0.1 on the piece alone; any place, overlap with
-where it came from not excluded.
+Source: Li et al., CutPaste, CVPR 2021; there is no official code.
+
+    "patch"  Area 0.02 to 0.15 of the image, width / height 0.3 to 1 or 1 to 3.3, either with equal
+             probability (one re-implementation draws uniformly from 0.3 to 3.3 instead).
+    "scar"   2 to 16 pixels wide and 10 to 25 tall in an image of 256x256, rotated by -45 to 45 degrees.
+
+Both have a colour jitter of 0.1 on the piece alone, and may be pasted anywhere, also over their source.
 
 Their 3-way task is cat([images, cutpaste(images, kind="patch"), cutpaste(images, kind="scar")]) with labels
 0, 1, 2."""
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from kizu.errors import UnknownName
 from kizu.views import _colour
-from kizu.views._images import checked, cut, finished, put
+from kizu.views._images import as_output, cut, put, working_images
 from kizu.views._random import Draws, Range, below, between, check_range, uniforms
 
 KINDS = ("patch", "scar", "both")
@@ -35,19 +37,26 @@ def cutpaste(
     jitter: _colour.Jitter = (0.1, 0.1, 0.1, 0.1),
     return_mask: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece pasted, each by its own draws; same dtype and
-    device.
+    """Copies of `images` (B, 3, H, W) in [0, 1] with one piece pasted, drawn for each image.
 
-    kind: "patch", "scar", or "both", where each image gets one or the other with equal chance. area: of a
-    patch, part of the image. jitter: strengths of brightness, contrast, saturation, hue on the piece. A
-    scar's size follows sqrt(H W) / 256. A piece that does not fit an elongated image is shortened.
-    return_mask: also give the pixels that changed in any channel, (B, H, W) bool. With a CPU generator a
-    batch is its images one by one, to rounding. Raises UnknownName, ShapeError, UsageError."""
+    kind: "patch", "scar", or "both": each image gets one or the other with equal probability. area: of a
+    patch, as a fraction of the image. jitter: strengths of brightness, contrast, saturation and hue on the
+    piece. return_mask: also return the pixels that changed in any channel, (B, H, W) bool. The size of a
+    scar grows with sqrt(H W) / 256. A piece that does not fit into an elongated image is shortened.
+
+    The result has the dtype and device of `images`. With a CPU generator, a batch equals its images one by
+    one, up to rounding. Raises UnknownName, ShapeError, UsageError.
+
+    >>> images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> view, mask = cutpaste(images, generator=torch.Generator().manual_seed(1), return_mask=True)
+    >>> tuple(view.shape), tuple(mask.shape), bool(((view == images) | mask[:, None]).all())
+    ((2, 3, 32, 32), (2, 32, 32), True)
+    """
     if kind not in KINDS:
         raise UnknownName("kind of cutpaste", kind, KINDS)
     check_range("area", area, 1e-6, 1.0)
     _colour.check_jitter(jitter)
-    x = checked(images)
+    x = working_images(images)
     u = uniforms(generator, len(x), _COLUMNS)
     height, width = x.shape[2:]
     is_scar = torch.full((len(x),), kind == "scar") if kind != "both" else u[:, 0] < 0.5
@@ -57,7 +66,7 @@ def cutpaste(
     )
     tall, wide = torch.where(is_scar, scar_tall, patch_tall), torch.where(is_scar, scar_wide, patch_wide)
     angle = torch.where(is_scar, between(u[:, 6], (-math.pi / 4, math.pi / 4)), 0.0)
-    return finished(images, _paste(x, tall, wide, angle, u[:, 7:], jitter), return_mask)
+    return as_output(images, _paste(x, tall, wide, angle, u[:, 7:], jitter), return_mask)
 
 
 def _patch(u: Tensor, height: int, width: int, area: Range) -> tuple[Tensor, Tensor]:
@@ -75,7 +84,8 @@ def _scar(u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _paste(x: Tensor, tall: Tensor, wide: Tensor, angle: Tensor, u: Tensor, jitter: _colour.Jitter) -> Tensor:
-    """Cut a rectangle (tall, wide), turn it by angle, paste it where its bounding box fits. u (B, 4 + 8)."""
+    """Cut a rectangle (tall, wide), rotate it by `angle`, paste it where its bounding box fits. u: (B, 4 +
+    8)."""
     height, width = x.shape[2:]
     cos, sin = angle.cos(), angle.sin()
     box_tall = (tall * cos + wide * sin.abs() - 1e-9).ceil().long()

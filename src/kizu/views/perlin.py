@@ -1,19 +1,20 @@
-"""Perlin: foreign texture blended in where Perlin noise is high; the planted flaws of DRAEM and GLASS.
+"""Perlin: foreign texture is blended in where Perlin noise is high; the planted defects of DRAEM and GLASS.
 
-Zavrtanik et al., DRAEM, ICCV 2021, and Chen et al., GLASS, ECCV 2024, both with official code. The noise has
-2^0 to 2^5 cells down and across, drawn apart, is turned by -90 to 90 degrees, and the mask is where it
-exceeds 0.5. Inside the mask
+Source: Zavrtanik et al., DRAEM, ICCV 2021, and Chen et al., GLASS, ECCV 2024, both with official code. The
+noise has 2^0 to 2^5 cells down and, drawn separately, across. It is rotated by -90 to 90 degrees, and the
+mask is where it exceeds 0.5. Inside the mask
 
     out = (1 - beta) texture + beta image.
 
-    recipe   mask                                                         beta
-    draem    one noise; may be empty, and the image is then as it was   uniform in 0 to 0.8
-    glass    one noise, two joined or two crossed, a third each;          normal(0.5, 0.1), held within 0.2 to 0.8
-             drawn again while empty (here ten times, there for ever)
+    recipe  mask                                                      beta
+    draem   one noise; an empty mask leaves the image as it is        uniform in 0 to 0.8
+    glass   one noise, or the union or the intersection of two,       normal(0.5, 0.1), clamped to 0.2 to 0.8
+            with probability 1/3 each; drawn again while it is empty
+            (at most ten times here, without limit there)
 
-Differences: textures are taken as given, while both first change them by 3 of their 10 (GLASS 9) colour and
-geometry operators (`kizu.views.strong` of the textures is near); leaving half of the images clean, as DRAEM
-does, is the caller's business. GLASS judges emptiness on its feature grid, here a single pixel is enough."""
+Differences: textures are used as given, while both methods first apply 3 of their 10 (GLASS: 9) colour and
+geometry operators (`kizu.views.strong` of the textures comes close). DRAEM leaves half of the images clean;
+the caller can do so. GLASS calls a mask empty by its feature grid; here one pixel is enough."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from kizu.checks import bind_shape
 from kizu.errors import ShapeError, UnknownName
-from kizu.views._images import checked, finished
+from kizu.views._images import as_output, working_images
 from kizu.views._noise import COLUMNS, noise
 from kizu.views._random import Draws, below, uniforms
 
@@ -40,17 +41,23 @@ def perlin(
     foreground: Tensor | None = None,
     return_mask: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Copies of `images` (B, 3, H, W) in [0, 1] with foreign texture in random blots, each by its own draws;
-    same dtype and device.
+    """Copies of `images` (B, 3, H, W) in [0, 1] with foreign texture in random blots, drawn for each image.
 
-    textures: (T, 3, H, W) in [0, 1], T of any number; each image takes one at random. recipe: "draem" or
-    "glass", see above. foreground: (B, H, W) bool, where flaws may lie; None is everywhere. return_mask: also
-    give the pixels that changed in any channel, (B, H, W) bool; an image whose mask is empty is unchanged.
-    With a CPU generator a batch is its images one by one, bit for bit. Raises UnknownName, ShapeError,
-    UsageError."""
+    textures: (T, 3, H, W) in [0, 1], any T; each image gets one at random. recipe: "draem" or "glass", see
+    above. foreground: (B, H, W) bool, where defects may lie; None is everywhere. return_mask: also return
+    the pixels that changed in any channel, (B, H, W) bool; an image whose mask is empty is unchanged.
+
+    The result has the dtype and device of `images`. With a CPU generator, a batch equals its images one by
+    one, bit for bit. Raises UnknownName, ShapeError, UsageError.
+
+    >>> images, textures = torch.zeros(2, 3, 32, 32), torch.ones(1, 3, 32, 32)
+    >>> view, mask = perlin(images, textures, generator=torch.Generator().manual_seed(0), return_mask=True)
+    >>> tuple(view.shape), torch.equal(mask, (view > 0).any(dim=1))
+    ((2, 3, 32, 32), True)
+    """
     if recipe not in _TRIES:
         raise UnknownName("recipe of perlin", recipe, _TRIES)
-    x, foreign = checked(images), checked(textures, "textures")
+    x, foreign = working_images(images), working_images(textures, "textures")
     if foreign.shape[2:] != x.shape[2:]:
         raise ShapeError(
             f"textures must have the images' size {tuple(x.shape[2:])}, got {tuple(foreign.shape[2:])}; "
@@ -74,17 +81,17 @@ def perlin(
     )
     beta = beta.to(x)[:, None, None, None]
     planted = torch.lerp(foreign.to(x)[chosen.to(foreign.device)].to(x.device), x, beta)
-    return finished(images, torch.where(mask[:, None], planted, x), return_mask)
+    return as_output(images, torch.where(mask[:, None], planted, x), return_mask)
 
 
 def _masks(u: Tensor, x: Tensor, foreground: Tensor | None) -> Tensor:
-    """(B, H, W) bool from draws u (B, tries, per_try): each image's first try that is not empty."""
+    """(B, H, W) bool from draws u (B, tries, per_try): of each image, the first try that is not empty."""
     mask = torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device=x.device)
     open_rows = torch.arange(len(x))
     for attempt in range(u.shape[1]):
         here = open_rows.to(x.device)
-        found = _mask(u[open_rows, attempt], x)
-        mask[here] = found if foreground is None else found & foreground[here]
+        drawn = _mask(u[open_rows, attempt], x)
+        mask[here] = drawn if foreground is None else drawn & foreground[here]
         open_rows = (
             open_rows[~mask[here].flatten(1).any(dim=1).cpu()] if attempt + 1 < u.shape[1] else open_rows
         )

@@ -1,17 +1,17 @@
 """Strong global augmentation: the recipes of SimSiam, MoCo and SimCLR for the two views of self-supervised
 learning.
 
-Sources: the official repositories (SimSiam and MoCo of Facebook Research, SimCLR of Google Research).
+Source: the official repositories (SimSiam and MoCo of Facebook Research, SimCLR of Google Research).
 
-    recipe    crop area   jitter (b, c, s, h)    chance   grey   blur sigma      flip
-    simsiam   0.2 - 1     0.4, 0.4, 0.4, 0.1     0.8      0.2    0.1 - 2, 0.5    0.5     (= moco_v2)
-    moco_v1   0.2 - 1     0.4, 0.4, 0.4, 0.4     always   0.2    none            0.5     (grey before the jitter)
-    simclr    0.08 - 1    0.8, 0.8, 0.8, 0.2     0.8      0.2    0.1 - 2, 0.5    0.5
-    plain     0.08 - 1    none                   -        none   none            0.5     (supervised training of torchvision's references)
+    recipe    crop area   jitter (b, c, s, h)   chance  grey  blur sigma    flip
+    simsiam   0.2 - 1     0.4, 0.4, 0.4, 0.1    0.8     0.2   0.1 - 2, 0.5  0.5   (= moco_v2)
+    moco_v1   0.2 - 1     0.4, 0.4, 0.4, 0.4    always  0.2   none          0.5   (grey before the jitter)
+    simclr    0.08 - 1    0.8, 0.8, 0.8, 0.2    0.8     0.2   0.1 - 2, 0.5  0.5
+    plain     0.08 - 1    none                  -       none  none          0.5   (torchvision, supervised)
 
-Differences: the images are float, not bytes, between the steps; the blur is a true Gaussian (Pillow's, used
-by SimSiam and MoCo, is three box blurs; SimCLR cuts it at a tenth of the side); the crop is resized by
-antialiased bilinear weights."""
+Differences: between the steps the images are float, not bytes. The blur is a true Gaussian; Pillow's, which
+SimSiam and MoCo use, is three box blurs, and SimCLR cuts it off at a tenth of the side. The crop is resized
+by antialiased bilinear weights."""
 
 from __future__ import annotations
 
@@ -47,13 +47,20 @@ RECIPES = {
 def strong(
     images: Tensor, *, generator: Draws, recipe: str = "simsiam", size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Strongly augmented copies of `images` (B, 3, H, W) in [0, 1], each by its own draws; same dtype and
-    device.
+    """Strongly augmented copies of `images` (B, 3, H, W) in [0, 1], drawn for each image.
 
     recipe: "simsiam", "moco_v1", "moco_v2", "simclr" or "plain", see the table above. size: (h, w) of the
-    result, by default that of `images`; blur sigmas are pixels of the result (the originals use 224). With a
-    CPU generator a batch draws what its images would draw one by one, and agrees with them to rounding.
-    Raises UnknownName, ShapeError, UsageError."""
+    result, by default that of `images`. Blur sigmas are in pixels of the result (the originals use 224).
+
+    The result has the dtype and device of `images`. With a CPU generator, a batch equals its images one by
+    one, up to rounding. Raises UnknownName, ShapeError, UsageError.
+
+    >>> import torch
+    >>> images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> view = strong(images, generator=torch.Generator().manual_seed(1), recipe="simclr", size=(16, 24))
+    >>> tuple(view.shape)
+    (2, 3, 16, 24)
+    """
     if recipe not in RECIPES:
         raise UnknownName("recipe of strong", recipe, RECIPES)
     return augment(images, RECIPES[recipe], generator, size)

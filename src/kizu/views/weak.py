@@ -1,10 +1,12 @@
-"""Weak global augmentation: the slight changes of light, pose and focus that a flaw must be told from.
+"""Weak global augmentation: slight changes of light, pose and focus, which are no defects.
 
-Zou et al., SPot-the-Difference, ECCV 2022: section 3.2 and the supplement, which gives crop "with a ratio
-[0.9, 1.0]", jitter (0.1, 0.1, 0.1, 0.05) with chance 0.8, Gaussian blur of sigma 0.1 to 0.3 with chance 0.5,
-horizontal flip. Silent, and filled in: the ratio is of the area, cropped as RandomResizedCrop does with its
-own aspect limits 3/4 to 4/3 (ten tries must fit the frame: at 224 pixels 12 % of the images stay uncropped
-and 94 % of the area is kept on average), the flip has chance 0.5."""
+Source: Zou et al., SPot-the-Difference, ECCV 2022, section 3.2 and the supplement. The supplement gives a
+crop "with a ratio [0.9, 1.0]", jitter (0.1, 0.1, 0.1, 0.05) with probability 0.8, Gaussian blur of sigma
+0.1 to 0.3 with probability 0.5, and a horizontal flip.
+
+Where the paper is silent, this file chooses: the ratio is of the area, cropped as RandomResizedCrop does,
+with its aspect limits 3/4 to 4/3; the flip has probability 0.5. (Such a crop is tried ten times; at 224
+pixels none fits for 12 % of the images, which stay uncropped, and 94 % of the area is kept on average.)"""
 
 from __future__ import annotations
 
@@ -26,13 +28,20 @@ def weak(
     flip_chance: float = 0.5,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Weakly augmented copies of `images` (B, 3, H, W) in [0, 1], each by its own draws; same dtype and
-    device.
+    """Weakly augmented copies of `images` (B, 3, H, W) in [0, 1], drawn for each image.
 
-    crop_scale: part of the area that stays; crop_ratio: its width / height before it is stretched back.
-    jitter: strengths of brightness, contrast, saturation, hue (chance 0.8). blur_sigma: pixels of the result
-    (chance 0.5). size: (h, w) of the result, by default that of `images`. With a CPU generator a batch draws
-    what its images would draw one by one, and agrees with them to rounding. Raises ShapeError, UsageError.
+    crop_scale: fraction of the area that stays. crop_ratio: its width / height before it is stretched back.
+    jitter: strengths of brightness, contrast, saturation and hue, with probability 0.8. blur_sigma: in
+    pixels of the result, with probability 0.5. flip_chance: probability of a horizontal flip. size: (h, w)
+    of the result, by default that of `images`.
+
+    The result has the dtype and device of `images`. With a CPU generator, a batch equals its images one by
+    one, up to rounding. Raises ShapeError, UsageError.
+
+    >>> import torch
+    >>> images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> weak(images, generator=torch.Generator().manual_seed(1)).shape == images.shape
+    True
     """
     recipe = Recipe(
         crop_scale=crop_scale,
