@@ -9,15 +9,14 @@ from PIL import Image
 from scipy import ndimage
 
 from kizu.synthetic.lighting import Light
-from kizu.synthetic.noise import Field
+from kizu.synthetic.noise import Field, resized
 
 
 def expose(image: Field, light: Light, size: int) -> Field:
     """The camera before its noise: average down, blur, white balance and the sRGB curve.
 
     image: (3, S, S) linear. Returns (3, size, size) in grey levels 0 to 255."""
-    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.HAMMING) for plane in image]
-    small = np.stack([np.asarray(plane, np.float32) for plane in planes])
+    small = np.stack([resized(plane, size, method=Image.Resampling.HAMMING) for plane in image])
     sigma = light.blur * max(size / 256, 0.7)
     small = ndimage.gaussian_filter(small, (0, sigma, sigma), mode="nearest", truncate=2.5)
     linear = np.clip(small * light.white[:, None, None], 0.0, None)
@@ -41,8 +40,7 @@ def develop(levels: Field, noise: Field) -> NDArray[np.uint8]:
 
 
 def binomial_blur(image: Field) -> Field:
-    """(3, H, W) with weights 1 2 1 along rows and columns, a pixel apart (more in large images); the rim
-    stays."""
+    """(3, H, W), weighted 1 2 1 along rows and columns a pixel apart (more in large images) save the rim."""
     step = max(1, round(image.shape[1] / 96))
     out = image.copy()
     out[:, step:-step] = 0.5 * image[:, step:-step] + 0.25 * (image[:, 2 * step :] + image[:, : -2 * step])

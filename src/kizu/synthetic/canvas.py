@@ -35,15 +35,14 @@ class Canvas:
         return noise.spline_noise(self.rng, self.size, min(cells, self.size // 2))
 
     def cloud(self, power: float, *, aspect: float = 1.0, turn: float = 0.0) -> Field:
-        """Noise of amplitude 1 / frequency^power, `aspect` times longer along the direction `turn`
-        (radians)."""
+        """Noise of amplitude 1 / frequency^power, `aspect` times longer along `turn` (radians)."""
         fx, fy = rotated(*frequencies(self.size), turn)
         squared = fx * fx * aspect**2 + fy * fy + 0.5
         return noise.spectral_noise(self.rng, squared ** (-0.5 * power))
 
     def band(self, frequency: float, width: float) -> Field:
-        """Noise about one frequency (cycles per image) in all directions; width: of its band, as a
-        logarithm."""
+        """Noise about one frequency (cycles per image) in all directions; width: of its band, in factors of
+        e."""
         fx, fy = frequencies(self.size)
         offset = np.log((fx * fx + fy * fy + 1e-3) / self.resolvable(frequency) ** 2) * (0.5 / width)
         return noise.spectral_noise(self.rng, np.exp(-0.5 * offset * offset))

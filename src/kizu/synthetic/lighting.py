@@ -15,8 +15,9 @@ from numpy.random import Generator
 from PIL import Image
 from scipy import ndimage
 
-from kizu.synthetic.noise import Field, grid
+from kizu.synthetic.noise import Field, grid, resized
 
+BILINEAR = Image.Resampling.BILINEAR
 Colour: TypeAlias = Field | str
 """Linear reflectance (3,) or (3, H, W), or an sRGB colour as rrggbb."""
 Window: TypeAlias = tuple[slice, slice] | EllipsisType
@@ -103,8 +104,7 @@ class Light:
 
     @classmethod
     def draw(cls, rng: Generator) -> Light:
-        """A shot of one inspection station, whose lamp stands at the upper left and never quite in its
-        place."""
+        """A shot of one inspection station: its lamp stands at the upper left, never quite in its place."""
         azimuth, height = math.radians(float(rng.normal(228, 9))), math.radians(float(rng.uniform(44, 56)))
         falloff_x, falloff_y = (float(v) for v in rng.normal(0.0, 0.05, 2))
         white = (1 + rng.normal(0.0, 0.012, 3)).astype(np.float32)
@@ -185,22 +185,11 @@ def _normals(height: Field, rows: slice) -> tuple[Field, Field, Field]:
     return nx, ny, nz
 
 
-def _quarter(values: Field) -> Field:
-    """A field at a quarter of its size: soft shadows need no more."""
-    small = (max(values.shape[0] // 4, 1),) * 2
-    return np.asarray(Image.fromarray(values).resize(small, Image.Resampling.BOX), np.float32)
-
-
-def _full(values: Field, size: int) -> Field:
-    """A quarter-size field back at its full size."""
-    return np.array(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR), np.float32)
-
-
 def _hollows(height: Field) -> Field:
     """The share of the sky that hollows lose, 0 to 0.6: where the height lies below its own blur."""
     small = _quarter(height)
     blurred = ndimage.gaussian_filter(small, 0.025 * small.shape[0], mode="nearest", truncate=3.0)
-    lost = _full(blurred, height.shape[0])
+    lost = resized(blurred, height.shape[0], method=BILINEAR)
     lost -= height
     lost *= np.float32(2.2)
     return np.clip(lost, 0.0, 0.6, out=lost)
@@ -214,4 +203,9 @@ def _cast_shadow(surface: Surface, slope_x: float, slope_y: float) -> Field:
     shifted = ndimage.shift(small, (-slope_y * reach, -slope_x * reach), order=1, mode="nearest")
     soft = 0.65 * shifted + 0.35 * small
     soft = ndimage.gaussian_filter(soft, 0.35 * reach + 0.5, mode="nearest", truncate=3.0)
-    return _full(np.float32(0.6) * np.clip(soft, 0, 1), body.shape[0]) * (1 - body)
+    return resized(np.float32(0.6) * np.clip(soft, 0, 1), body.shape[0], method=BILINEAR) * (1 - body)
+
+
+def _quarter(values: Field) -> Field:
+    """A field at a quarter of its size: soft shadows need no more."""
+    return resized(values, max(values.shape[0] // 4, 1), method=Image.Resampling.BOX)

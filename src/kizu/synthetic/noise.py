@@ -20,6 +20,8 @@ from scipy import fft
 Field: TypeAlias = NDArray[np.floating]
 """float32 in fact; to a type checker, a float32 array times a Python number is float64."""
 
+Box: TypeAlias = tuple[float, float, float, float]
+
 
 @functools.lru_cache(maxsize=16)
 def grid(size: int) -> tuple[Field, Field]:
@@ -45,16 +47,16 @@ def _read_only(x: Field, y: Field) -> tuple[Field, Field]:
 
 
 def rotated(x: Field, y: Field, angle: float, zoom: float = 1.0) -> tuple[Field, Field]:
-    """Coordinates of the places (x, y) in axes turned clockwise by `angle` radians and `zoom` times as
-    long."""
+    """Coordinates of (x, y) in axes turned clockwise by `angle` radians and `zoom` times as long."""
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
     return x * cos + y * sin, y * cos - x * sin
 
 
-def resized(values: Field, size: int, box: tuple[float, float, float, float] | None = None) -> Field:
-    """Bicubic resampling to (size, size) of a field, or of its part `box` (left, top, right, bottom)."""
-    image = Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.array(image, dtype=np.float32)
+def resized(
+    values: Field, size: int, box: Box | None = None, *, method: Image.Resampling = Image.Resampling.BICUBIC
+) -> Field:
+    """A field, or its part `box` (left, top, right, bottom in pixels), resampled to (size, size)."""
+    return np.array(Image.fromarray(values).resize((size, size), method, box=box), dtype=np.float32)
 
 
 def lattice_noise(

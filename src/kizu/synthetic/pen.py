@@ -53,8 +53,7 @@ class Pen:
         self._circle(*self._pixels([(x, y)])[0], radius * self.size, value)
 
     def write(self, text: str, centre: Point, height: float, width: float) -> None:
-        """Write `text` in letters `height` high and strokes `width` wide; characters that the font lacks stay
-        blank."""
+        """Write `text`, `height` high, in strokes `width` wide; characters that the font lacks stay blank."""
         left = centre[0] - height * (0.9 * len(text) - 0.3) / 2
         for glyph in text:
             for stroke in STROKES.get(glyph, []):

@@ -110,8 +110,7 @@ def _legend(size: int) -> Image.Image:
 
 
 def circuit(canvas: ProductCanvas) -> Surface:
-    """A green printed circuit board with chips, cans and small parts, laid in its fixture with little
-    play."""
+    """A green circuit board with chips, cans and small parts, laid in its fixture with little play."""
     canvas.pose(1.5, shift=0.02, zoom=0.008)
     rng = canvas.rng
     surface = canvas.blank("2c2f33", under="c79a5a", shine=30.0)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from kizu.synthetic.canvas import Canvas
 from kizu.synthetic.lighting import Surface, as_image, linear_colour
-from kizu.synthetic.noise import Field, rotated
+from kizu.synthetic.noise import Field, resized, rotated
 from kizu.synthetic.products.canvas import ProductCanvas
 from kizu.synthetic.shapes import Point, Points, moved, polyline_distance, random_walk, smoothstep
 
@@ -55,8 +55,7 @@ class DefectSite(Canvas):
 
     def place(self, margin: float) -> Point:
         """A random place on the product, `margin` away from its edge where there is such a place."""
-        solid = Image.fromarray(self.surface.solid).resize((64, 64), Image.Resampling.BOX)
-        small = np.array(solid, np.float32)
+        small = resized(self.surface.solid, 64, method=Image.Resampling.BOX)
         small[:4] = small[-4:] = small[:, :4] = small[:, -4:] = 0
         inner = np.zeros((0, 2), np.intp)
         for distance in (margin, margin / 2, 0.0):
@@ -89,8 +88,7 @@ def _walk_across(
 
 
 def scratch(site: DefectSite) -> None:
-    """One to three strokes of a hard point: a groove with raised lips that shows what lies beneath the
-    skin."""
+    """One to three strokes of a hard point: grooves with raised lips that show what is beneath the skin."""
     length = site.uniform(0.25, 0.5) * (0.8 + 0.6 * site.strength)
     heading = site.uniform(0, 2 * math.pi)
     points = _walk_across(site, heading, length, steps=18, wander=0.02)
@@ -119,8 +117,7 @@ def dent(site: DefectSite) -> None:
 
 
 def stain(site: DefectSite) -> None:
-    """A dried spill or a bloom of rust: a ragged patch with a darker rim, cloudy inside, and a few
-    splashes."""
+    """A dried spill or a bloom of rust: a ragged cloudy patch with a darker rim, and a few splashes."""
     radius = site.uniform(0.08, 0.17) * (0.7 + 0.5 * site.strength)
     x, y = site.place(0.08)
     shape = site.blob((x, y), radius, rough=0.34, octaves=4)
@@ -178,8 +175,7 @@ def hole(site: DefectSite) -> None:
 
 
 def snag(site: DefectSite) -> None:
-    """A pulled thread: it stands out of the weave along its own direction, and its neighbours are
-    squeezed."""
+    """A pulled thread: it stands out of the weave along its direction and squeezes its neighbours."""
     length = site.uniform(0.25, 0.5) * (0.7 + 0.6 * site.strength)
     x, y = site.place(0.15)
     heading = site.turn + float(site.rng.choice([0.0, math.pi / 2]))

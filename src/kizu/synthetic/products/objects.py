@@ -101,8 +101,7 @@ def cap(canvas: ProductCanvas) -> Surface:
 
 
 def _printed(canvas: ProductCanvas, decal: Image.Image, *, wear: float) -> Field:
-    """Coverage of a print within the register of a good one; a misprint is doubled, off register, or faded in
-    a patch."""
+    """Coverage of a print, slightly off register; a misprint is doubled, shifted or faded in a patch."""
     dx, dy = (float(v) for v in canvas.rng.normal(0.0, 0.005, 2))
     good = canvas.stamp(decal, shift=(dx, dy)) * (1 - np.float32(wear))
     if canvas.defect != "misprint":
@@ -192,8 +191,7 @@ def _biscuit_stamp(size: int) -> Image.Image:
 
 
 def biscuit(canvas: ProductCanvas) -> Surface:
-    """A butter biscuit: scalloped edge, embossed name, docking holes, baked browner outwards; on a blue
-    belt."""
+    """A butter biscuit on a blue belt: scalloped edge, embossed name, docking holes, browner outwards."""
     canvas.pose(25.0, shift=0.06, zoom=0.025)
     rng = canvas.rng
     u, v = canvas.u, canvas.v

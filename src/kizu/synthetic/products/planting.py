@@ -1,5 +1,4 @@
-"""One image of a product: a good part, or its twin with a planted defect and the exact mask of what it
-changed."""
+"""One image of a product: a good part, or its twin with a planted defect and the mask of what changed."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ from kizu.synthetic.products.canvas import ProductCanvas
 from kizu.synthetic.products.catalogue import PRODUCTS
 
 THRESHOLD = 4.0
-"""A pixel counts as changed when the noise-free values differ by more than this many of 255 grey levels in
-some colour."""
+"""Grey levels, of 255, by which some colour of a pixel must differ between the twins to count as changed."""
 LEAST_CONTRAST = 9.0
 """Least mean change, in grey levels, over the mask of a visible defect."""
 LEAST_AREA = 0.0006
@@ -104,8 +102,7 @@ def _small_parts(mask: NDArray[np.bool_], neighbours: int, area: float) -> NDArr
 
 
 def is_visible(mask: NDArray[np.bool_], clean: Field, defective: Field) -> bool:
-    """Whether a mask is large enough, and the change within it strong enough, to count as a visible
-    defect."""
+    """Whether a mask is large enough, and the change in it strong enough, to be a visible defect."""
     if mask.sum() < max(LEAST_AREA * mask.size, 12):
         return False
     return bool(np.abs(defective - clean).max(axis=0)[mask].mean() >= LEAST_CONTRAST)

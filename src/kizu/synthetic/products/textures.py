@@ -13,8 +13,7 @@ from kizu.synthetic.shapes import bevel, box, coverage, smoothstep
 
 
 def fabric(canvas: ProductCanvas) -> Surface:
-    """A plain weave of blue warp and pale weft; threads wander, differ in tone and are themselves spun of
-    fibres."""
+    """A plain weave of blue warp and pale weft; threads wander, differ in tone and are spun of fibres."""
     rng = canvas.rng
     canvas.pose(4.0, shift=0.2, zoom=0.05)
     count = canvas.fine(26) / 2
@@ -52,8 +51,7 @@ def metal(canvas: ProductCanvas) -> Surface:
 
 
 def wood(canvas: ProductCanvas) -> Surface:
-    """A planed board: year rings cut lengthwise, dark late wood, pores, and a varnish that shows the
-    light."""
+    """A planed board: year rings cut lengthwise, dark late wood, pores, and a glossy varnish."""
     rng = canvas.rng
     canvas.pose(2.5)
     canvas.grain_direction = canvas.turn
@@ -139,7 +137,7 @@ def tiles(canvas: ProductCanvas) -> Surface:
 
 
 def _loose_tile(canvas: ProductCanvas, iu: Field, iv: Field) -> tuple[Field, tuple[float, float, float]]:
-    """Where the loose tile lies (1 or 0), how far it slipped along u and v, and its turn; all 0 if none is
+    """Where the loose tile is (1 or 0), how far it slipped along u and v, and its turn; 0 if none is
     loose."""
     if canvas.defect not in ("missing", "misplaced"):
         return np.zeros_like(iu), (0.0, 0.0, 0.0)

@@ -1,5 +1,4 @@
-"""Scenes of many bodies: dead leaves, heaps, cables, felt, circuit boards and print. See `textures` for c and
-k."""
+"""Scenes of many bodies: dead leaves, heaps, cables, felt, boards and print. See `textures` for c and k."""
 
 from __future__ import annotations
 

@@ -75,8 +75,7 @@ def surface_finish(c: SceneCanvas, u: Field) -> Field:
 
 
 def inlay(c: SceneCanvas, k: ClassParameters) -> Field:
-    """A disc, bar, corner, wave, frame or row of windows of one material in another, with a rim or a shadow
-    between."""
+    """A disc, bar, corner, wave, frame or row of windows of one material in another, with a shadow."""
     u, v, px = c.pose_object(0.75)
     first, step = k.integer(1, 0, 14), k.integer(2, 1, 14)
     below = MATERIALS[first](c, ClassParameters(0, c.integer(0, 30)))

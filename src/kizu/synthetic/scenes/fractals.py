@@ -1,5 +1,4 @@
-"""Fractals: iterated functions as clouds of points, escape-time sets, branching trees. See `textures` for c
-and k."""
+"""Fractals: iterated functions, escape-time sets, branching trees. See `textures` for c and k."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ def flame(c: SceneCanvas, k: ClassParameters) -> Field:
 
 
 def _density(c: SceneCanvas, k: ClassParameters, fold: str) -> Field:
-    """All points that the maps reach after so many steps, counted on the image's raster, posed and
-    coloured."""
+    """All points that the maps reach after so many steps, posed, counted per pixel and coloured."""
     x, y = _attractor(c, k, fold)
     x, y = x - x.mean(), y - y.mean()
     x = x * (c.uniform(0.4, 0.6) / (float(x.std()) + 0.02))
@@ -97,8 +95,7 @@ def mandelbrot(c: SceneCanvas, k: ClassParameters) -> Field:
 
 
 def _cardioid(t: float) -> tuple[float, float]:
-    """Real and imaginary part of a place on the rim of the Mandelbrot set's body, t from 0 to 1 once
-    around."""
+    """Real and imaginary part of a place on the rim of the Mandelbrot set, t from 0 to 1 once around."""
     angle = t * 2 * math.pi
     re = 0.5 * math.cos(angle) - 0.25 * math.cos(2 * angle)
     return re, 0.5 * math.sin(angle) - 0.25 * math.sin(2 * angle)
@@ -107,8 +104,8 @@ def _cardioid(t: float) -> tuple[float, float]:
 def _escape(
     c: SceneCanvas, x: Field, y: Field, start: tuple[Field | float, Field | float], steps: int, kind: int
 ) -> Field:
-    """z -> z^2 + c from z = x + iy: kind 0 colours by the steps to escape, 1 and 2 by the nearest pass of a
-    point or cross."""
+    """z -> z^2 + start from z = x + iy, coloured by the steps to escape (kind 0) or by the nearest pass of a
+    point (1) or a cross (2)."""
     a, b = start
     count, trap = np.zeros_like(x), np.full_like(x, 4.0)
     with np.errstate(all="ignore"):
