@@ -24,13 +24,13 @@ from PIL import Image
 
 from kizu.pretraining.data import Images
 from kizu.pretraining.simsiam import SimSiam
-from kizu.synthetic.procedural import Procedural
+from kizu.synthetic.scenes import SceneGenerator
 from kizu.training import train
 
 
 def draw(folder: Path, count: int, side: int) -> None:
     """`count` JPEG files."""
-    source = Procedural(size=side)
+    source = SceneGenerator(size=side)
     for number in range(count):
         Image.fromarray(source.image(number)[0]).save(folder / f"{number:04d}.jpg", quality=90)
 

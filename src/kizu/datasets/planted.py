@@ -3,7 +3,7 @@ number.
 
 A defective image is one of two twins drawn from the same randomness, one with and one without the defect;
 the mask is where they differ, and outside it the two are the same byte for byte. docs/methods/planted.md says
-how, and what it is not."""
+how, and what these images cannot show. The drawing itself is in kizu/synthetic/products."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from PIL import Image
 
 from kizu.errors import LayoutError, UnknownName, UsageError
 from kizu.samples import Samples, some
-from kizu.synthetic import planted_defects as defects
-from kizu.synthetic.planted_products import PRODUCTS
-from kizu.synthetic.planted_render import Light, Scene, develop, expose, grain, shade
+from kizu.synthetic.products.catalogue import PRODUCTS
+from kizu.synthetic.products.planting import check_size, planted_image
 
 LICENCE = "Apache-2.0: images drawn by this project's own code, no further licence attached"
 CITATION = ""
@@ -33,9 +32,9 @@ HOMEPAGE = ""
 VERSION = 1
 """Raised whenever the same arguments draw other images; part of the recorded recipe."""
 
-_TRIES = 16
-_RUN_LENGTHS = 3
-"""zlib's strategy Z_RLE: noisy images come out smaller than with the default, and a third sooner."""
+_Z_RLE = 3
+"""zlib's run-length strategy: noisy images come out smaller than with the default, in two thirds of the
+time."""
 
 
 def planted(
@@ -48,13 +47,13 @@ def planted(
     size: int = 256,
     seed: int = 0,
 ) -> Samples:
-    """Draw a data set of planted defects under `path`, or take the one that lies there already, and return
-    its table.
+    """Draw a data set of planted defects under `path`, or reuse the one that is there already, and return its
+    table.
 
-    products: "all", one name or several (`product_defects()` lists them). Counts are images per product:
-    `train` and `test_good` are good ones; `test_defective` are shared evenly among the product's defects, in
-    turn. size: side in pixels, 32 to 1024. An image depends on seed, product, split, defect and number
-    alone: other products, other counts or another order leave it as it is.
+    products: "all", one name or several (`kizu.synthetic.products.catalogue` lists them). Counts are images
+    per product: `train` and `test_good` are good ones; `test_defective` are shared evenly among the product's
+    defects, in turn. size: side in pixels, 32 to 1024. An image depends on seed, product, split, defect and
+    number alone: other products, other counts or another order leave it as it is.
 
     Layout: <product>/train/good/NNN.png, test/good/, test/<defect>/, ground_truth/<defect>/NNN_mask.png (255
     = defect), and recipe.json. The folder is written beside `path` and moved there when it is complete; it is
@@ -64,11 +63,8 @@ def planted(
     `path` holds another recipe, LayoutError when `path` holds something else or files of the recipe are
     missing."""
     path = Path(path).absolute()
-    names = (
-        sorted(PRODUCTS)
-        if products == "all"
-        else sorted({products} if isinstance(products, str) else set(products))
-    )
+    chosen = PRODUCTS if products == "all" else {products} if isinstance(products, str) else set(products)
+    names = sorted(chosen)
     counts = {"train": train, "test_good": test_good, "test_defective": test_defective}
     _check_arguments(names, counts, size, seed)
     recipe = {
@@ -80,60 +76,9 @@ def planted(
         "seed": seed,
     }
     plan = [item for name in names for item in _plan(name, **counts)]
-    if not _lies_there(path, recipe, plan):
+    if not _is_complete(path, recipe, plan):
         _write(path, recipe, plan)
     return _samples(path, plan)
-
-
-def product_defects() -> dict[str, tuple[str, ...]]:
-    """Every product's name and the defects that may befall it, both sorted."""
-    return {name: tuple(sorted(PRODUCTS[name].defects)) for name in sorted(PRODUCTS)}
-
-
-def planted_image(
-    product: str, defect: str | None, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one image (H, W, 3) uint8 and its mask (H, W), True = defect; with `defect` None a good part and
-    an empty mask.
-
-    H = W = `size` pixels. Generators in the same state draw twins: with and without a defect the images are
-    identical outside the mask. Inside it the noise-free values differ by more than 4 of 255 grey levels, but
-    for the small gaps that the outline encloses. Four integers are drawn from `rng`. Raises UnknownName for a
-    product, or a defect that the product does not have; UsageError for a size outside 32 to 1024."""
-    if product not in PRODUCTS:
-        raise UnknownName("planted product", product, PRODUCTS)
-    if defect is not None and defect not in PRODUCTS[product].defects:
-        raise UnknownName(f"planted defect of {product}", defect, PRODUCTS[product].defects)
-    _check_size(size)
-    shape, shot, dirt, flaw = (int(value) for value in rng.integers(0, 2**63, 4))
-    light = Light.draw(_generator(shot))
-    scene = Scene(size, _generator(shape))
-    surface = PRODUCTS[product].build(scene)
-    clean = expose(shade(surface, light), light, size)
-    noise = grain(_generator(dirt), light, size)
-    if defect is None:
-        return develop(clean, noise), np.zeros((size, size), bool)
-    rng = _generator(flaw)
-    strength = float(rng.uniform(0.3, 1.0))
-    for _ in range(_TRIES):
-        if defect in defects.SURFACE:
-            other = surface.copy()
-            defects.lay(defect, scene, other, rng, strength, PRODUCTS[product].defects[defect] or None)
-        else:
-            other = PRODUCTS[product].build(Scene(size, _generator(shape), defect, rng, strength))
-        flawed = expose(shade(other, light), light, size)
-        mask = defects.changed(clean, flawed)
-        if defects.shows(mask, clean, flawed):
-            return develop(np.where(mask, flawed, clean), noise), mask
-        strength = min(1.2 * strength, 1.8)
-    raise UsageError(
-        f"No visible {defect} could be planted on this {product} at {size} pixels; ask for a larger size or "
-        "another seed."
-    )
-
-
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(seed))
 
 
 @dataclass(frozen=True)
@@ -151,18 +96,15 @@ class _Image:
 
     @property
     def mask(self) -> str | None:
-        return (
-            None
-            if self.defect is None
-            else f"{self.product}/ground_truth/{self.defect}/{self.number:03d}_mask.png"
-        )
+        if self.defect is None:
+            return None
+        return f"{self.product}/ground_truth/{self.defect}/{self.number:03d}_mask.png"
 
     def generator(self, seed: int) -> np.random.Generator:
         """Randomness of this image alone, the same on every platform."""
         name = f"{seed}/{self.product}/{self.split}/{self.defect or 'good'}/{self.number}"
-        return np.random.Generator(
-            np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little"))
-        )
+        digest = hashlib.sha256(name.encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 def _plan(product: str, *, train: int, test_good: int, test_defective: int) -> Iterator[_Image]:
@@ -170,9 +112,9 @@ def _plan(product: str, *, train: int, test_good: int, test_defective: int) -> I
     yield from (_Image(product, "train", None, number) for number in range(train))
     yield from (_Image(product, "test", None, number) for number in range(test_good))
     kinds = sorted(PRODUCTS[product].defects)
-    for place, defect in enumerate(kinds):
-        share = (test_defective + len(kinds) - 1 - place) // len(kinds)
-        yield from (_Image(product, "test", defect, number) for number in range(share))
+    for position, defect in enumerate(kinds):
+        count = (test_defective + len(kinds) - 1 - position) // len(kinds)
+        yield from (_Image(product, "test", defect, number) for number in range(count))
 
 
 def _check_arguments(names: Sequence[str], counts: dict[str, int], size: int, seed: int) -> None:
@@ -190,20 +132,14 @@ def _check_arguments(names: Sequence[str], counts: dict[str, int], size: int, se
             )
     if not sum(counts.values()):
         raise UsageError(
-            "train, test_good and test_defective are all 0: there would be no image. Make one of them at "
-            "least 1."
+            "train, test_good and test_defective are all 0: no image. Make one of them at least 1."
         )
-    _check_size(size)
+    check_size(size)
     if not isinstance(seed, int):
         raise UsageError(f"seed must be a whole number, got {seed!r}.")
 
 
-def _check_size(size: int) -> None:
-    if not isinstance(size, int) or not 32 <= size <= 1024:
-        raise UsageError(f"size must be a whole number of pixels, 32 to 1024, got {size!r}.")
-
-
-def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> bool:
+def _is_complete(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> bool:
     """Whether `path` holds this very recipe, complete. Raises UsageError or LayoutError when it holds
     anything else."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -214,21 +150,14 @@ def _lies_there(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> b
             f"{path} exists and holds no recipe.json, so planted did not write it. Give another path."
         )
     try:
-        found = json.loads(record.read_text("utf-8"))
+        recorded = json.loads(record.read_text("utf-8"))
     except ValueError as error:
         raise LayoutError(
             f"{record} is not readable JSON ({error}). Delete {path} or give another path."
         ) from error
-    if not isinstance(found, dict) or found != recipe:
-        odd = (
-            [
-                f"{key} {found.get(key)!r} instead of {recipe[key]!r}"
-                for key in recipe
-                if found.get(key) != recipe[key]
-            ]
-            if isinstance(found, dict)
-            else []
-        )
+    if recorded != recipe:
+        entries = recorded if isinstance(recorded, dict) else {}
+        odd = [f"{k} {entries.get(k)!r} instead of {v!r}" for k, v in recipe.items() if entries.get(k) != v]
         raise UsageError(
             f"{path} holds another recipe: {'; '.join(odd) or 'unknown entries'}. Give another path, or "
             "delete it to draw it anew."
@@ -250,9 +179,8 @@ def _write(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> None:
     try:
         part.chmod(0o755)
         for item in plan:
-            image, mask = planted_image(
-                item.product, item.defect, recipe["size"], item.generator(recipe["seed"])
-            )
+            rng = item.generator(recipe["seed"])
+            image, mask = planted_image(item.product, item.defect, recipe["size"], rng)
             _save(part / item.image, image)
             if item.mask is not None:
                 _save(part / item.mask, mask.astype(np.uint8) * np.uint8(255))
@@ -266,7 +194,7 @@ def _write(path: Path, recipe: dict[str, Any], plan: Sequence[_Image]) -> None:
 
 def _save(path: Path, values: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path, compress_level=1, compress_type=_RUN_LENGTHS)
+    Image.fromarray(values).save(path, compress_level=1, compress_type=_Z_RLE)
 
 
 def _samples(path: Path, plan: Sequence[_Image]) -> Samples:

@@ -99,9 +99,9 @@ class Generated:
     """Images of kizu's generator: endless, seeded, free of any licence."""
 
     def __init__(self, classes: int, side: int, seed: int) -> None:
-        from kizu.synthetic.procedural import Procedural
+        from kizu.synthetic.scenes import SceneGenerator
 
-        self._source = Procedural(size=side, seed=seed, classes=classes)
+        self._source = SceneGenerator(size=side, seed=seed, classes=classes)
         self.classes, self.name, self.count, self.skipped = (
             self._source.classes,
             ENDLESS,

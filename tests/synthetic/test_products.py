@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from kizu.datasets.planted import planted, planted_image, product_defects
+from kizu.datasets.planted import planted
 from kizu.errors import LayoutError, UnknownName, UsageError
-from kizu.synthetic import planted_defects
-from kizu.synthetic.planted_products import PRODUCTS
-from kizu.synthetic.planted_render import Scene
+from kizu.synthetic.products import defects, planting
+from kizu.synthetic.products.canvas import ProductCanvas
+from kizu.synthetic.products.catalogue import PRODUCTS, product_defects
+from kizu.synthetic.products.planting import planted_image
 
-CASES = [(product, defect) for product, found in product_defects().items() for defect in found]
+CASES = [(product, defect) for product, names in product_defects().items() for defect in names]
 
 
 def rng(*key):
@@ -51,19 +52,17 @@ def test_twins_differ_in_the_mask_and_nowhere_else(product, defect):
     change = np.abs(flawed.astype(int) - clean).max(axis=2)
     assert not change[~mask].any()
     assert 0.0006 * mask.size <= mask.sum() <= 0.45 * mask.size
-    assert change[mask].mean() >= planted_defects.LEAST_CONTRAST - 2
+    assert change[mask].mean() >= planting.LEAST_CONTRAST - 2
     assert (change[mask] > 0).mean() > 0.8
     parts, number = ndimage.label(mask, np.ones((3, 3)))
     assert np.bincount(parts.ravel())[1:].min() >= 3
     assert number <= 40
 
 
-@pytest.mark.parametrize(
-    ("product", "defect"), [case for case in CASES if case[1] in planted_defects.STRUCTURE]
-)
+@pytest.mark.parametrize(("product", "defect"), [case for case in CASES if case[1] in defects.STRUCTURE])
 def test_a_planted_flaw_draws_nothing_from_the_randomness_of_the_product(product, defect):
     """Else all that is drawn after the flaw would change too, and the mask would cover half the part."""
-    clean, flawed = Scene(64, rng(3)), Scene(64, rng(3), defect, rng(4), 0.8)
+    clean, flawed = ProductCanvas(64, rng(3)), ProductCanvas(64, rng(3), defect, rng(4), 0.8)
     PRODUCTS[product].build(clean)
     PRODUCTS[product].build(flawed)
     assert clean.rng.bit_generator.state == flawed.rng.bit_generator.state
@@ -103,7 +102,7 @@ def test_the_table_of_products_is_complete():
     assert kinds.count("object") >= 6
     everything = {defect for found in product_defects().values() for defect in found}
     assert len(everything) >= 8
-    assert everything == set(planted_defects.SURFACE) | set(planted_defects.STRUCTURE)
+    assert everything == set(defects.SURFACE) | set(defects.STRUCTURE)
     assert all(len(found) >= 4 for found in product_defects().values())
 
 
@@ -115,7 +114,7 @@ def test_the_mask_rule_on_a_known_change():
     flawed[1, 40:70, 30:60] += 20
     flawed[:, 100, 100] += 60
     flawed[:, 5:30, 80:120] += 3.5
-    mask = planted_defects.changed(clean, flawed)
+    mask = planting.difference_mask(clean, flawed)
     truth = np.zeros((128, 128), bool)
     truth[40:70, 30:60] = True
     assert (mask >= ndimage.binary_erosion(truth)).all()

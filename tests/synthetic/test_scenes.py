@@ -10,21 +10,21 @@ import pytest
 from numpy.typing import NDArray
 
 from kizu.errors import UsageError
-from kizu.synthetic.procedural import Procedural
-from kizu.synthetic.procedural.camera import develop
-from kizu.synthetic.procedural.canvas import Canvas
-from kizu.synthetic.procedural.catalogue import FAMILIES, variant
+from kizu.synthetic.scenes import SceneGenerator
+from kizu.synthetic.scenes.canvas import SceneCanvas
+from kizu.synthetic.scenes.classes import FAMILIES, scene_class
+from kizu.synthetic.scenes.generator import photograph
 
 
 def drawn(label: int, take: int, size: int = 48) -> NDArray[np.uint8]:
     """One image of a class."""
-    _, family, parameters = variant(label)
-    canvas = Canvas(size, np.random.default_rng([label, take]))
-    return develop(canvas, family(canvas, parameters))
+    _, family, parameters = scene_class(label)
+    canvas = SceneCanvas(size, np.random.default_rng([label, take]))
+    return photograph(canvas, family(canvas, parameters))
 
 
 def test_a_image_is_what_its_numbers_say() -> None:
-    image, label = Procedural(size=40, classes=12).image(7)
+    image, label = SceneGenerator(size=40, classes=12).image(7)
     assert image.shape == (40, 40, 3)
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
@@ -33,7 +33,7 @@ def test_a_image_is_what_its_numbers_say() -> None:
 
 
 def test_order_company_and_threads_do_not_matter() -> None:
-    source = Procedural(size=32, seed=3)
+    source = SceneGenerator(size=32, seed=3)
     images, labels = source.batch(range(90))
     assert images.shape == (90, 32, 32, 3)
     assert images.dtype == np.uint8
@@ -43,39 +43,39 @@ def test_order_company_and_threads_do_not_matter() -> None:
     for index, (image, label) in zip(reversed(range(90)), threaded, strict=True):
         assert np.array_equal(image, images[index])
         assert label == labels[index]
-    again, _ = Procedural(size=32, seed=3).batch([41, 5])
+    again, _ = SceneGenerator(size=32, seed=3).batch([41, 5])
     assert np.array_equal(again, images[[41, 5]])
 
 
 def test_the_global_generator_is_left_alone() -> None:
     before = np.random.get_state()[1].copy()
-    Procedural(size=16).batch(range(5))
+    SceneGenerator(size=16).batch(range(5))
     assert np.array_equal(before, np.random.get_state()[1])
 
 
 def test_seeds_and_indices_give_other_images() -> None:
-    first, second = Procedural(size=16, seed=0), Procedural(size=16, seed=1)
+    first, second = SceneGenerator(size=16, seed=0), SceneGenerator(size=16, seed=1)
     images = [source.image(index)[0].tobytes() for source in (first, second) for index in range(20)]
     assert len(set(images)) == 40
 
 
 def test_all_classes_come_and_have_names() -> None:
-    source = Procedural(size=8, classes=9)
+    source = SceneGenerator(size=8, classes=9)
     _, labels = source.batch(range(150))
     assert set(labels.tolist()) == set(range(9))
-    assert len(set(Procedural(classes=300).classes)) == 300
-    assert Procedural(classes=300).classes[:9] == source.classes
+    assert len(set(SceneGenerator(classes=300).classes)) == 300
+    assert SceneGenerator(classes=300).classes[:9] == source.classes
 
 
 def test_no_batch_is_an_empty_batch() -> None:
-    images, labels = Procedural(size=8).batch([])
+    images, labels = SceneGenerator(size=8).batch([])
     assert images.shape == (0, 8, 8, 3)
     assert labels.shape == (0,)
 
 
 @pytest.mark.parametrize("size", [8, 9, 32, 101, 224])
 def test_every_size(size: int) -> None:
-    images, _ = Procedural(size=size).batch(range(8))
+    images, _ = SceneGenerator(size=size).batch(range(8))
     assert images.shape == (8, size, size, 3)
     assert (images.std((1, 2, 3)) > 6).all()
 
@@ -91,8 +91,8 @@ def test_no_class_is_flat(family: int) -> None:
 
 def test_families_draw_in_single_precision_and_in_range() -> None:
     for family, draw in enumerate(FAMILIES):
-        canvas = Canvas(24, np.random.default_rng(family))
-        image = draw(canvas, variant(family)[2])
+        canvas = SceneCanvas(24, np.random.default_rng(family))
+        image = draw(canvas, scene_class(family)[2])
         assert image.shape == (3, 24, 24), draw.__name__
         assert np.isfinite(image).all(), draw.__name__
         assert image.dtype == np.float32, draw.__name__
@@ -131,9 +131,9 @@ def test_a_class_is_more_alike_than_the_classes_are() -> None:
 )
 def test_what_cannot_be_meant_is_said(parameters: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Procedural(**parameters)
+        SceneGenerator(**parameters)
 
 
 def test_a_negative_index_is_refused() -> None:
     with pytest.raises(UsageError, match="index=-1"):
-        Procedural().image(-1)
+        SceneGenerator().image(-1)

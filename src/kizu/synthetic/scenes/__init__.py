@@ -1,0 +1,5 @@
+"""Endless drawn images in classes, to train representations on, without a licence: `SceneGenerator`."""
+
+from kizu.synthetic.scenes.generator import SceneGenerator
+
+__all__ = ["SceneGenerator"]
