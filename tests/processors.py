@@ -31,7 +31,6 @@ NUMERIC = (
     "test_maps.py",
     "test_padim.py",
     "test_patches.py",
-    "test_rebuilder.py",
 )
 """Fast files of tests that compare figures, wherever they lie below tests/."""
 
