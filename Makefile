@@ -1,6 +1,7 @@
 # make needs nothing but Python >= 3.11 with venv. Everything goes into .venv; a finished one is reused, a broken or half-made one rebuilt.
 #   make demo    the main job on embedded data          make test       the whole test suite
 #   make check   format, lint, types, fast tests        make peer-env   .peer, the environment of the benchmarks' peers
+#   make processors   the whole suite with the arithmetic of other processors, as far as this one can do it
 # TORCH_BACKEND=cpu make demo   takes a small CPU-only torch where its index can be reached (uv's own switch).
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV = $(BIN)/uv pip install --quiet --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --constraint constraints.txt
 
-.PHONY: demo test fast check format peer-env clean
+.PHONY: demo test fast processors check format peer-env clean
 
 demo: $(STAMP)
 	$(BIN)/kizu demo -o demo --overwrite
@@ -19,6 +20,9 @@ test: $(STAMP)
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not data and not gpu and not network"
+
+processors: $(STAMP)
+	$(BIN)/python tests/processors.py -n 2
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
