@@ -154,7 +154,8 @@ def grids_of(features: FeatureMaps) -> Grids:
 
 
 def embed(features: FeatureMaps, channels: Tensor) -> Tensor:
-    """The paper's embedding vectors: levels [(B, C_l, h_l, w_l)] are repeated over the finest grid of P positions
+    """The paper's embedding vectors: levels [(B, C_l, h_l, w_l)] are repeated over the finest grid of P
+    positions
     and stacked, and the channels (D,) chosen: (B, P, D)."""
     return align_levels(features, mode="nearest")[:, channels].flatten(2).transpose(1, 2)
 
@@ -193,7 +194,8 @@ class PositionGaussians:
 
     @torch.inference_mode(False)
     def update(self, features: FeatureMaps) -> None:
-        """Add the features of B images. Sums are float64: a covariance is a small difference of large ones."""
+        """Add the features of B images. Sums are float64: a covariance is a small difference of large
+        ones."""
         rows = embed(features, self.channels).transpose(0, 1).double()  # (P, B, D)
         if not self.count:
             P, _, D = rows.shape
