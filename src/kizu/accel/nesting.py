@@ -1,15 +1,20 @@
-"""Positions that share a cell of a coarse level share all that is learned of it alone.
+"""Which positions share the cells of coarse levels: the bookkeeping of PaDiM's fast twin
+(nested_gaussians.py).
 
-PaDiM repeats coarse levels over the finest grid, so a position's features are those of one cell of each
-level. Levels are taken as stages, the coarsest first (levels of one grid are one stage); the positions of
-equal cells in all stages so far are a group of a stage. A group of stage s has one group of stage s - 1 as
-its parent, and there are as few of them as the grids have cells: with grids of 14, 28 and 56 to a side, 196,
-784 and 3,136."""
+PaDiM repeats coarse levels over the finest grid. The features of a position are thus those of one cell of
+each level, and neighbouring positions have the same cell of the coarse ones. The levels are processed in
+stages, the last (coarsest) level first; levels of one grid that follow each other are one stage. Positions
+whose cells agree in all stages up to stage s form one group of stage s. Each group of stage s lies in one
+group of stage s - 1, its parent. With grids of 14, 28 and 56 cells a side there are 196, 784 and 3,136
+groups.
+"""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,80 +26,98 @@ Grids = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Stage:
-    """levels: of which it consists. count: cells of its grid. width: channels. cells: for this stage and all
-    before it, the cell of each group (G,); groups: for all before it, the group of each group (G,). siblings:
-    every so many groups in turn have one parent."""
+    """One or more levels of the same grid, with the groups of positions that they and the stages before
+    define.
+
+    levels: numbers of the levels, the coarsest (last) first. cell_count: cells of their grid, C. width:
+    chosen channels of these levels, d. cells: for each stage up to this one, the cell (G,) of every group of
+    this stage. ancestors: for each stage before this one, the group (G,) there in which every group of this
+    stage lies. children_per_parent: how many consecutive groups share a parent, if it is the same number for
+    all; otherwise 1.
+    """
 
     levels: tuple[int, ...]
-    count: int
+    cell_count: int
     width: int
     cells: tuple[Tensor, ...]
-    groups: tuple[Tensor, ...]
-    siblings: int = 1
+    ancestors: tuple[Tensor, ...]
+    children_per_parent: int
 
-    def __len__(self) -> int:
+    @property
+    def group_count(self) -> int:
+        """G."""
         return len(self.cells[0])
 
 
 @dataclass(frozen=True)
 class Nesting:
-    """stages: the coarsest first; home: the last stage's group of each position (P,)."""
+    """stages: the coarsest first. group_of_position: the last stage's group of each position (P,)."""
 
     stages: tuple[Stage, ...]
-    home: Tensor
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels before each stage, and all of them."""
-        return [sum(stage.width for stage in self.stages[:number]) for number in range(len(self.stages) + 1)]
+    group_of_position: Tensor
 
     @functools.cached_property
-    def triangles(self) -> list[Tensor]:
-        """For each stage the places of what a factor (d, D) has, row by row: all before the stage and a
-        triangle of its own."""
-        made = []
-        for before, after in zip(self.widths, self.widths[1:], strict=False):
+    def widths(self) -> list[int]:
+        """Channels before each stage, and those of all stages: [0, ..., D]."""
+        return list(itertools.accumulate((stage.width for stage in self.stages), initial=0))
+
+    @functools.cached_property
+    def packed_entries(self) -> list[Tensor]:
+        """For each stage the entries of its rows of W, (d, D_s) row by row, that are not zero by
+        construction: all columns of the stages before, and a lower triangle. Numbers of the flattened matrix,
+        (K,)."""
+        entries = []
+        for before, after in itertools.pairwise(self.widths):
             row, column = torch.ones(after - before, after).tril(before).nonzero(as_tuple=True)
-            made.append(row * after + column)
-        return made
+            entries.append(row * after + column)
+        return entries
+
+    def groups_of_positions(self, number: int) -> Tensor:
+        """The group of stage `number` of each position (P,)."""
+        groups = (*self.stages[-1].ancestors, torch.arange(self.stages[-1].group_count))
+        return groups[number].to(self.group_of_position.device)[self.group_of_position]
+
+    def cells_of_positions(self, number: int) -> Tensor:
+        """The cell of stage `number` of each position (P,)."""
+        return self.stages[-1].cells[number][self.group_of_position]
 
 
 @functools.lru_cache(maxsize=16)
 def nesting(grids: Grids, widths: tuple[int, ...], device: torch.device) -> Nesting:
-    """Of levels with these grids (h, w) and numbers of channels; levels without channels have no stage."""
+    """The stages of levels with these grids (h, w) and numbers of chosen channels; a level without any has
+    none."""
     height, width = max(grids, key=lambda grid: grid[0] * grid[1])
-    used = sorted(
-        {grid for grid, channels in zip(grids, widths, strict=True) if channels},
-        key=lambda grid: (grid[0] * grid[1], grid),
-    )
+    used = [number for number in reversed(range(len(grids))) if widths[number]]
     stages: list[Stage] = []
-    with torch.inference_mode(False):  # it outlives the call
-        home = torch.zeros(height * width, dtype=torch.int64)
-        for h, w in used:
+    group = torch.zeros(height * width, dtype=torch.int64)
+    with torch.inference_mode(False):  # the result is cached, and used outside of inference mode too
+        for (h, w), numbers in itertools.groupby(used, key=lambda number: grids[number]):
+            levels = tuple(numbers)
             rows, columns = torch.arange(height) * h // height, torch.arange(width) * w // width
-            codes, home = torch.unique(
-                home * (h * w) + (rows[:, None] * w + columns).flatten(), return_inverse=True
-            )
-            parent, own = codes // (h * w), codes % (h * w)
-            cells = (*(cell[parent] for cell in stages[-1].cells), own) if stages else (own,)
-            groups = (*(group[parent] for group in stages[-1].groups), parent) if stages else ()
-            levels = tuple(number for number, grid in enumerate(grids) if grid == (h, w) and widths[number])
+            cell = (rows[:, None] * w + columns).flatten()  # of each position
+            codes, group = torch.unique(group * (h * w) + cell, return_inverse=True)
+            parent, cell = codes // (h * w), codes % (h * w)  # of each group
+            previous = stages[-1] if stages else None
             stages.append(
-                Stage(levels, h * w, sum(widths[level] for level in levels), cells, groups, _siblings(parent))
+                Stage(
+                    levels=levels,
+                    cell_count=h * w,
+                    width=sum(widths[level] for level in levels),
+                    cells=(*(_inherit(previous.cells, parent) if previous else ()), cell.to(device)),
+                    ancestors=(*_inherit(previous.ancestors, parent), parent.to(device)) if previous else (),
+                    children_per_parent=_children_per_parent(parent) if previous else 1,
+                )
             )
-        there = [
-            replace(
-                one,
-                cells=tuple(cell.to(device) for cell in one.cells),
-                groups=tuple(group.to(device) for group in one.groups),
-            )
-            for one in stages
-        ]
-        return Nesting(tuple(there), home.to(device))
+    return Nesting(tuple(stages), group.to(device))
 
 
-def _siblings(parent: Tensor) -> int:
-    """Groups of one parent, where all parents (G,), rising, have as many; else 1."""
+def _inherit(of_parents: tuple[Tensor, ...], parent: Tensor) -> tuple[Tensor, ...]:
+    """What is known of each parent group, for each of its children."""
+    return tuple(values[parent.to(values.device)] for values in of_parents)
+
+
+def _children_per_parent(parent: Tensor) -> int:
+    """How many consecutive groups have one parent (G,), rising, if all parents have as many; otherwise 1."""
     number = len(parent) // (int(parent[-1]) + 1)
     return number if torch.equal(parent, torch.arange(len(parent)) // number) else 1
 
@@ -104,23 +127,46 @@ def grids_of(features: FeatureMaps) -> Grids:
     return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
 
 
-def cells_of(features: FeatureMaps, channels: list[Tensor], nest: Nesting) -> list[Tensor]:
-    """For each stage the chosen channels of its cells, (B, C, d), in the features' type. channels: those of
-    each level."""
+def gather_channels(features: FeatureMaps, channels: Sequence[Tensor], nest: Nesting) -> list[Tensor]:
+    """For each stage the chosen channels of its cells, (C, B, d). channels: of each level, those chosen."""
     return [
-        torch.cat([_take(features[level], channels[level]) for level in stage.levels], dim=2)
+        torch.cat([_gather(features[level], channels[level]) for level in stage.levels], dim=2).transpose(
+            0, 1
+        )
         for stage in nest.stages
     ]
 
 
-def _take(level: Tensor, channels: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, d). gather is several times faster than index_select along a row."""
+def _gather(level: Tensor, channels: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, d). Networks compute in channels-last layout; indexing it takes four times
+    as long."""
     B, C, h, w = level.shape
     rows = level.permute(0, 2, 3, 1).reshape(-1, C)
     return rows.gather(1, channels.to(level.device).expand(len(rows), -1)).view(B, h * w, -1)
 
 
-def joined(cells: list[Tensor], stage: Stage, part: slice) -> Tensor:
-    """Of some groups of a stage the features so far: cells (C, B, d) of each stage -> (p, B, D)."""
-    found = [one[place[part]] for one, place in zip(cells, stage.cells, strict=False)]
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+def features_of_groups(cells: list[Tensor], stage: Stage, part: slice) -> Tensor:
+    """The features of some groups of a stage, (p, n, D_s): what their cells hold, side by side.
+
+    cells: values (C, n, d) of the cells of each stage, at least up to this one. part: which groups.
+    """
+    values = [one[cell[part]] for one, cell in zip(cells, stage.cells, strict=False)]
+    return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
+
+
+class Layout:
+    """Which channels of which levels belong to which position.
+
+    channels: (D,), those chosen, numbered over all levels together. grids, widths: (h, w) and number of
+    channels of each level. After it, `channels` holds those of each level, in the same order; `finest` is the
+    largest grid.
+    """
+
+    def __init__(self, channels: Tensor, grids: Grids, widths: Sequence[int]) -> None:
+        bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
+        self.channels = [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
+        self.grids, self.finest = grids, max(grids, key=lambda grid: grid[0] * grid[1])
+
+    def nesting(self, device: torch.device | str = "cpu") -> Nesting:
+        """Its stages and groups, with their tensors on `device`."""
+        return nesting(self.grids, tuple(len(chosen) for chosen in self.channels), torch.device(device))

@@ -1,49 +1,58 @@
-"""PaDiM: one Gaussian per position on a random subset of the stacked channels.
+"""PaDiM: one Gaussian for each position of the image, on a random subset of the stacked channels.
 
 Card. Paper: Defard, Setkov, Loesch and Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly
-Detection and Localization", ICPR Workshops 2020, section III. No official code; the common re-implementation
-(xiahaifeng1995) agrees in what follows: levels 1-3 brought to level 1's grid by repetition, d = 100 of 448
-channels for ResNet-18 and 550 of 1,792 for WRN-50, covariance with n - 1 plus 0.01 on the diagonal (the
-paper's Eq. 1 and its eps), distance sqrt((f - mu)^T S^-1 (f - mu)) (Eq. 2), bilinear upsampling, Gaussian of
-sigma 4, image score = maximum of the map. Differences: the subset is drawn by a generator of our own; no
-min-max over the test set; whitening factors are kept instead of inverses, rounded to float16 once fitted (the
-distance moves by about 1e-4 of itself), once for all positions that share them (_nesting): a file is a tenth
-of one with full float32 matrices."""
+Detection and Localization", ICPR Workshops 2020, section III. There is no official code. The common
+re-implementation (xiahaifeng1995) agrees in what follows: levels 1-3 are brought to the grid of level 1 by
+repetition; 100 of 448 channels for ResNet-18 and 550 of 1,792 for WRN-50 are kept; the covariance has n - 1
+in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the score of a position is sqrt((f -
+mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
+the map's maximum.
+
+Differences: the channels are drawn by a generator of our own; there is no min-max over the test set; mean and
+whitening are rounded to float16, which changes a distance by about 1e-4 of itself.
+"""
 
 from __future__ import annotations
 
-import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from kizu import maps
-from kizu.accel.nesting import Grids, Nesting, cells_of, grids_of, nesting
-from kizu.accel.position_gaussians import PositionGaussians, distances, unpack
+from kizu import accel, maps, store
+from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.nn.patches import finest_grid
+from kizu.errors import EmptyData, ModelFileError, ShapeError, UsageError
+from kizu.nn.patches import align_levels, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
-SIDE = 4096
+Grids = tuple[tuple[int, int], ...]
+"""(h, w) of each level."""
+MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
+MIN_EPS = 1e-9
+"""Entries of W are at most 1 / sqrt(eps); float16 ends at 65504."""
 
 
 class PaDiM(OnePassDetector):
-    """Mahalanobis distance at each position.
+    """The Mahalanobis distance at each position, from the good images' features at the same position.
 
-    dimensions: channels kept, drawn once from `seed` (all of them when there are not more; None keeps all).
-    eps: added to the covariance's diagonal. sigma: smoothing of the map in pixels. Learned: channels_ (D,),
-    grids_ (h, w) of each level, and for each stage of _nesting means_ (C, d) and the factors of
-    _position_gaussians. All images must have one size."""
+    All images must have one size.
+
+    dimensions: channels kept, drawn once from `seed`; all of them if there are fewer, or if it is None. eps:
+    added to the diagonal of each covariance, so that it can be inverted whatever the number of images. sigma:
+    smoothing of the map in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_.
+
+    Source: Defard et al., ICPR Workshops 2020, section III."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2", "mean": "M"}
+    _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2"}
 
     def __init__(
         self,
@@ -57,12 +66,16 @@ class PaDiM(OnePassDetector):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
-        if dimensions is not None and dimensions < 1:
+        if dimensions is not None and not (isinstance(dimensions, int) and dimensions >= 1):
             raise UsageError(
-                f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions}."
+                f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions!r}."
             )
-        if eps <= 0:
-            raise UsageError(f"eps keeps the covariance positive definite and must be above 0, got {eps}.")
+        if not MIN_EPS <= eps < math.inf:
+            raise UsageError(
+                f"eps is added to the variances, to keep them above 0: at least {MIN_EPS}, got {eps}."
+            )
+        if not 0 <= sigma < math.inf:
+            raise UsageError(f"sigma is a length in pixels, at least 0 (0: no smoothing), got {sigma}.")
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
 
     @classmethod
@@ -70,135 +83,200 @@ class PaDiM(OnePassDetector):
         cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
     ) -> Self:
         """64-pixel parameters."""
-        return cls(
-            representation,
-            dimensions=24,
-            sigma=2.0,
-            adaptation=adaptation,
-            runtime=Runtime(image_size=64, precision="fp32"),
-        )
+        runtime = Runtime(image_size=64, precision="fp32")
+        return cls(representation, dimensions=24, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
     def _reset(self) -> None:
-        self._positions: PositionGaussians | None = None
-        total = sum(self.representation.channels)
-        kept = total if self.dimensions is None else min(self.dimensions, total)
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-        self._choose(order[:kept].sort().values)
-
-    def _choose(self, channels: Tensor) -> None:
-        """Take channels (D,) of all levels together, rising; `_chosen`: those of each level."""
-        self.channels_ = channels
-        starts = list(itertools.accumulate(self.representation.channels, initial=0))
-        self._chosen = [
-            channels[(channels >= start) & (channels < stop)] - start
-            for start, stop in itertools.pairwise(starts)
-        ]
-
-    def _nest(self, grids: Grids, device: torch.device) -> Nesting:
-        return nesting(grids, tuple(len(mine) for mine in self._chosen), device)
-
-    def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
-        grids = grids_of(features)
-        return [*cells_of(features, self._chosen, self._nest(grids, features[0].device)), torch.tensor(grids)]
+        total = sum(self.representation_.channels)
+        self.channels_ = draw_channels(total, self.dimensions, self.seed)
+        self.grids_: Grids = ()
+        self.gaussians_ = position_gaussians(self.channels_, self.eps)
 
     def _partial_fit(self, features: FeatureMaps) -> None:
-        *cells, grids = features
-        if self._positions is None:
-            self.grids_ = tuple((int(h), int(w)) for h, w in grids)
-            self._positions = PositionGaussians(self._nest(self.grids_, cells[0].device))
-        elif grids.tolist() != [list(grid) for grid in self.grids_]:
+        grids = grids_of(features)
+        if self.grids_ and grids != self.grids_:
             raise ShapeError(
-                f"All images must have one size: a grid of {tuple(grids[0].tolist())} after {self.grids_[0]}."
+                f"All images must have one size: a grid of {grids[0]} positions after one of {self.grids_[0]}."
             )
-        self._positions.update(cells)
+        self.grids_ = grids
+        self.gaussians_.update(features)
 
     def _finalize(self) -> None:
-        assert self._positions is not None  # there was an image
-        means, factors, self.thin_ = self._positions.finish(self.eps)
-        self._positions = None
-        self.means_ = [mean.half().float().cpu() for mean in means]
-        self._keep([factor.cpu() for factor in factors])
+        self.gaussians_.finalize()
 
-    def _keep(self, stored: list[Tensor]) -> None:
-        """Take the factors as they are on disk, so that a saved model and the fitted one give the same
-        numbers."""
-        self.stored_ = stored
-
-    def scorer(self) -> nn.Module:
-        """The distances at each position."""
-        return _Scorer(self)
+    def scorer(self) -> PaDiMScorer:
+        """Mahalanobis distances, upsampled and smoothed."""
+        return PaDiMScorer(self.gaussians_.distance(), self.grids_, self.sigma)
 
     def _state(self) -> dict[str, Tensor]:
-        return {
-            "channels": self.channels_,
-            "mean": torch.cat([mean.flatten() for mean in self.means_]).half(),
-            "factor": self.stored_[0]
-            if self.thin_
-            else torch.cat([factor.flatten() for factor in self.stored_]),
-            "grids": torch.tensor(self.grids_),
-        }
+        return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self._choose(tensors["channels"])
+        self.channels_ = tensors["channels"]
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
-        factor, mean = tensors.get("factor"), tensors["mean"]
-        sound = len(self.grids_) == len(self._chosen) and all(
-            0 < h <= SIDE and 0 < w <= SIDE for h, w in self.grids_
+        widths = self.representation_.channels
+        sound = (
+            len(self.grids_) == len(widths)
+            and all(0 < side <= MAX_SIDE for grid in self.grids_ for side in grid)
+            and 0 < len(self.channels_) == len(self.channels_.unique())
+            and 0 <= int(self.channels_.min()) <= int(self.channels_.max()) < sum(widths)
         )
-        if (
-            factor is None
-            or not sound
-            or sum(len(mine) for mine in self._chosen) != len(self.channels_)
-            or not len(self.channels_)
-        ):
+        if not sound:
             raise ModelFileError(
-                f"The PaDiM model does not fit together: {len(self.channels_)} channels, grids "
-                f"{self.grids_}, {len(self._chosen)} levels."
+                f"The PaDiM model does not fit together: {len(self.channels_)} channels of {sum(widths)}, "
+                f"grids {self.grids_} for {len(widths)} levels."
             )
-        nest = self._nest(self.grids_, torch.device("cpu"))
-        self.thin_ = factor.ndim == 3
-        sizes = [len(stage) * len(places) for stage, places in zip(nest.stages, nest.triangles, strict=True)]
-        fits = (
-            factor.shape[::2] == (len(nest.stages[-1]), nest.widths[-1])
-            if self.thin_
-            else factor.shape == (sum(sizes),)
-        )
-        counts = [stage.count * stage.width for stage in nest.stages]
-        if not fits or len(mean) != sum(counts):
-            raise ModelFileError(
-                f"The PaDiM model does not fit together: grids {self.grids_}, mean {tuple(mean.shape)}, "
-                f"factor {tuple(factor.shape)}."
-            )
-        self.means_ = [
-            part.view(-1, stage.width)
-            for part, stage in zip(mean.float().split(counts), nest.stages, strict=True)
-        ]
-        parts = zip(factor.split(sizes), nest.stages, strict=True) if not self.thin_ else []
-        self._keep([factor] if self.thin_ else [part.view(len(stage), -1) for part, stage in parts])
+        self.gaussians_ = position_gaussians(self.channels_, self.eps)
+        self.gaussians_.restore(tensors, self.grids_, widths)
 
 
-class _Scorer(nn.Module):
-    def __init__(self, padim: PaDiM) -> None:
+def position_gaussians(channels: Tensor, eps: float) -> PositionGaussians | NestedGaussians:
+    """The Gaussians below or their fast twin: the only place that chooses."""
+    return NestedGaussians(channels, eps) if accel.enabled() else PositionGaussians(channels, eps)
+
+
+def draw_channels(total: int, dimensions: int | None, seed: int) -> Tensor:
+    """A random subset (D,) of `total` channels; all of them if `dimensions` is None or not less.
+
+    In falling order, the coarsest level's first, so that the two forms of a model file can be turned into
+    each other.
+
+    >>> draw_channels(4, None, seed=0)
+    tensor([3, 2, 1, 0])
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return order[: total if dimensions is None else dimensions].sort(descending=True).values
+
+
+def grids_of(features: FeatureMaps) -> Grids:
+    """(h, w) of each level."""
+    return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
+
+
+def embed(features: FeatureMaps, channels: Tensor) -> Tensor:
+    """The paper's embedding vectors: levels [(B, C_l, h_l, w_l)] are repeated over the finest grid of P
+    positions
+    and stacked, and the channels (D,) chosen: (B, P, D)."""
+    return align_levels(features, mode="nearest")[:, channels].flatten(2).transpose(1, 2)
+
+
+def covariance(products: Tensor, mean: Tensor, n: int) -> Tensor:
+    """Eq. 1 without its eps: sums of products (P, D, D) over n images, and means (P, D) -> (P, D, D).
+
+    >>> rows = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    >>> covariance((rows.mT @ rows)[None], rows.mean(0)[None], n=2)
+    tensor([[[2., 4.], [4., 8.]]])
+    """
+    return (products - n * mean[:, :, None] * mean[:, None, :]) / max(n - 1, 1)
+
+
+def whitening(covariance: Tensor, eps: float) -> Tensor:
+    """W = L^-1 with S + eps 1 = L L^T, for covariances S (P, D, D): |W (f - mu)| is the Mahalanobis distance.
+
+    >>> whitening(torch.tensor([[[3.0, 0.0], [0.0, 0.0]]]), eps=1.0)
+    tensor([[[0.5000, 0.0000], [0.0000, 1.0000]]])
+    """
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    lower = torch.linalg.cholesky(covariance + eps * identity)
+    return torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+
+
+class PositionGaussians:
+    """One Gaussian per position, learned from sums over the images.
+
+    channels: (D,), those chosen. eps: added to the covariances' diagonals. Learned, and rounded to float16 as
+    in the model file: mean (P, D), and whitening (P, D (D + 1) / 2), the lower triangles of W row by row.
+    """
+
+    def __init__(self, channels: Tensor, eps: float) -> None:
+        self.channels, self.eps, self.count = channels, eps, 0
+        self.row, self.column = torch.tril_indices(len(channels), len(channels))
+
+    @torch.inference_mode(False)
+    def update(self, features: FeatureMaps) -> None:
+        """Add the features of B images. Sums are float64: a covariance is a small difference of large
+        ones."""
+        rows = embed(features, self.channels).transpose(0, 1).double()  # (P, B, D)
+        if not self.count:
+            P, _, D = rows.shape
+            self.sums, self.products = rows.new_zeros(P, D), rows.new_zeros(P, D, D)
+        self.count += rows.shape[1]
+        self.sums += rows.sum(1)
+        self.products += rows.mT @ rows
+
+    @torch.inference_mode(False)
+    def finalize(self) -> None:
+        """Mean, covariance, Cholesky factor. Raises EmptyData without any image."""
+        if not self.count:
+            raise EmptyData("There is no image to learn from.")
+        mean = self.sums / self.count
+        W = whitening(covariance(self.products, mean, self.count), self.eps)
+        self.mean, self.whitening = mean.half().cpu(), W[:, self.row, self.column].half().cpu()
+        del self.sums, self.products
+
+    def distance(self) -> MahalanobisDistance:
+        """The module that measures distances."""
+        P, D = self.mean.shape
+        W = torch.zeros(P, D, D)
+        W[:, self.row, self.column] = self.whitening.float()
+        return MahalanobisDistance(self.channels, self.mean.float(), W)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was learned, as a model file holds it."""
+        return {"mean": self.mean, "whitening": self.whitening}
+
+    def restore(self, tensors: dict[str, Tensor], grids: Grids, widths: Sequence[int]) -> None:
+        """Use what `tensors` of this class or of its twin gave; raises ModelFileError if that does not fit.
+
+        grids, widths: (h, w) and number of channels of each level."""
+        if "nested_mean" in tensors:
+            tensors = expand(tensors, self.channels, self.eps, grids, widths)
+        P, D = max(h * w for h, w in grids), len(self.channels)
+        store.expect("PaDiM", tensors, {"mean": f"{P} {D}", "whitening": f"{P} {D * (D + 1) // 2}"})
+        self.mean, self.whitening = tensors["mean"], tensors["whitening"]
+
+
+class MahalanobisDistance(nn.Module):
+    """Features [(B, C_l, h_l, w_l)] -> distances (B, h, w) on the finest grid, Eq. 2.
+
+    channels: (D,). mean: (P, D). whitening: W (P, D, D).
+    """
+
+    channels: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, channels: Tensor, mean: Tensor, whitening: Tensor) -> None:
         super().__init__()
-        self.padim = padim
-        nest = padim._nest(padim.grids_, torch.device("cpu"))
-        factors = [padim.stored_[0].transpose(1, 2)] if padim.thin_ else unpack(padim.stored_, nest)
-        self.factors = nn.ParameterList(nn.Parameter(factor, requires_grad=False) for factor in factors)
-        self.means = nn.ParameterList(nn.Parameter(mean, requires_grad=False) for mean in padim.means_)
+        self.register_buffer("channels", channels)
+        self.register_buffer("mean", mean)
+        self.register_buffer("whitening", whitening)
+
+    def forward(self, features: FeatureMaps) -> Tensor:
+        """sqrt((f - mu)^T S^-1 (f - mu)) = |W (f - mu)| at each position."""
+        difference = embed(features, self.channels) - self.mean  # (B, P, D)
+        white = torch.einsum("pde,bpe->bpd", self.whitening, difference)
+        return white.norm(dim=2).unflatten(1, finest_grid(features))
+
+
+class PaDiMScorer(nn.Module):
+    """Distances at each position -> map and score.
+
+    distance: features -> (B, h, w). grids: (h, w) of each level of the images that it was fitted on. sigma:
+    of the map's smoothing, in pixels.
+    """
+
+    def __init__(self, distance: nn.Module, grids: Grids, sigma: float) -> None:
+        super().__init__()
+        self.distance, self.grids, self.sigma = distance, grids, sigma
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        grids, padim = grids_of(features), self.padim
-        if grids != padim.grids_:
+        """Features of B images -> (map (B, H, W), score (B,)), higher is more anomalous. Raises ShapeError
+        for images of another size than those it was fitted on."""
+        if grids_of(features) != self.grids:
             raise ShapeError(
-                f"The model was fitted on a grid of {padim.grids_[0]} positions, these images give "
-                f"{grids[0]}: use the "
-                "size it was fitted at."
+                f"The model was fitted on a grid of {self.grids[0]} positions, these images give "
+                f"{grids_of(features)[0]}: use the size that it was fitted on."
             )
-        nest = padim._nest(grids, features[0].device)
-        cells = cells_of(features, padim._chosen, nest)
-        differences = [
-            torch.sub(one.transpose(0, 1), mean[:, None]) for one, mean in zip(cells, self.means, strict=True)
-        ]
-        flat = distances(differences, nest, list(self.factors), padim.thin_, padim.eps)
-        map_ = maps.upsample(flat.T.unflatten(1, finest_grid(features)), size, sigma=padim.sigma)
+        map_ = maps.upsample(self.distance(features), size, sigma=self.sigma)
         return map_, maps.image_score(map_)
