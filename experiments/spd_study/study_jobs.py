@@ -87,7 +87,7 @@ def own_parameters(objective: str, options: argparse.Namespace) -> dict[str, Any
 
 def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
     """(name, experiment, data root) of every test set that is at hand, at the size that was asked for."""
-    from kizu.evaluation.experiment import read_experiment
+    from kizu.evaluation.plan import read_experiment
 
     found = []
     for path in sorted(HERE.glob("*.toml"), key=lambda path: path.stem != "planted"):

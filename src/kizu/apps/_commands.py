@@ -60,7 +60,7 @@ def fit(
             "model": str(out),
             "images": model.images_seen_,
             "calibration": calibration_facts(model),
-            "skipped": _errors(model.skipped_),
+            "skipped": error_list(model.skipped_),
         }
     )
     return 1 if model.skipped_ else 0
@@ -115,6 +115,7 @@ def evaluate_and_report(
     detector: Detector, test: Samples, out: Path, screen: Screen, run: Run, *, overwrite: bool
 ) -> int:
     """Run folder, report and the few numbers that a terminal shows."""
+    from kizu.evaluation.measure import flatten
     from kizu.evaluation.run import evaluate
     from kizu.reports.html import html
 
@@ -133,7 +134,7 @@ def evaluate_and_report(
     screen.say(f"Report: {report}")
     screen.unreadable(run.errors)
     flat |= {"categories": each} if each else {}
-    screen.result({**flat, "run": str(out), "report": str(report), "errors": _errors(run.errors)})
+    screen.result({**flat, "run": str(out), "report": str(report), "errors": error_list(run.errors)})
     return 1 if run.errors else 0
 
 
@@ -221,21 +222,6 @@ def default_notice() -> str:
     return f"No representation was named: taking {DEFAULT}, the small trained network that comes with kizu. {better}"
 
 
-def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where
-    undefined."""
-    flat: dict[str, Any] = {}
-    for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):
-        flat[f"image_{name}"] = (metrics["image"] or {}).get(name)
-    for name in ("auroc", "ap", "f1_max_oracle"):
-        flat[f"pixel_{name}"] = (metrics["pixel"] or {}).get(name)
-    flat["aupro_0.3"] = (metrics["pixel"] or {}).get("aupro_0.3")
-    flat.update(metrics["decision"] or {})
-    mean = metrics.get("mean", {})
-    flat |= {f"mean_{part}_{name}": value for part in mean for name, value in (mean[part] or {}).items()}
-    flat |= {f"loco_{name}": value for name, value in (metrics.get("loco") or {}).items()}
-    return flat
-
-
-def _errors(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+def error_list(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Unreadable files as JSON has them."""
     return [{"path": path, "error": reason} for path, reason in errors]

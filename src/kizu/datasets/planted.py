@@ -21,8 +21,8 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.errors import LayoutError, UnknownName, UsageError
-from kizu.samples import Samples, some
+from kizu.errors import LayoutError, UnknownName, UsageError, some
+from kizu.samples import Samples
 from kizu.synthetic import planted_defects as defects
 from kizu.synthetic.planted_products import PRODUCTS
 from kizu.synthetic.planted_render import Light, Scene, develop, expose, grain, shade

@@ -28,8 +28,8 @@ from kizu.detectors.base import Detector
 from kizu.types import Progress
 from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
-from kizu.evaluation.measure import Measured, measure
-from kizu.evaluation.predict import Seen, predict_all
+from kizu.evaluation.measure import Measured
+from kizu.evaluation.predict import Predictions, predict_all
 from kizu.images import open_image
 from kizu.loader import masks_for
 from kizu.samples import Samples
@@ -88,23 +88,24 @@ def evaluate(
         log = _Log(folder / "log.jsonl")
         log("start", images=len(labelled))
         started = time.perf_counter()
-        seen = _predict(detector, labelled, folder, run, progress)
-        run.seconds["predict"], run.errors = time.perf_counter() - started, run.errors + seen.errors
-        log("predicted", images=len(seen.rows), unreadable=len(seen.errors))
+        predictions = _predict(detector, labelled, folder, run, progress)
+        run.seconds["predict"], run.errors = time.perf_counter() - started, run.errors + predictions.errors
+        log("predicted", images=len(predictions.rows), unreadable=len(predictions.errors))
         if progress:
-            progress(len(seen.rows), "measuring")
+            progress(len(predictions.rows), "measuring")
         started = time.perf_counter()
-        readable = labelled.take(seen.rows)
-        measured = measure(readable, seen.scores, seen.flagged, seen.pixels(readable))
-        measured.metrics.update(by_category(readable, seen))
+        measured = predictions.measure(labelled)
+        measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
         log("measured", **(measured.metrics["image"] or {}))
-        _write(folder, detector, labelled, seen, measured, run)
+        _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
 
 
-def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress: Progress | None) -> Seen:
+def _predict(
+    detector: Detector, test: Samples, folder: Path, run: Run, progress: Progress | None
+) -> Predictions:
     """Run the detector and write the maps as they come."""
     with zipfile.ZipFile(folder / "maps.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         scale = 0.0
@@ -115,9 +116,9 @@ def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress
             for row, heat in zip(rows, maps, strict=True):
                 _put(archive, str(row), np.clip(heat / scale, -65504, 65504).astype(np.float16))
 
-        seen = predict_all(detector, test, each=keep if run.write_images else None, progress=progress)
+        predictions = predict_all(detector, test, each=keep if run.write_images else None, progress=progress)
         _put(archive, "scale", np.float32(scale))
-    return seen
+    return predictions
 
 
 def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]:
@@ -130,28 +131,34 @@ def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]
     return low, high if high > low else low + 1.0
 
 
-def _write(folder: Path, detector: Detector, test: Samples, seen: Seen, measured: Measured, run: Run) -> None:
+def _write(
+    folder: Path, detector: Detector, test: Samples, predictions: Predictions, measured: Measured, run: Run
+) -> None:
     if run.write_images:
-        _thumbnails(folder, test, seen)
-    readable = test.take(seen.rows)
-    _table(readable, seen).write_parquet(folder / "samples.parquet")
-    store.write_json(folder / "run.json", _facts(detector, readable, seen, run))
+        _thumbnails(folder, test, predictions)
+    readable = test.take(predictions.rows)
+    _table(readable, predictions).write_parquet(folder / "samples.parquet")
+    store.write_json(folder / "run.json", _facts(detector, readable, predictions, run))
     store.write_json(folder / "metrics.json", measured.metrics)
     store.write_json(folder / "curves.json", measured.curves)
 
 
-def _table(readable: Samples, seen: Seen) -> pl.DataFrame:
+def _table(readable: Samples, predictions: Predictions) -> pl.DataFrame:
     """samples.parquet."""
-    empty = [None] * len(seen.rows)
+    empty = [None] * len(predictions.rows)
     return readable.table.drop("view").with_columns(
-        pl.Series("row", seen.rows, dtype=pl.Int64),
-        pl.Series("score", seen.scores, dtype=pl.Float32),
-        pl.Series("p_value", empty if seen.p_values is None else seen.p_values, dtype=pl.Float64),
-        pl.Series("is_anomalous", empty if seen.flagged is None else seen.flagged, dtype=pl.Boolean),
+        pl.Series("row", predictions.rows, dtype=pl.Int64),
+        pl.Series("score", predictions.scores, dtype=pl.Float32),
+        pl.Series(
+            "p_value", empty if predictions.p_values is None else predictions.p_values, dtype=pl.Float64
+        ),
+        pl.Series(
+            "is_anomalous", empty if predictions.flagged is None else predictions.flagged, dtype=pl.Boolean
+        ),
     )
 
 
-def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[str, Any]:
+def _facts(detector: Detector, readable: Samples, predictions: Predictions, run: Run) -> dict[str, Any]:
     """run.json."""
     labels, origin = readable.labels, store.provenance()
     calibration = (
@@ -172,14 +179,14 @@ def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[
         "category": run.category,
         "protocol": run.protocol,
         "seed": run.seed,
-        "image_size": list(seen.size),
+        "image_size": list(predictions.size),
         "counts": {
             **run.counts,
             "test_normal": int((labels == 0).sum()),
             "test_anomalous": int((labels == 1).sum()),
         },
         "calibration": calibration,
-        "map_range": list(display_range(detector, seen.sample)),
+        "map_range": list(display_range(detector, predictions.sample)),
         "seconds": run.seconds,
         "seen": was_seen(detector, run.dataset),
         "notes": run.notes,
@@ -194,16 +201,16 @@ def was_seen(detector: Detector, dataset: str) -> bool:
     return bool(dataset) and dataset in detector.representation.card.get("trained_on", [])
 
 
-def _thumbnails(folder: Path, test: Samples, seen: Seen) -> None:
+def _thumbnails(folder: Path, test: Samples, predictions: Predictions) -> None:
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
     labels = test.labels
-    for row in seen.rows:
+    for row in predictions.rows:
         image = Image.fromarray(open_image(test.paths[row]))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:
-            mask = masks_for(test.take([row]), seen.size, allow_missing=True)[0]
+            mask = masks_for(test.take([row]), predictions.size, allow_missing=True)[0]
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{row}.png")
 
