@@ -63,7 +63,7 @@ class Samples:
     @property
     def labels(self) -> NDArray[np.int64]:
         """(n,) 0 normal, 1 anomalous, -1 unknown."""
-        return self._table["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+        return self._table["label"].fill_null(-1).cast(pl.Int64).to_numpy(writable=True)
 
     @property
     def train(self) -> Samples:

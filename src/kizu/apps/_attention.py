@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kizu.apps._commands import error_list, read, training
+from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.errors import EmptyData, OutputExists, UsageError
 
@@ -33,7 +33,7 @@ def attention(
         raise UsageError("Say whose attention: --representation NAME, once or more often.")
     if out.exists() and not overwrite:
         raise OutputExists(out)
-    size = _size(image_size)
+    size = image_size_from(image_size)
     samples = read(dataset, data, category)
     flawed = (samples.test if len(samples.test) else samples).anomalous
     if not len(flawed):
@@ -76,11 +76,3 @@ def _show(screen: Screen, page: Path, info: dict[str, Any], errors: list[tuple[s
         }
     )
     return 1 if errors else 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "224" or "448,192" -> (H, W)."""
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
-        raise UsageError(f"--image-size is 224 or 448,192 (height, width), got '{text}'.")
-    return int(parts[0]), int(parts[-1])

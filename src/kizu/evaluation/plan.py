@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from kizu import registry
+from kizu.detectors.runtime import parameter_names
 from kizu.errors import LayoutError, UnknownParameter, UsageError
 
 ALL = "all categories"
@@ -106,7 +107,10 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
     for entry in parts["detector"]:
         kind = registry.load("detectors", entry["name"])
         parameters, grid = entry.get("parameters", {}), entry.get("grid", {})
-        registry.check_keywords(kind.__name__, kind.__init__, {**parameters, **grid})
+        known = parameter_names(kind)
+        for name in (*parameters, *grid):
+            if name not in known:
+                raise UnknownParameter(kind.__name__, name, known)
         _check_grid(f"[[detector]] {entry['name']}", grid)
         twice = sorted(set(parameters) & set(grid))
         if twice:

@@ -1,11 +1,14 @@
-"""Evaluate a fitted detector on labelled images and leave a run folder: all that reports and the web page
-ever read.
+"""Evaluate a fitted detector on labelled images and write a run folder: all that reports ever read.
 
-run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
-samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
-maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
+run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration,
+                 seconds, versions, notes
+samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score,
+                 p_value, is_anomalous
+maps.npz         key str(row): float16 (H, W); times the entry "scale" it is the raw map (scale is a power of
+                 two, so that only rounding is lost)
 images/, masks/  thumbnails of the test images; masks at the size of the maps
-metrics.json     image, pixel, decision, by_defect, and categories with their mean where there are several; null where undefined
+metrics.json     image, pixel, decision, by_defect, and, where there are several categories, each of them and
+                 their mean; null where a figure is not defined
 curves.json      ROC, PR and PRO curves, thinned to true operating points
 log.jsonl        what happened when
 """
@@ -25,14 +28,15 @@ from PIL import Image
 
 from kizu import store
 from kizu.detectors.base import Detector
-from kizu.types import Progress
 from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
+from kizu.evaluation.seen import seen_images
 from kizu.images import open_image
 from kizu.loader import masks_for
 from kizu.samples import Samples
+from kizu.types import Progress
 
 THUMBNAIL = 320
 HEADROOM = 1024.0
@@ -42,7 +46,7 @@ above it."""
 
 @dataclass
 class Run:
-    """Words for run.json that the detector does not know itself."""
+    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors and seen."""
 
     name: str
     protocol: str = "one_class"
@@ -56,6 +60,7 @@ class Run:
     errors: list[tuple[str, str]] = field(default_factory=list)
     write_images: bool = True
     allow_seen: bool = False
+    seen: bool = False
 
 
 def evaluate(
@@ -70,19 +75,20 @@ def evaluate(
     """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
 
     Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists,
-    EmptyData when there is no labelled image that can be read, UsageError when `test` carries no labels, or
-    when the representation was trained on this data set and the run does not say allow_seen."""
-    if was_seen(detector, run.dataset) and not run.allow_seen:
+    EmptyData when no labelled image can be read, UsageError when `test` has no labels, or when the representation
+    was trained on this data set, or on one of these images, and the run does not say allow_seen."""
+    run.seen = was_seen(detector, run.dataset) or bool(seen_images(detector.representation, test))
+    if run.seen and not run.allow_seen:
         name = detector.representation.card["name"]
         raise UsageError(
-            f"{name} was trained on {run.dataset}: numbers on it flatter. Say --allow-seen to run it all the "
-            "same, marked as seen."
+            f"{name} was trained on {run.dataset or 'these images'}: its numbers on them are too good. Say "
+            "--allow-seen to run it all the same, marked as seen."
         )
     labelled = test.take(np.flatnonzero(test.labels >= 0))
     if not len(labelled):
         raise UsageError(
-            "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` looks at images "
-            "without labels."
+            "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` is for images without "
+            "labels."
         )
     with store.replacing_folder(out, overwrite=overwrite) as folder:
         log = _Log(folder / "log.jsonl")
@@ -123,7 +129,7 @@ def _predict(
 
 def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]:
     """(low, high) of the heat maps' colours: the calibrated range, else the median and the 99.9 % quantile of
-    what was seen."""
+    `sample`."""
     known = (detector.calibration_ or {}).get("map_range")
     if known:
         return float(known[0]), float(known[1])
@@ -188,7 +194,7 @@ def _facts(detector: Detector, readable: Samples, predictions: Predictions, run:
         "calibration": calibration,
         "map_range": list(display_range(detector, predictions.sample)),
         "seconds": run.seconds,
-        "seen": was_seen(detector, run.dataset),
+        "seen": run.seen,
         "notes": run.notes,
         "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
         "machine": origin,
