@@ -112,7 +112,7 @@ def import_all(method: str) -> float:
     import timm  # noqa: F401
 
     from kizu import registry
-    from kizu.protocols import _measure, _predict  # noqa: F401
+    from kizu.evaluation import measure, predict  # noqa: F401
 
     for room, member in (
         ("detectors", method),
@@ -127,7 +127,6 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
     """Our side, in this fresh process."""
     imports = import_all(method)
     import kizu
-    from kizu.evaluation.measure import measure
     from kizu.evaluation.predict import predict_all
 
     start = clock()
@@ -139,10 +138,9 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
     fitted = clock()
     path = detector.save(Path(out) / "model.kizu", overwrite=True)
     saved = clock()
-    seen = predict_all(detector, test)
+    predictions = predict_all(detector, test)
     predicted = clock()
-    readable = test.take(seen.rows)
-    found = measure(readable, seen.scores, None, seen.pixels(readable)).metrics
+    found = predictions.measure(test).metrics
     tested = clock()
     marks = (start, built, fitted, saved, predicted, tested)
     parts = zip(("build", "fit", "save", "predict", "measure"), itertools.pairwise(marks), strict=True)

@@ -73,7 +73,7 @@ def test_flow_and_glossary_name_the_rooms_and_the_figures() -> None:
 
 
 def test_experiments_parse_against_the_signatures() -> None:
-    from kizu.evaluation.experiment import read_experiment
+    from kizu.evaluation.plan import read_experiment
 
     files = sorted((ROOT / "experiments").rglob("*.toml"))
     assert files

@@ -18,7 +18,8 @@ from PIL import Image
 
 from kizu import images
 from kizu.errors import ImageError, LayoutError, MaskError, UsageError
-from kizu.images import image_shape, is_image, list_images, open_image, open_mask, resize_image, resize_mask
+from kizu.images import image_shape, is_image, list_images, open_image, resize_image
+from kizu.masks import open_mask, resize_mask
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
 

@@ -1,16 +1,16 @@
-"""Does the order of ReContrast's table 6 hold with other eyes? Every rung of the ladder, trained on real and
-planted products.
+"""Does the order of ReContrast's table 6 hold with another representation? Every variant of its ablation, trained
+on real and planted products.
 
     python experiments/recontrast_ladder/ladder.py [--data-root FOLDER] [--iterations 48] [--seeds 0 1 2]
     [--report]
 
-Rungs A, B, B+hm, C, D, C+cp, E-gl, E and full on MVTec AD screw, magnetic tile (80 % of the groups of good
-tiles to learn from; both where --data-root, or KIZU_DATA, holds them) and a planted product. The split is
-fixed, the seeds are those of the training. A run is a folder in --out that
-`kizu.evaluation.diagnosis.diagnose` writes; started again, the ladder goes on where it stopped, and several
-processes may share an --out if they are given different seeds. Tables and curves go to --docs in the end;
---report writes them from what there is. A budget is small beside the paper's 2,000 iterations of 16: the
-encoder's rate is scaled by --encoder-rate."""
+Variants A, B, B+hm, C, D, C+cp, E-gl, E and full, on MVTec AD screw, on magnetic tile (80 % of the groups of good
+tiles for training) and on a planted product; the first two only where --data-root, or KIZU_DATA, holds them. The
+split is fixed; the seeds are those of the training. A run is a folder in --out, written by
+`kizu.evaluation.diagnosis.diagnose`. Started again, the script goes on where it stopped; several processes may
+share an --out if they are given different seeds. Tables and curves go to --docs at the end; --report writes them
+from the runs that are finished. The budget is small beside the paper's 2,000 iterations of 16 images, so the
+learning rate of the encoder is scaled up: --encoder-rate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DATASETS = ("planted", "screw", "magnetic_tile")
 LANDSCAPES = ("A", "B", "full")
-"""Rungs whose landscape is drawn, on the planted product and the first seed."""
+"""Variants whose landscape is drawn, on the planted product and the first seed."""
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=ROOT / "runs" / "recontrast_ladder")
     add("--docs", type=Path, default=ROOT / "docs" / "results" / "recontrast_ladder")
     add("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
-    add("--rungs", nargs="+", help="these rungs only")
+    add("--variants", nargs="+", help="these variants only")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--representation", help="default: the embedded one")
     add("--iterations", type=int, default=48)
@@ -88,12 +88,12 @@ def samples(name: str, options: argparse.Namespace) -> Any:
     return kizu.dataset(kind, root)
 
 
-def detector(rung: str, seed: int, options: argparse.Namespace) -> Any:
-    """A rung at this budget."""
+def detector(variant: str, seed: int, options: argparse.Namespace) -> Any:
+    """A variant at this budget."""
     import kizu
-    from kizu.evaluation.diagnosis import rung as parameters_of
+    from kizu.evaluation.diagnosis import variant as parameters_of
 
-    name, parameters = parameters_of(rung)
+    name, parameters = parameters_of(variant)
     size = {
         "iterations": options.iterations,
         "batch_size": options.batch_size,
@@ -104,32 +104,25 @@ def detector(rung: str, seed: int, options: argparse.Namespace) -> Any:
     return kizu.detector(name, options.representation, **size, **more, **parameters)
 
 
-def climb(options: argparse.Namespace) -> None:
-    """Every run that is not done, seed by seed, so that a ladder that is stopped early is a whole one of
-    fewer seeds."""
-    from kizu.evaluation.diagnosis import diagnose, rungs
+def run_all(options: argparse.Namespace) -> None:
+    """Every run that is not finished yet, seed by seed: stopped early, all variants have the same seeds."""
+    from kizu.evaluation.diagnosis import diagnose, variants
     from kizu.protocols.one_class import one_class
 
-    tables = {name: found for name in options.datasets if (found := samples(name, options)) is not None}
+    tables = {name: table for name in options.datasets if (table := samples(name, options)) is not None}
     splits = {name: one_class(table, seed=0) for name, table in tables.items()}
     for seed in options.seeds:
         for name, split in splits.items():
-            for rung in options.rungs or rungs():
-                side = options.landscape if name == "planted" and seed == 0 and rung in LANDSCAPES else 0
-                folder, started = options.out / name / f"{rung}_{seed}", time.perf_counter()
-                made = diagnose(
-                    rung,
-                    detector(rung, seed, options),
-                    split,
-                    folder,
-                    every=options.every,
-                    landscape=side,
-                    progress=quiet,
+            for variant in options.variants or variants():
+                side = options.landscape if name == "planted" and seed == 0 and variant in LANDSCAPES else 0
+                folder, started = options.out / name / f"{variant}_{seed}", time.perf_counter()
+                model = detector(variant, seed, options)
+                record = diagnose(
+                    variant, model, split, folder, every=options.every, landscape=side, progress=quiet
                 )
-                last, best = made["last"], made["best_oracle"]
+                last, best = record["last"]["image_auroc"], record["best_oracle"]["image_auroc"]
                 say(
-                    f"{name} {rung} seed {seed}: image AUROC {last['image_auroc']:.4f} last, "
-                    f"{best['image_auroc']:.4f} best, "
+                    f"{name} {variant} seed {seed}: image AUROC {last:.4f} last, {best:.4f} best, "
                     f"{time.perf_counter() - started:.0f} s"
                 )
 
@@ -144,13 +137,13 @@ def say(text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Climb and report."""
+    """Run and report."""
     from kizu.errors import KizuError
 
     options = parsed(arguments)
     try:
         if not options.report:
-            climb(options)
+            run_all(options)
         from ladder_tables import write
 
         say(write(options))

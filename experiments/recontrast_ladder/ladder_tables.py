@@ -1,4 +1,4 @@
-"""What the ladder's runs say: results.csv, README.md and curves, from whatever runs are finished. No torch."""
+"""Tables of the ablation: results.csv, README.md and curves, from the runs that are finished. No torch."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write(options: argparse.Namespace) -> str:
         temporary.write_text(page(table, runs, drawn), "utf-8")
     first = [
         folder
-        for rung in ORDER
-        if (folder := options.out / "planted" / f"{rung}_0").joinpath("diagnosis.json").exists()
+        for variant in ORDER
+        if (folder := options.out / "planted" / f"{variant}_0").joinpath("diagnosis.json").exists()
     ]
     if first:
         diagnosis(first, docs / "planted.html")
@@ -56,14 +56,14 @@ def write(options: argparse.Namespace) -> str:
 
 
 def gather(out: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """(data set, rung, seed) -> diagnosis."""
-    found = {}
+    """(data set, variant, seed) -> diagnosis."""
+    runs = {}
     for path in sorted(out.glob("*/*/diagnosis.json")):
-        rung, _, seed = path.parent.name.rpartition("_")
-        found[path.parent.parent.name, rung, int(seed)] = json.loads(path.read_text("utf-8"))
+        variant, _, seed = path.parent.name.rpartition("_")
+        runs[path.parent.parent.name, variant, int(seed)] = json.loads(path.read_text("utf-8"))
     return dict(
         sorted(
-            found.items(),
+            runs.items(),
             key=lambda item: (list(NAMES).index(item[0][0]), ORDER.index(item[0][1]), item[0][2]),
         )
     )
@@ -72,10 +72,10 @@ def gather(out: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
 def frame(runs: dict[tuple[str, str, int], dict[str, Any]]) -> pl.DataFrame:
     """One row a run, in per cent."""
     rows = []
-    for (dataset, rung, seed), run in runs.items():
+    for (dataset, variant, seed), run in runs.items():
         row: dict[str, Any] = {
             "dataset": dataset,
-            "rung": rung,
+            "variant": variant,
             "seed": seed,
             "iterations": run["last"]["step"],
         }
@@ -101,11 +101,11 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
     """The README."""
     parameters = next(iter(runs.values()))["parameters"]
     side = parameters["image_size"][0]
-    eyes = next(iter(runs.values()))["representation"].partition("@")[0]
+    name = next(iter(runs.values()))["representation"].partition("@")[0]
     parts = [
-        "# The ladder of ReContrast, with the embedded eyes",
+        "# The ablation of ReContrast, with the embedded representation",
         "",
-        f"Every rung of table 6 on `{eyes}`: {parameters['iterations']} iterations of {parameters['batch_size']} "
+        f"Every variant of table 6 on `{name}`: {parameters['iterations']} iterations of {parameters['batch_size']} "
         f"images of {side}",
         "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
         "The encoder's rate here is",
@@ -140,24 +140,24 @@ def _rate(runs: dict[tuple[str, str, int], dict[str, Any]]) -> str:
 
 def _table(rows: pl.DataFrame, dataset: str) -> list[str]:
     seeds = rows["seed"].n_unique()
-    made = [f"## {NAMES[dataset]}, {seeds} seed{'s' if seeds > 1 else ''}", ""]
-    made += [
-        "| rung | image AUROC last | best (oracle) | AUPRO last | best (oracle) | diversity, first -> last | "
+    lines = [f"## {NAMES[dataset]}, {seeds} seed{'s' if seeds > 1 else ''}", ""]
+    lines += [
+        "| variant | image AUROC last | best (oracle) | AUPRO last | best (oracle) | diversity, first -> last | "
         "paper (MVTec AD), last/best |"
     ]
-    made += ["|---|---|---|---|---|---|---|"]
-    for rung in ORDER:
-        own = rows.filter(pl.col("rung") == rung)
-        if own.is_empty():
+    lines += ["|---|---|---|---|---|---|---|"]
+    for variant in ORDER:
+        chosen = rows.filter(pl.col("variant") == variant)
+        if chosen.is_empty():
             continue
         cells = [
-            _spread(own[f"{name}_{which}"].to_list())
+            _spread(chosen[f"{name}_{which}"].to_list())
             for name in ("image_auroc", "aupro_0.3")
             for which in ("last", "best_oracle")
         ]
-        first, last = (statistics.fmean(own[f"diversity_{end}"]) for end in ("first", "last"))
-        made.append(f"| {rung} | {' | '.join(cells)} | {first:.4f} -> {last:.4f} | {_paper(rung)} |")
-    return made
+        first, last = (statistics.fmean(chosen[f"diversity_{end}"]) for end in ("first", "last"))
+        lines.append(f"| {variant} | {' | '.join(cells)} | {first:.4f} -> {last:.4f} | {_paper(variant)} |")
+    return lines
 
 
 def _spread(values: list[float | None]) -> str:
@@ -167,9 +167,9 @@ def _spread(values: list[float | None]) -> str:
     return f"{statistics.fmean(known):.1f}" + (f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else "")
 
 
-def _paper(rung: str) -> str:
+def _paper(variant: str) -> str:
     table = published("6").filter((pl.col("dataset") == "mvtec") & (pl.col("metric") == "image_auroc"))
-    name = "Ours" if rung == "full" else f"Config.{rung}"
+    name = "Ours" if variant == "full" else f"Config.{variant}"
     return "/".join(
         f"{table.filter(pl.col('row') == f'{name} ({which})')['value'][0]:.2f}" for which in ("last", "best")
     )
@@ -177,29 +177,30 @@ def _paper(rung: str) -> str:
 
 def _verdict(table: pl.DataFrame) -> list[str]:
     """Each claim of the paper against our last-iteration image AUROC, over data sets and seeds."""
-    made = [
+    lines = [
         "| the paper says | "
         + " | ".join(NAMES[name] for name in table["dataset"].unique(maintain_order=True))
         + " |"
     ]
-    made += ["|---" * (1 + table["dataset"].n_unique()) + "|"]
+    lines += ["|---" * (1 + table["dataset"].n_unique()) + "|"]
     for lower, higher, words in CLAIMS:
         cells = [
             _claim(table.filter(pl.col("dataset") == name), lower, higher)
             for name in table["dataset"].unique(maintain_order=True)
         ]
-        made.append(f"| {lower} < {higher}: {words} | {' | '.join(cells)} |")
-    made += [
+        lines.append(f"| {lower} < {higher}: {words} | {' | '.join(cells)} |")
+    lines += [
         "",
         "A cell: mean difference of the last image AUROC in points, and in how many seeds it has the paper's "
         "sign.",
     ]
-    return made
+    return lines
 
 
 def _claim(rows: pl.DataFrame, lower: str, higher: str) -> str:
     low, high = (
-        rows.filter(pl.col("rung") == rung).select("seed", "image_auroc_last") for rung in (lower, higher)
+        rows.filter(pl.col("variant") == variant).select("seed", "image_auroc_last")
+        for variant in (lower, higher)
     )
     both = high.join(low, on="seed", suffix="_low")
     gaps = (both["image_auroc_last"] - both["image_auroc_last_low"]).to_list()
@@ -214,7 +215,7 @@ def curves(runs: dict[tuple[str, str, int], dict[str, Any]], docs: Path) -> list
     from matplotlib import pyplot
 
     names = [name for name in NAMES if any(key[0] == name for key in runs)]
-    made = []
+    files = []
     charts = (
         ("diversity.png", "steps", "diversity", "diversity of level 2"),
         ("training.png", "tests", "image_auroc", "image AUROC"),
@@ -224,11 +225,11 @@ def curves(runs: dict[tuple[str, str, int], dict[str, Any]], docs: Path) -> list
             1, len(names), figsize=(4.2 * len(names), 3.2), squeeze=False, layout="constrained"
         )
         for axis, name in zip(axes[0], names, strict=True):
-            for (dataset, rung, seed), run in runs.items():
-                if dataset == name and rung in COLOURS:
+            for (dataset, variant, seed), run in runs.items():
+                if dataset == name and variant in COLOURS:
                     points = [(row["step"], row[key]) for row in run[part]]
-                    legend = rung if seed == min(k[2] for k in runs) else None
-                    axis.plot(*zip(*points, strict=True), color=COLOURS[rung], lw=1.2, label=legend)
+                    legend = variant if seed == min(k[2] for k in runs) else None
+                    axis.plot(*zip(*points, strict=True), color=COLOURS[variant], lw=1.2, label=legend)
             axis.set_title(NAMES[name], fontsize=10)
             axis.set_xlabel("iteration", fontsize=9)
             axis.set_ylabel(label, fontsize=9)
@@ -237,5 +238,5 @@ def curves(runs: dict[tuple[str, str, int], dict[str, Any]], docs: Path) -> list
         with replacing(docs / file) as temporary:
             figure.savefig(temporary, dpi=110, format="png")
         pyplot.close(figure)
-        made.append(file)
-    return made
+        files.append(file)
+    return files

@@ -88,9 +88,8 @@ def objective_parameters(objective: str, options: argparse.Namespace) -> dict[st
 
 
 def plans(options: argparse.Namespace) -> list[tuple[str, Any, Path]]:
-    """(name, experiment, data root) of every test set that is on this machine, at the size that was asked
-    for."""
-    from kizu.evaluation.experiment import read_experiment
+    """(name, experiment, data root) of every test set that is at hand, at the size that was asked for."""
+    from kizu.evaluation.plan import read_experiment
 
     present = []
     for path in sorted(HERE.glob("*.toml"), key=lambda path: path.stem != "planted"):

@@ -3,7 +3,7 @@
 KizuError
 |-- UsageError (ValueError)      a call or a command that cannot be meant
 |   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
-|   |-- UnknownParameter              a keyword that the class does not have; names the nearest
+|   |-- UnknownParameter         a keyword that the class does not have; names the nearest
 |   |-- ShapeError               an array of the wrong shape
 |   `-- OutputExists             the output is there already and nobody said to replace it
 |-- DataError                    what lies on disk is not what was promised
@@ -119,10 +119,22 @@ class MissingExtra(KizuError, ImportError):
         )
 
 
+def some(files: Iterable[object], limit: int = 10) -> str:
+    """The first few of a list of files, and how many more there are; for messages.
+
+    >>> some(["a.png", "b.png", "c.png"], limit=2)
+    'a.png, b.png, and 1 more'
+    """
+    names = [str(name) for name in files]
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     if len(names) > MANY:
-        return f"There is no {kind} named '{name}'.{hint} There are {len(names)}, such as {', '.join(names[:: len(names) // 6][:6])}."
+        examples = ", ".join(names[:: len(names) // 6][:6])
+        return f"There is no {kind} named '{name}'.{hint} There are {len(names)}, such as {examples}."
     return f"There is no {kind} named '{name}'.{hint} There are: {', '.join(names) or 'none'}."

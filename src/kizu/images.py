@@ -1,18 +1,20 @@
 """The only place that opens image and mask files (Pillow; no torch). Safe to call from many threads.
 
 An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
+
     grey, 1-bit, palette, CMYK  -> RGB                      colour profiles are not applied
-    16-bit grey                 -> value / 257, rounded     the full range 0..65535, so 12-bit data in 16 bits stay dark
+    16-bit grey                 -> value / 257, rounded     the full range 0..65535: 12-bit data in 16 bits stay dark
     16-bit colour               -> the high byte            (that is all Pillow reads)
     transparency                -> laid on white            alpha channel, or a transparent palette entry
-    EXIF orientation            -> applied                  masks as well
+    EXIF orientation            -> applied                  to masks as well
     several frames              -> the first
-Floating-point pixels are refused: they have no agreed range. A file that cannot be read, wholly, raises
+
+Floating-point pixels are refused: they have no agreed range. A file that cannot be read as a whole raises
 ImageError.
 
-Formats are told by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP. Nothing
-else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The size in
-the header is held against `max_pixels` before a pixel is decoded; Pillow's own limit, a global of the
+Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP.
+Nothing else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The size
+in the header is compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of the
 process, is neither used nor changed."""
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,33 +43,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from kizu.errors import ImageError, KizuError, LayoutError, MaskError, UsageError
-
-MaskRule = Literal["half", "nonzero"]
+from kizu.errors import ImageError, KizuError, LayoutError, UsageError
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS
 says otherwise."""
 
 SUFFIXES = frozenset(
-    (
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".j2k",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
+    ".bmp .dib .gif .j2k .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 """Suffixes, in lower case, by which a file counts as an image when a folder is listed."""
 
@@ -113,7 +96,7 @@ def open_values(
     """`open_image`, but of an image that is grey (H, W), the value of all three channels."""
     if size is not None:
         check_size(size)
-    with _opened(path, max_pixels) as opened:
+    with _header(path, max_pixels) as opened:
         if size is not None:
             turned = _orientation(opened) >= 5
             opened.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
@@ -122,54 +105,24 @@ def open_values(
 
 
 def image_digest(path: Path | str) -> str:
-    """SHA-256 of the decoded image, whatever its file format and name: what identifies an image. Raises ImageError."""
+    """SHA-256 of the decoded image, whatever its file format and name: what identifies an image. Raises
+    ImageError."""
     values = open_image(path)
     return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
-def open_mask(
-    path: Path | str,
-    *,
-    shape: tuple[int, int] | None = None,
-    rule: MaskRule = "half",
-    max_pixels: int | None = None,
-) -> NDArray[np.bool_]:
-    """Read one mask as (H, W) bool, True = defect. `shape` is the (H, W) of its image, if it is to be
-    checked.
-
-    rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: >
-    32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
-    count by their largest channel, pixels that are more than half transparent not at all. Where no pixel lies
-    above half though some are not 0 (an index image, say), MaskError is raised. rule "nonzero": a pixel is a
-    defect where it is not 0; of a palette image the index counts, as in VisA's raw masks.
-
-    Raises ImageError as `open_image` does, and MaskError for a mask of another size than its image.
-    """
-    if rule not in ("half", "nonzero"):
-        raise UsageError(f"A mask rule is 'half' or 'nonzero', got {rule!r}.")
-    with _opened(path, max_pixels) as opened:
-        values, full = _mask_values(_upright(opened), rule, path)
-    if shape is not None and values.shape != tuple(shape):
-        raise MaskError(
-            f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). "
-            "They must agree."
-        )
-    top = int(values.max())
-    if rule == "nonzero" or top == 1:
-        return values > 0
-    if 0 < top <= full // 2:
-        raise MaskError(
-            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. If its "
-            "values are class numbers, "
-            "read it with rule='nonzero'; otherwise store 0 for normal and 255 for defect."
-        )
-    return values > full // 2
+@contextlib.contextmanager
+def decoded(path: Path | str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """The file as a Pillow image, upright, in the mode that it has on disk. Whatever fails inside the `with` is
+    an ImageError that names the file. For readers of something else than images, such as masks."""
+    with _header(path, max_pixels) as opened:
+        yield _upright(opened)
 
 
 def image_shape(path: Path | str, *, max_pixels: int | None = None) -> tuple[int, int]:
     """(H, W) of an image as `open_image` would return it, from the header alone. Raises ImageError as it
     does, but for damaged pixels."""
-    with _opened(path, max_pixels) as opened:
+    with _header(path, max_pixels) as opened:
         width, height = opened.size
         turned = _orientation(opened) >= 5 and not isinstance(opened, TiffImagePlugin.TiffImageFile)
     return (width, height) if turned else (height, width)
@@ -182,18 +135,6 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UsageError(f"resize_image takes (H, W, 3) uint8, got {image.shape} {image.dtype}.")
     return np.array(_resized(Image.fromarray(image), size))
-
-
-def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool -> (h, w) bool by the nearest pixel: output (i, j) is the pixel under its centre, floor((i
-    + 0.5) H / h)."""
-    check_size(size)
-    if mask.dtype != np.bool_ or mask.ndim != 2:
-        raise UsageError(f"resize_mask takes (H, W) bool, got {mask.shape} {mask.dtype}.")
-    rows, columns = (
-        ((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, mask.shape, strict=True)
-    )
-    return np.ascontiguousarray(mask[rows[:, None], columns])
 
 
 def is_image(path: Path | str) -> bool:
@@ -235,7 +176,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
+def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read and whose size is allowed. Whatever fails inside the `with` is an
     ImageError that names the file."""
     limit = _pixel_limit(max_pixels)
@@ -307,7 +248,7 @@ def _orientation(opened: Image.Image) -> int:
     """EXIF orientation 1..8; 1 where there is none, or the EXIF block is damaged and the pixels are not."""
     try:
         return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as in _opened: a parser of foreign bytes; the opened itself may still be whole
+    except Exception:  # as in _header: a parser of foreign bytes; the image itself may be whole
         return 1
 
 
@@ -321,7 +262,7 @@ def _upright(opened: ImageFile.ImageFile) -> Image.Image:
 def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
     """Any mode -> mode "L" or "RGB"."""
     if opened.mode.startswith("I"):
-        return Image.fromarray(((_sixteen_bit(opened, path).astype(np.int32) + 128) // 257).astype(np.uint8))
+        return Image.fromarray(((sixteen_bit(opened, path).astype(np.int32) + 128) // 257).astype(np.uint8))
     if opened.mode == "F":
         raise ImageError(
             path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits."
@@ -334,7 +275,8 @@ def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
     return opened.convert("L" if opened.mode == "1" else "RGB")
 
 
-def _sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
+def sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
+    """(H, W) values of an image of a 16- or 32-bit mode. Raises ImageError for values outside 0..65535."""
     values = np.asarray(opened)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
@@ -345,25 +287,6 @@ def _sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
     return values
 
 
-def _mask_values(opened: Image.Image, rule: MaskRule, path: Path | str) -> tuple[NDArray[Any], int]:
-    """(H, W) values and the top of their range."""
-    if opened.mode == "1":
-        return np.asarray(opened), 1
-    if opened.mode.startswith("I"):
-        return _sixteen_bit(opened, path), 65535
-    if opened.mode == "F":
-        raise MaskError(
-            f"{path}: the mask holds floating-point pixels, which have no agreed range. Save it with 8 bits: "
-            "0 and 255."
-        )
-    if opened.mode == "P" and rule == "nonzero":
-        return np.asarray(opened), 255
-    if opened.mode == "L" and not opened.has_transparency_data:
-        return np.asarray(opened), 255
-    layers = np.asarray(opened.convert("RGBA"))
-    return np.where(layers[..., 3] > 127, layers[..., :3].max(axis=2), 0), 255
-
-
 def _resized(opened: Image.Image, size: tuple[int, int]) -> Image.Image:
     height, width = size
     return (
@@ -371,7 +294,3 @@ def _resized(opened: Image.Image, size: tuple[int, int]) -> Image.Image:
         if opened.size == (width, height)
         else opened.resize((width, height), Image.Resampling.BILINEAR)
     )
-
-
-def _hw(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

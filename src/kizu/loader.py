@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from kizu import registry
-from kizu.errors import ImageError, MaskError, UsageError
-from kizu.images import check_size, image_shape, open_values, resize_mask
-from kizu.masks import DataMaskRule, read_mask
-from kizu.samples import Samples, some
+from kizu.errors import ImageError, MaskError, UsageError, some
+from kizu.images import check_size, image_shape, open_values
+from kizu.masks import MaskRule, open_mask, resize_mask
+from kizu.samples import Samples
 from kizu.types import Batch
 
 
@@ -189,17 +189,17 @@ def masks_for(
         if mask is not None and label != 0
     ]
 
-    def fill(job: tuple[int, str, str, DataMaskRule]) -> None:
+    def fill(job: tuple[int, str, str, MaskRule]) -> None:
         index, image, mask, rule = job
         shape = image_shape(image) if check_shapes else None
-        masks[index] = resize_mask(read_mask(mask, shape=shape, rule=rule), (height, width))
+        masks[index] = resize_mask(open_mask(mask, shape=shape, rule=rule), (height, width))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="kizu-masks") as pool:
         _finish(pool, [pool.submit(fill, job) for job in todo])
     return masks
 
 
-def mask_rule(dataset: str) -> DataMaskRule:
+def mask_rule(dataset: str) -> MaskRule:
     """How a data set's masks are read: the MASK_RULE of its module, "half" for a data set that is not in the
     room."""
     if dataset not in registry.names("datasets"):

@@ -1,35 +1,110 @@
-"""Masks as data sets keep them: one file an image, or one folder an image with a file for each of its
-defects."""
+"""Masks: (H, W) bool, True = defect. One file an image, or one folder an image with a file for each defect."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from kizu.images import MaskRule, list_images, open_mask
+from kizu.errors import MaskError, UsageError
+from kizu.images import check_size, decoded, list_images, sixteen_bit
 
-DataMaskRule = MaskRule | Literal["folder"]
-"""What a data set's MASK_RULE may be. "half" and "nonzero" are `kizu.images.open_mask`'s rules for one file;
-"folder": the mask is the union of all mask files in the folder of the one that is named, each read as
-"nonzero" (MVTec LOCO AD: one file a defect)."""
+MaskRule = Literal["half", "nonzero", "folder"]
+"""How the values of a mask file become True and False; see `open_mask`. Every data set has one, its MASK_RULE."""
 
 
-def read_mask(
-    path: Path | str, *, shape: tuple[int, int] | None = None, rule: DataMaskRule = "half"
+def open_mask(
+    path: Path | str,
+    *,
+    shape: tuple[int, int] | None = None,
+    rule: MaskRule = "half",
+    max_pixels: int | None = None,
 ) -> NDArray[np.bool_]:
-    """(H, W) bool, True = defect. `shape` is the (H, W) of its image, if it is to be checked. Raises as
-    `open_mask`.
+    """Read one mask as (H, W) bool, True = defect. shape: the (H, W) of its image, to be compared with it.
 
-    Files that are united must be of one size.
-    """
+    rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: >
+    32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
+    count by their largest channel; pixels that are more than half transparent do not count. Where no pixel is
+    above half though some are not 0 (an index image, for example), MaskError is raised.
+    rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's raw
+    masks.
+    rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD: one
+    file for each defect).
+
+    Raises ImageError as `kizu.images.open_image` does, MaskError for a mask of another size than its image or
+    than the masks it is united with, UsageError for another rule."""
+    if rule not in get_args(MaskRule):
+        raise UsageError(f"A mask rule is 'half', 'nonzero' or 'folder', got {rule!r}.")
     if rule != "folder":
-        return open_mask(path, shape=shape, rule=rule)
-    united = open_mask(path, shape=shape, rule="nonzero")
-    size = (united.shape[0], united.shape[1])
+        return _open_one(path, shape, rule, max_pixels)
+    united = _open_one(path, shape, "nonzero", max_pixels)
     for part in list_images(Path(path).parent):
         if part != Path(path):
-            united = united | open_mask(part, shape=size, rule="nonzero")
+            united = united | _open_one(part, united.shape, "nonzero", max_pixels)
     return united
+
+
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(H, W) bool -> (h, w) bool by the nearest pixel; `size` is (h, w).
+
+    Output (i, j) is the pixel under its centre: floor((i + 0.5) H / h), floor((j + 0.5) W / w). Raises UsageError
+    for an array that is not (H, W) bool.
+
+    >>> resize_mask(np.array([[True, False, False, False]]), (1, 2))
+    array([[False, False]])
+    >>> resize_mask(np.array([[True, False]]), (1, 4))
+    array([[ True,  True, False, False]])
+    """
+    check_size(size)
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise UsageError(f"resize_mask takes (H, W) bool, got {mask.shape} {mask.dtype}.")
+    rows, columns = (
+        ((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, mask.shape, strict=True)
+    )
+    return np.ascontiguousarray(mask[rows[:, None], columns])
+
+
+def _open_one(
+    path: Path | str, shape: tuple[int, ...] | None, rule: str, max_pixels: int | None
+) -> NDArray[np.bool_]:
+    with decoded(path, max_pixels=max_pixels) as image:
+        values, full = _values(image, rule, path)
+    if shape is not None and values.shape != tuple(shape):
+        raise MaskError(
+            f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). "
+            "They must agree."
+        )
+    top = int(values.max())
+    if rule == "nonzero" or top == 1:
+        return values > 0
+    if 0 < top <= full // 2:
+        raise MaskError(
+            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. If its "
+            "values are class numbers, read it with rule='nonzero'; otherwise store 0 for normal and 255 for "
+            "defect."
+        )
+    return values > full // 2
+
+
+def _values(image: Image.Image, rule: str, path: Path | str) -> tuple[NDArray[Any], int]:
+    """(H, W) values and the top of their range."""
+    if image.mode == "1":
+        return np.asarray(image), 1
+    if image.mode.startswith("I"):
+        return sixteen_bit(image, path), 65535
+    if image.mode == "F":
+        raise MaskError(
+            f"{path}: the mask holds floating-point pixels, which have no agreed range. Save it with 8 bits: "
+            "0 and 255."
+        )
+    if (image.mode == "P" and rule == "nonzero") or (image.mode == "L" and not image.has_transparency_data):
+        return np.asarray(image), 255
+    layers = np.asarray(image.convert("RGBA"))
+    return np.where(layers[..., 3] > 127, layers[..., :3].max(axis=2), 0), 255
+
+
+def _hw(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)

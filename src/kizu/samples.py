@@ -1,4 +1,4 @@
-"""Samples: what every data set becomes, one row per image.
+"""Samples: what every data set becomes, a table of one row per image.
 
 image     str         absolute path of the image
 mask      str | null  absolute path of its mask; null when there is none
@@ -7,34 +7,22 @@ category  str         the product, e.g. "screw"
 defect    str         the kind of flaw; "good" for normal images
 split     str | null  "train" or "test"; null where the data set does not say
 view      str | null  camera or exposure
-group     str | null  what must not be torn between train and test: the part, the item, the session
+group     str | null  images of one part, item or session: never divided between train and test
 dataset   str         name of the data set
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kizu.errors import DataError, EmptyData, LayoutError, OutputExists, UnknownName, UsageError
-
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "image": pl.String,
-    "mask": pl.String,
-    "label": pl.Int8,
-    "category": pl.String,
-    "defect": pl.String,
-    "split": pl.String,
-    "view": pl.String,
-    "group": pl.String,
-    "dataset": pl.String,
-}
-_ABSENT = {"category": "default", "defect": "unknown", "dataset": "folder"}
+from kizu.errors import LayoutError, OutputExists, UnknownName, UsageError, some
+from kizu.sample_table import checked_table, read_csv_table
 
 Wanted = str | Collection[str] | None
 """A filter: one value, several values, or None for all."""
@@ -46,12 +34,21 @@ class Samples:
     Only the column image is required. What is absent is filled in: category "default", dataset "folder",
     defect "good" for label 0 and "unknown" otherwise, null elsewhere. Raises DataError for unknown columns,
     wrong types, a label other than 0, 1 or null, a split other than train, test or null, a path that is not
-    absolute, or a label that contradicts its defect."""
+    absolute, or a label that contradicts its defect.
+
+    >>> samples = Samples(pl.DataFrame({"image": ["/a.png", "/b.png"], "label": [0, 1]}))
+    >>> samples
+    Samples: 2 images
+      folder / default  no split  normal: 1
+      folder / default  no split  anomalous: 1
+    >>> samples.normal.paths
+    ['/a.png']
+    """
 
     __slots__ = ("_table",)
 
     def __init__(self, table: pl.DataFrame) -> None:
-        self._table = _checked(table)
+        self._table = checked_table(table)
 
     @property
     def table(self) -> pl.DataFrame:
@@ -66,7 +63,7 @@ class Samples:
     @property
     def labels(self) -> NDArray[np.int64]:
         """(n,) 0 normal, 1 anomalous, -1 unknown."""
-        return self._table["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+        return self._table["label"].fill_null(-1).cast(pl.Int64).to_numpy(writable=True)
 
     @property
     def train(self) -> Samples:
@@ -107,10 +104,15 @@ class Samples:
         group: Wanted = None,
         dataset: Wanted = None,
     ) -> Samples:
-        """Rows with all the given values. Raises UnknownName, naming the nearest, for a value that no row has
-        (a split may be empty)."""
+        """Rows with all the given values. Raises UnknownName, naming the nearest, for a value that no row has (a
+        split may be empty), UsageError for another label than 0 or 1.
+
+        >>> table = pl.DataFrame({"image": ["/a.png", "/b.png"], "category": ["nut", "screw"]})
+        >>> Samples(table).where(category="screw").paths
+        ['/b.png']
+        """
         keep = pl.lit(True)
-        given = {
+        filters = {
             "category": category,
             "split": split,
             "defect": defect,
@@ -118,7 +120,7 @@ class Samples:
             "group": group,
             "dataset": dataset,
         }
-        for column, wanted in given.items():
+        for column, wanted in filters.items():
             if wanted is None:
                 continue
             values = [wanted] if isinstance(wanted, str) else list(wanted)
@@ -164,27 +166,12 @@ class Samples:
         that does not exist; DataError for bad values (see the class); EmptyData when it has no rows. Whether
         the files exist is not looked at."""
         path = Path(path)
-        if not path.is_file():
-            raise LayoutError(f"{path}: there is no such CSV file.")
-        try:
-            table = pl.read_csv(path, infer_schema=False)
-        except pl.exceptions.NoDataError as error:
-            raise EmptyData(
-                f"{path} is empty; a header line with at least the column image was expected."
-            ) from error
-        except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, pl.exceptions.DuplicateError) as error:
+        samples = cls(read_csv_table(path))
+        twice = samples._table.filter(pl.col("image").is_duplicated())["image"]
+        if len(twice):
+            names = twice.unique(maintain_order=True).to_list()
             raise LayoutError(
-                f"{path} is not a readable CSV file: {' '.join(str(error).split())[:300]}"
-            ) from error
-        samples = cls(_csv_values(table, path))
-        twice = (
-            samples._table.filter(pl.col("image").is_duplicated())["image"]
-            .unique(maintain_order=True)
-            .to_list()
-        )
-        if twice:
-            raise LayoutError(
-                f"{path} lists {len(twice)} images more than once: {some(twice)}. Each image has one row."
+                f"{path} lists {len(names)} images more than once: {some(names)}. Each image has one row."
             )
         return samples
 
@@ -227,113 +214,8 @@ class Samples:
 _LABELS = {0: "normal", 1: "anomalous", None: "unknown"}
 
 
-def some(files: Iterable[object], limit: int = 10) -> str:
-    """The first few of a list of files, and how many more there are."""
-    names = [str(name) for name in files]
-    more = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def _trusted(table: pl.DataFrame) -> Samples:
     """Samples of rows that have been checked already."""
     samples = object.__new__(Samples)
     samples._table = table
     return samples
-
-
-def _checked(table: pl.DataFrame) -> pl.DataFrame:
-    for column in table.columns:
-        if column not in SCHEMA:
-            raise UnknownName("column of Samples", column, SCHEMA)
-    if "image" not in table.columns:
-        raise DataError(f"Samples need the column image, got: {', '.join(table.columns) or 'no columns'}.")
-    columns = [_column(table, name, kind) for name, kind in SCHEMA.items()]
-    full = pl.DataFrame(columns)
-    full = full.with_columns(
-        pl.when((pl.col("label") == 0) & pl.col("defect").is_null())
-        .then(pl.lit("good"))
-        .otherwise(pl.col("defect"))
-        .alias("defect")
-    )
-    full = full.with_columns(pl.col(name).fill_null(value) for name, value in _ABSENT.items())
-    _check_values(full)
-    return full
-
-
-def _column(table: pl.DataFrame, name: str, kind: type[pl.DataType]) -> pl.Series:
-    if name not in table.columns:
-        return pl.Series(name, [None] * table.height, dtype=kind)
-    series = table[name]
-    if kind is pl.String and series.dtype not in (pl.String, pl.Null, pl.Categorical, pl.Enum):
-        raise DataError(f"Column {name} must hold text, got {series.dtype}.")
-    if kind is pl.Int8 and not (series.dtype.is_integer() or series.dtype in (pl.Null, pl.Boolean)):
-        raise DataError(
-            f"Column {name} must hold 0 (normal), 1 (anomalous) or null (unknown), got {series.dtype}."
-        )
-    if kind is pl.Int8 and series.dtype.is_integer() and not series.drop_nulls().is_in([0, 1]).all():
-        bad = series.filter(series.is_not_null() & ~series.is_in([0, 1]))[0]
-        raise DataError(f"label must be 0 (normal), 1 (anomalous) or null (unknown), got {bad}.")
-    return series.cast(kind)
-
-
-def _check_values(table: pl.DataFrame) -> None:
-    if table["image"].null_count():
-        raise DataError(
-            f"Column image is empty in {table['image'].null_count()} rows; each row needs the path of an "
-            "image."
-        )
-    for column in ("image", "mask"):
-        loose = [path for path in table[column].drop_nulls().to_list() if not os.path.isabs(path)]  # noqa: PTH117 (80,000 rows in 0.1 s)
-        if loose:
-            raise DataError(
-                f"Paths in Samples are absolute; column {column} has {len(loose)} that are not: "
-                f"{some(loose, 3)}."
-            )
-    odd = table["split"].drop_nulls().unique().to_list()
-    if not set(odd) <= {"train", "test"}:
-        raise DataError(
-            f"split must be train, test or null, got {', '.join(sorted(set(odd) - {'train', 'test'}))}."
-        )
-    clash = table.filter(
-        ((pl.col("label") == 0) & (pl.col("defect") != "good"))
-        | ((pl.col("label") == 1) & (pl.col("defect") == "good"))
-    )
-    if clash.height:
-        raise DataError(
-            f"{clash.height} rows say label 0 with a defect, or label 1 with the defect 'good': "
-            f"{some(clash['image'].to_list(), 3)}. "
-            "Normal images have label 0 and defect 'good'."
-        )
-
-
-def _csv_values(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Text columns as read -> typed columns with absolute paths."""
-    if table.width == 1 and (";" in table.columns[0] or "\t" in table.columns[0]):
-        raise LayoutError(
-            f"{path}: columns are separated by commas here; its first line is '{table.columns[0]}'."
-        )
-    table = table.rename({name: name.strip() for name in table.columns})
-    table = table.with_columns(pl.all().str.strip_chars().replace("", None)).filter(
-        ~pl.all_horizontal(pl.all().is_null())
-    )
-    if table.height == 0:
-        raise EmptyData(f"{path} has a header and no rows: there is no image in it.")
-    if "label" in table.columns:
-        table = table.with_columns(
-            pl.col("label").replace({"0.0": "0", "1.0": "1"})
-        )  # as a table with gaps is often written
-        odd = [value for value in table["label"].drop_nulls().unique().to_list() if value not in ("0", "1")]
-        if odd:
-            raise DataError(
-                f"{path}: label must be 0 (normal), 1 (anomalous) or empty (unknown), got "
-                f"{some(sorted(odd), 3)}."
-            )
-        table = table.with_columns(pl.col("label").cast(pl.Int8))
-    base = str(path.absolute().parent)
-    for column in {"image", "mask"} & set(table.columns):
-        full = [
-            None if value is None else os.path.normpath(os.path.join(base, value))
-            for value in table[column].to_list()
-        ]
-        table = table.with_columns(pl.Series(column, full, dtype=pl.String))
-    return table

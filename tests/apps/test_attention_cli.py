@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from kizu.errors import EmptyData
-from kizu.evaluation.attention import look, spread_out
+from kizu.evaluation.attention import compare_attention, spread_out
 from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -65,7 +65,7 @@ def test_nearest_is_the_twin(tiny_planted: Samples, tmp_path: Path) -> None:
         pl.lit(0, dtype=pl.Int8).alias("label"), pl.lit("good").alias("defect"), mask=pl.lit(None, pl.String)
     )
     good = Samples(pl.concat([tiny_planted.train.table, twins]))
-    info, errors = look([NET], good, flawed, tmp_path / "out", image_size=(64, 64))
+    info, errors = compare_attention([NET], good, flawed, tmp_path / "out", image_size=(64, 64))
     assert [column["normal"] for column in info["columns"]] == flawed.paths
     assert all(column["looks"][NET]["similarity"] > 1 - 1e-5 for column in info["columns"])
     assert not errors
@@ -75,7 +75,7 @@ def test_only_its_own_category_is_compared(tiny_planted: Samples, tmp_path: Path
     flawed = tiny_planted.test.anomalous.take([0])
     other = Samples(tiny_planted.train.table.with_columns(category=pl.lit("bolt")))
     with pytest.raises(EmptyData, match="no good image of capsule"):
-        look([NET], other, flawed, tmp_path / "out", image_size=(64, 64))
+        compare_attention([NET], other, flawed, tmp_path / "out", image_size=(64, 64))
 
 
 def test_spread_out_is_seeded(tiny_planted: Samples) -> None:

@@ -16,7 +16,7 @@ from kizu import store
 from kizu.detectors._objective import ReconstructionObjective
 from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.errors import EmptyData, LayoutError, UnknownName, UsageError
-from kizu.evaluation.diagnosis import diagnose, read_diagnosis, rung, rungs
+from kizu.evaluation.diagnosis import diagnose, read_diagnosis, variant, variants
 from kizu.evaluation.predict import predict_all
 from kizu.protocols.one_class import one_class
 from kizu.samples import Samples
@@ -47,7 +47,7 @@ def detector(**parameters: Any) -> ReContrast:
 
 
 @pytest.mark.slow
-def test_rungs_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
+def test_variants_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
     data, out = Path(tiny_planted.paths[0]).parents[3], tmp_path / "out"
     arguments = (
         "diagnose",
@@ -56,9 +56,9 @@ def test_rungs_side_by_side(tiny_planted: Samples, tmp_path: Path, run_cli: Cli)
         "mvtec",
         "--representation",
         NET,
-        "--rung",
+        "--variant",
         "A",
-        "--rung",
+        "--variant",
         "E",
         *sets(),
         "--every",
@@ -153,7 +153,7 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
     with pytest.raises(EmptyData, match="flawed"):
         diagnose("x", detector(), good, tmp_path)
     with pytest.raises(UnknownName, match="C\\+cp"):
-        rung("C+pc")
+        variant("C+pc")
     with pytest.raises(LayoutError, match="kizu diagnose"):
         read_diagnosis(tmp_path)
     data = Path(tiny_planted.paths[0]).parents[3]
@@ -162,7 +162,7 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
         data,
         "--dataset",
         "mvtec",
-        "--rung",
+        "--variant",
         "D",
         "--set",
         "stop_gradient=false",
@@ -170,11 +170,11 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
         tmp_path / "o",
     )
     assert code == 2
-    assert "another rung" in said
+    assert "another variant" in said
     assert not (tmp_path / "o").exists()
 
 
-def test_the_ladder_is_whole() -> None:
-    assert list(rungs()) == ["A", "B", "B+hm", "C", "D", "C+cp", "E-gl", "E", "full"]
-    assert rung("full") == ("recontrast", ABLATIONS["full"])
-    assert rung("A")[1]["loss"] == "regional"
+def test_the_ablations_are_whole() -> None:
+    assert list(variants()) == ["A", "B", "B+hm", "C", "D", "C+cp", "E-gl", "E", "full"]
+    assert variant("full") == ("recontrast", ABLATIONS["full"])
+    assert variant("A")[1]["loss"] == "regional"

@@ -15,8 +15,9 @@ from trees import draw_image, mask
 
 from kizu import loader as loader_module
 from kizu.errors import ImageError, MaskError, UsageError
-from kizu.images import open_image, open_mask, open_values, resize_mask
+from kizu.images import open_image, open_values
 from kizu.loader import batches, mask_rule, masks_for
+from kizu.masks import open_mask, resize_mask
 from kizu.samples import Samples
 
 

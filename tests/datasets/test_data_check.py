@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from trees import folder, draw_image, ksdd, mask, mvtec_category, visa
+from trees import draw_image, folder, ksdd, mask, mvtec_category, visa
 from trees import magnetic_tile as tiles
 
 from kizu.datasets.checking import check

@@ -14,7 +14,7 @@ from kizu.datasets import checking
 from kizu.datasets.mvtec_loco import COUNTS, defects, expected_counts, mvtec_loco
 from kizu.errors import LayoutError, MaskError, UnknownName
 from kizu.loader import masks_for
-from kizu.masks import read_mask
+from kizu.masks import open_mask
 
 
 def test_splits_and_kinds(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_masks_of_an_image_are_united(tmp_path: Path) -> None:
     folder = Path(structural.table["mask"][0]).parent
     mask(folder / "002.png", size=(12, 15))
     with pytest.raises(MaskError, match="12 x 15 pixels but its image 12 x 16"):
-        read_mask(folder / "000.png", rule="folder")
+        open_mask(folder / "000.png", rule="folder")
 
 
 def test_defects_and_their_saturation(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from trees import write_csv
 
 from kizu.errors import DataError, EmptyData, LayoutError, OutputExists, UnknownName, UsageError
-from kizu.samples import SCHEMA, Samples
+from kizu.sample_table import SCHEMA
+from kizu.samples import Samples
 
 
 def table(**columns: list[object]) -> pl.DataFrame:

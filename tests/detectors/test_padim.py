@@ -29,118 +29,9 @@ def both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return str(request.param)
 
 
-FLOAT32, FLOAT64, FLOAT16 = 2.0**-24, 2.0**-53, 2.0**-11
-"""Unit roundoff: half the gap between 1 and the next number."""
-
-
 def truth(known: np.ndarray, query: np.ndarray, eps: float) -> np.ndarray:
     """Eq. 2 by inverse matrices in float64, position by position: (B, h, w)."""
     out = np.empty((len(query), *known.shape[2:]))
-<<<<<<< HEAD
-    for y, x in np.ndindex(*known.shape[2:]):
-        mean, covariance = moments(known[:, :, y, x], eps)
-        difference = query[:, :, y, x] - mean
-        out[:, y, x] = np.sqrt(np.einsum("bd,de,be->b", difference, np.linalg.inv(covariance), difference))
-    return out
-
-
-def moments(rows: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and A = S + eps 1 (D, D) of rows (n, D); S = 0 for one row."""
-    size = rows.shape[1]
-    covariance = np.cov(rows, rowvar=False) if len(rows) > 1 else np.zeros((size, size))
-    return rows.mean(0), covariance + eps * np.eye(size)
-
-
-def rounding_bound(
-    known: np.ndarray, query: np.ndarray, eps: float, computed: float, stored: float, is_low_rank: bool
-) -> np.ndarray:
-    """How far rounding may move the distances d of `truth`, (B, h, w), on any processor.
-
-    A = S + eps 1 (D, D) has the factor L, W = L^-1; f is a query's difference from the mean; c = n + D is the
-    length of the longest sums (over n images, over D channels); u = `computed`, v = `stored` are the unit
-    roundoffs of the arithmetic and of the stored factor. To first order, section numbers of Higham, Accuracy
-    and Stability of Numerical Algorithms (2002):
-      factor      The products and the Cholesky factor are exact for an A + E with |E|_2 <= c u tr(A)
-                  (3.5, theorem 10.3: |L| |L^T| has norm tr(A) at most). d^2 = f^T A^-1 f moves by
-                  |E| |A^-1 f|^2 <= |E| d^2 / l, l the smallest eigenvalue of A. So d moves by
-                  c u k d / 2 with k = tr(A) / l, which is at least the condition number. To invert L and to
-                  multiply by W costs as much again: c u k d in all.
-      low rank    d^2 = (|f|^2 - |V f|^2) / eps subtracts numbers as large as |f|^2 / eps: the same, relative
-                  to that instead of d^2.
-      difference  f is off by c u (|x| + |mean|), which W stretches by l^(-1/2) at most.
-      storage     Each entry of W is off by v of itself: d moves by v |W|_F |f|, |W|_F^2 = tr(A^-1).
-    The worst case for every sum: errors met in float32 are some hundred times smaller. So it is the run in
-    float64 that shows a wrong formula: its bound is 2^29 times tighter, save for the storage."""
-    out = np.empty((len(query), *known.shape[2:]))
-    for y, x in np.ndindex(*known.shape[2:]):
-        mean, covariance = moments(known[:, :, y, x], eps)
-        rows = query[:, :, y, x]
-        length, inverse = sum(known.shape[:2]), np.linalg.inv(covariance)
-        distance = np.sqrt(np.einsum("bd,de,be->b", rows - mean, inverse, rows - mean))
-        norm, smallest = np.linalg.norm(rows - mean, axis=1), np.linalg.eigvalsh(covariance)[0]
-        scale = norm**2 / (eps * distance) if is_low_rank else distance
-        out[:, y, x] = length * computed * np.trace(covariance) / smallest * scale
-        out[:, y, x] += length * computed * np.linalg.norm(abs(rows) + abs(mean), axis=1) / smallest**0.5
-        out[:, y, x] += stored * np.trace(inverse) ** 0.5 * norm
-    return out
-
-
-def gaussians(known: list[torch.Tensor], channels: list[torch.Tensor]) -> PositionGaussians:
-    """What was told of images, four at a time."""
-    nest = nesting(grids_of(known), tuple(len(mine) for mine in channels), torch.device("cpu"))
-    positions = PositionGaussians(nest)
-    for start in range(0, len(known[0]), 4):
-        positions.update(cells_of([level[start : start + 4] for level in known], channels, nest))
-    return positions
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("grids", GRIDS)
-@pytest.mark.parametrize("whole", [5, 32])
-@pytest.mark.parametrize("gather", [1, 16, 64])
-@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 23, 60])
-def test_both_forms_are_the_mahalanobis_distance(
-    count: int, gather: int, whole: int, grids: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From one image to many more than dimensions, in batches of 4; folded once, never before the end, or
-    with each batch; whitened by halves and at once; levels that lie in each other, that do not, and of one
-    grid. In float64 to tell a wrong formula, in float32 and with factors of float16 as it is used."""
-    monkeypatch.setattr(position_gaussians, "WHOLE", whole)
-    monkeypatch.setattr(position_gaussians, "GATHER", gather)
-    monkeypatch.setattr(position_gaussians, "CHUNK_BYTES_CPU", 4 * 24 * 64)  # a group a stream
-    known, query = features(GRIDS[grids], count), features(GRIDS[grids], 3, seed=1)
-    channels = [torch.arange(width) for width in WIDTHS[: len(known)]]
-    channels[-1] = torch.tensor([1, 3])
-    total = sum(len(some) for some in channels)
-    kept = torch.cat([some + sum(WIDTHS[:number]) for number, some in enumerate(channels)])
-    aligned = [align_levels(levels, mode="nearest").double()[:, kept].numpy() for levels in (known, query)]
-    expected = truth(*aligned, 0.01).reshape(3, -1)
-    for computed, kind, stored in [
-        (torch.float64, torch.float64, FLOAT32),  # unpack gives float32
-        (torch.float32, torch.float32, FLOAT32),
-        (torch.float32, torch.float16, FLOAT16),
-    ]:
-        positions = gaussians([level.to(computed) for level in known], channels)
-        means, factors, is_low_rank = positions.finish(0.01, kind)
-        assert is_low_rank == (4 * count <= total)
-        nest = positions.nest
-        differences = [
-            cells.transpose(0, 1) - mean[:, None]
-            for cells, mean in zip(
-                cells_of([level.to(computed) for level in query], channels, nest), means, strict=True
-            )
-        ]
-        if is_low_rank:  # V is not packed
-            unpacked, stored = [factors[0].transpose(1, 2)], 0.0
-        else:
-            assert {factor.dtype for factor in factors} == {kind}
-            unpacked = [factor.to(computed) for factor in unpack(factors, nest)]
-        got = distances(differences, nest, unpacked, is_low_rank, 0.01).T.numpy()
-        roundoff = {torch.float64: FLOAT64, torch.float32: FLOAT32}[computed]
-        bound = rounding_bound(*aligned, 0.01, roundoff, stored, is_low_rank).reshape(3, -1)
-        assert (abs(got - expected) <= bound).all()
-        assert (bound < 0.1 * expected).all()  # it still says something
-=======
     for y in range(known.shape[2]):
         for x in range(known.shape[3]):
             rows = known[:, :, y, x]
@@ -172,7 +63,6 @@ def test_mean_covariance_cholesky(count: int) -> None:
     got = MahalanobisDistance(channels, mean, W)(query)
     aligned = [align_levels(levels, mode="nearest")[:, channels].numpy() for levels in (known, query)]
     assert np.allclose(got.numpy(), truth(*aligned, EPS), rtol=1e-10)
->>>>>>> padim
 
 
 def test_the_reference_learns_in_a_stream() -> None:
@@ -202,15 +92,13 @@ def test_the_detector_end_to_end() -> None:
         align_levels(extractor(batch), mode="nearest")[:, detector.channels_].double().numpy()
         for batch in (known, query)
     ]
-    rounding = rounding_bound(*chosen, 0.01, FLOAT32, FLOAT16, is_low_rank=False)
-    expected, bound = (
-        torch.nn.functional.interpolate(torch.from_numpy(grid)[:, None], size=(32, 32), mode="bilinear")[:, 0]
-        for grid in (truth(*chosen, 0.01), rounding)
-    )
+    grid = truth(*chosen, 0.01)
+    wide = torch.nn.functional.interpolate(torch.from_numpy(grid)[:, None], size=(32, 32), mode="bilinear")[
+        :, 0
+    ]
     prediction = detector.predict(query)
-    assert ((prediction.map - expected).abs() <= bound).all()
-    assert ((prediction.score - expected.flatten(1).amax(1)).abs() <= bound.flatten(1).amax(1)).all()
-    assert (bound < 0.1 * expected).all()
+    assert torch.allclose(prediction.map.double(), wide, rtol=2e-3)
+    assert torch.allclose(prediction.score.double(), wide.flatten(1).amax(1), rtol=2e-3)
 
 
 def test_channels_are_a_seeded_subset() -> None:

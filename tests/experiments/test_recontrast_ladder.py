@@ -1,4 +1,4 @@
-"""The ladder: end to end at an absurd size, and the words of its tables on runs made up for it."""
+"""The ablation of ReContrast: end to end at an absurd size, and the words of its tables on runs made up for it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_end_to_end(ladder: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
         "--landscape",
         "2",
     ]
-    what = ["--representation", "random/resnet10t@1,2,3", "--rungs", "A", "C", "--seeds", "0"]
+    what = ["--representation", "random/resnet10t@1,2,3", "--variants", "A", "C", "--seeds", "0"]
     ladder.main([*places, *size, *what])
     said = capsys.readouterr().out
     assert "screw is left out: mvtec-screw is not in" in said
     assert said.count("planted") == 2
     rows = pl.read_csv(tmp_path / "docs" / "results.csv")
-    assert rows["rung"].to_list() == ["A", "C"]
+    assert rows["variant"].to_list() == ["A", "C"]
     assert rows["iterations"].to_list() == [2, 2]
     assert all(
         (tmp_path / "docs" / name).exists()
@@ -63,7 +63,7 @@ def test_end_to_end(ladder: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
     assert made.stat().st_mtime_ns == before
 
 
-def run(rung: str, seed: int, auroc: float, best: float) -> tuple[tuple[str, str, int], dict[str, object]]:
+def run(variant: str, seed: int, auroc: float, best: float) -> tuple[tuple[str, str, int], dict[str, object]]:
     tests = [
         {"step": 1, "image_auroc": best, "aupro_0.3": 0.5},
         {"step": 2, "image_auroc": auroc, "aupro_0.3": 0.4},
@@ -78,7 +78,7 @@ def run(rung: str, seed: int, auroc: float, best: float) -> tuple[tuple[str, str
         "last": tests[1],
         "best_oracle": tests[0],
     }
-    return ("screw", rung, seed), made
+    return ("screw", variant, seed), made
 
 
 def test_what_the_tables_say(tables: ModuleType) -> None:

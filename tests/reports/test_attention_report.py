@@ -46,9 +46,7 @@ def write(
         json.dumps({**info, "share_inside": dict.fromkeys(labels, share)}), "utf-8"
     )
     drawn = rng.integers(0, 255, (2, n, 40, 60, 3)).astype(np.uint8)
-    np.savez_compressed(
-        folder / "attention.npz", images=drawn[0], normals=drawn[1], masks=masks, maps=maps
-    )
+    np.savez_compressed(folder / "attention.npz", images=drawn[0], normals=drawn[1], masks=masks, maps=maps)
     return folder
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from kizu.apps._commands import read, training
+from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.errors import EmptyData, OutputExists, UsageError
 
@@ -24,7 +25,7 @@ def attention(
     as_json: bool,
 ) -> int:
     """`kizu attention`."""
-    from kizu.evaluation.attention import look, spread_out
+    from kizu.evaluation.attention import compare_attention, spread_out
     from kizu.reports.attention import attention as report
 
     screen = Screen(as_json)
@@ -32,6 +33,7 @@ def attention(
         raise UsageError("Say whose attention: --representation NAME, once or more often.")
     if out.exists() and not overwrite:
         raise OutputExists(out)
+    size = image_size_from(image_size)
     samples = read(dataset, data, category)
     flawed = (samples.test if len(samples.test) else samples).anomalous
     if not len(flawed):
@@ -41,8 +43,7 @@ def attention(
         )
     chosen, good = spread_out(flawed, count, seed), training(samples)
     with screen.progress(len(representations)) as progress:
-        size = _size(image_size)
-        info, errors = look(
+        info, errors = compare_attention(
             representations,
             good,
             chosen,
@@ -52,27 +53,26 @@ def attention(
             overwrite=overwrite,
             progress=progress,
         )
-    page = report(out)
-    shares = {
-        label: f"{100 * share:.1f} %" if share is not None else ""
-        for label, share in info["share_inside"].items()
-    }
-    screen.table({f"in the flaws, {label}": share for label, share in shares.items()})
+    return _show(screen, report(out), info, errors)
+
+
+def _show(screen: Screen, page: Path, info: dict[str, Any], errors: list[tuple[str, str]]) -> int:
+    shares = info["share_inside"]
+    screen.table(
+        {
+            f"in the flaws, {label}": "" if share is None else f"{100 * share:.1f} %"
+            for label, share in shares.items()
+        }
+    )
     screen.say(f"Wrote {page}")
     screen.unreadable(errors)
-    facts = {
-        "report": str(page),
-        "images": len(info["columns"]),
-        "share_inside": info["share_inside"],
-        "area": info["area"],
-    }
-    screen.result({**facts, "errors": [{"path": path, "error": reason} for path, reason in errors]})
+    screen.result(
+        {
+            "report": str(page),
+            "images": len(info["columns"]),
+            "share_inside": shares,
+            "area": info["area"],
+            "errors": error_list(errors),
+        }
+    )
     return 1 if errors else 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "224" or "448,192" -> (H, W)."""
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
-        raise UsageError(f"--image-size is 224 or 448,192 (height, width), got '{text}'.")
-    return int(parts[0]), int(parts[-1])

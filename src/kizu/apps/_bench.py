@@ -9,7 +9,8 @@ import polars as pl
 
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.evaluation.experiment import Experiment, read_experiment, run_experiment
+from kizu.evaluation.experiment import run_experiment
+from kizu.evaluation.plan import Experiment, read_experiment
 from kizu.reports.table import table
 from kizu.store import replacing
 

@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.apps._settings import parameters_from
-from kizu.errors import EmptyData, OutputExists
+from kizu.errors import EmptyData, OutputExists, UsageError
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.evaluation.run import Run
     from kizu.samples import Samples
-
-
-def fit(
-    data: Path,
-    out: Path,
-    *,
-    dataset: str,
-    category: str | None,
-    detector: str,
-    representation: str | None,
-    parameters: list[str],
-    false_alarm_rate: float | None,
-    calibration: str,
-    seed: int,
-    overwrite: bool,
-    as_json: bool,
-) -> int:
-    """`kizu fit`."""
-    screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
-    kind = registry.load("detectors", detector)
-    settings = parameters_from(parameters, kind)
-    good = training(read(dataset, data, category))
-    from kizu.evaluation.calibrated import choose, fit_calibrated
-
-    choose(good, false_alarm_rate, calibration)
-    model = kizu.detector(detector, representation, **settings)
-    screen.say(
-        f"Learning from {len(good)} good images with {detector} on {model.representation.card['name']}"
-    )
-    if representation is None:
-        screen.say(default_notice())
-    with screen.progress(len(good)) as progress:
-        fit_calibrated(
-            model, good, false_alarm_rate=false_alarm_rate, method=calibration, seed=seed, progress=progress
-        )
-    model.save(out, overwrite=overwrite)
-    screen.say(f"Wrote {out}. {promise(model)}")
-    screen.unreadable(model.skipped_)
-    screen.result(
-        {
-            "model": str(out),
-            "images": model.images_seen_,
-            "calibration": calibration_facts(model),
-            "skipped": _errors(model.skipped_),
-        }
-    )
-    return 1 if model.skipped_ else 0
 
 
 def inspect(
@@ -98,7 +48,7 @@ def evaluate(
     detector = kizu.load(model)
     samples = read(dataset, data, category)
     test = samples.test if len(samples.test) else samples
-    name = f"{category or data.resolve().name}"
+    name = category or data.resolve().name
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
     run = Run(
         name,
@@ -115,6 +65,7 @@ def evaluate_and_report(
     detector: Detector, test: Samples, out: Path, screen: Screen, run: Run, *, overwrite: bool
 ) -> int:
     """Run folder, report and the few numbers that a terminal shows."""
+    from kizu.evaluation.measure import flatten
     from kizu.evaluation.run import evaluate
     from kizu.reports.html import html
 
@@ -133,13 +84,14 @@ def evaluate_and_report(
     screen.say(f"Report: {report}")
     screen.unreadable(run.errors)
     flat |= {"categories": each} if each else {}
-    screen.result({**flat, "run": str(out), "report": str(report), "errors": _errors(run.errors)})
+    screen.result({**flat, "run": str(out), "report": str(report), "errors": error_list(run.errors)})
     return 1 if run.errors else 0
 
 
 def list_room(room: str, as_json: bool) -> int:
     """`kizu list`."""
     screen = Screen(as_json)
+    room = "adaptation" if room == "adaptations" else room
     rows = [{"name": name, "summary": registry.summary(room, name)} for name in registry.names(room)]
     if room == "representations":
         rows += [
@@ -190,52 +142,14 @@ def training(samples: Samples) -> Samples:
     return good
 
 
-def promise(model: Detector) -> str:
-    """The decision's promise in a sentence."""
-    facts = model.calibration_
-    if facts is None:
-        return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
-    backed = (
-        "held-out good images"
-        if facts["method"] == "split"
-        else "good images, each scored by a model that had not seen it"
-    )
-    limit = f"score > {facts['threshold']:.4g}; {facts['images']} {backed}"
-    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous ({limit})."
-
-
-def calibration_facts(model: Detector) -> dict[str, Any] | None:
-    """The calibration without its scores."""
-    return (
-        {key: value for key, value in model.calibration_.items() if key != "scores"}
-        if model.calibration_
-        else None
-    )
-
-
-def default_notice() -> str:
-    """What stands behind the default representation."""
-    from kizu.representations.weights import DEFAULT
-
-    better = "Larger networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
-    return f"No representation was named: taking {DEFAULT}, the small trained network that comes with kizu. {better}"
-
-
-def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json -> {"image_auroc", "pixel_ap", "aupro_0.3", "false_alarm_rate", ...}; null where
-    undefined."""
-    flat: dict[str, Any] = {}
-    for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):
-        flat[f"image_{name}"] = (metrics["image"] or {}).get(name)
-    for name in ("auroc", "ap", "f1_max_oracle"):
-        flat[f"pixel_{name}"] = (metrics["pixel"] or {}).get(name)
-    flat["aupro_0.3"] = (metrics["pixel"] or {}).get("aupro_0.3")
-    flat.update(metrics["decision"] or {})
-    mean = metrics.get("mean", {})
-    flat |= {f"mean_{part}_{name}": value for part in mean for name, value in (mean[part] or {}).items()}
-    flat |= {f"loco_{name}": value for name, value in (metrics.get("loco") or {}).items()}
-    return flat
-
-
-def _errors(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+def error_list(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Unreadable files as JSON has them."""
     return [{"path": path, "error": reason} for path, reason in errors]
+
+
+def image_size_from(text: str) -> tuple[int, int]:
+    """ "224" or "448,192" -> (H, W)."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
+        raise UsageError(f"--image-size is 224 or 448,192 (height, width), got '{text}'.")
+    return int(parts[0]), int(parts[-1])

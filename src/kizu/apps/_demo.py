@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import kizu
-from kizu.apps._commands import default_notice, evaluate_and_report, promise
+from kizu.apps._commands import evaluate_and_report
+from kizu.apps._fit import default_notice, promise
 from kizu.apps._screen import Screen
 from kizu.errors import OutputExists
 
@@ -22,6 +23,7 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     reports."""
     from kizu.evaluation.calibrated import fit_calibrated
     from kizu.evaluation.run import Run
+    from kizu.training import FitOptions
 
     screen = Screen(as_json)
     if out.exists() and not overwrite and any(out.iterdir()):
@@ -38,7 +40,8 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
         chosen = samples.where(category=product)
         model = kizu.detector("patchcore", image_size=size)
         with screen.progress(len(chosen.train)) as progress:
-            fit_calibrated(model, chosen.train, false_alarm_rate=FALSE_ALARM_RATE, progress=progress)
+            options = FitOptions(progress=progress)
+            fit_calibrated(model, chosen.train, false_alarm_rate=FALSE_ALARM_RATE, options=options)
         folder = out / product
         model.save(folder / "model.kizu", overwrite=True)
         screen.say(f"\n{product}: {promise(model)}")

@@ -1,4 +1,4 @@
-"""`kizu diagnose`: rungs of ReContrast's ladder trained and tested along the way, on one page."""
+"""`kizu diagnose`: variants of ReContrast trained, tested on the way, and compared on one page."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def diagnose(
 ) -> int:
     """`kizu diagnose`."""
     from kizu.evaluation.diagnosis import diagnose as run
-    from kizu.evaluation.diagnosis import forget, rung
+    from kizu.evaluation.diagnosis import remove_diagnosis, variant
     from kizu.protocols.one_class import one_class
     from kizu.reports.diagnosis import diagnosis
 
     screen = Screen(as_json)
     if len(set(names)) < len(names):
-        raise UsageError("Every --rung is named once.")
-    detectors = {name: _detector(*rung(name), representation, parameters, seed) for name in names}
+        raise UsageError("Name every --variant once.")
+    detectors = {name: _detector(*variant(name), representation, parameters, seed) for name in names}
     if out.exists() and not (overwrite or resume):
         raise OutputExists(out)
     split = one_class(read(dataset, data, category), seed=seed)
-    made, folders = {}, []
+    records, folders = {}, []
     for name, detector in detectors.items():
         folder = out / name
         if overwrite:
-            forget(folder)
+            remove_diagnosis(folder)
         with screen.progress(None) as progress:
-            made[name] = run(
+            records[name] = run(
                 name, detector, split, folder, every=every, landscape=landscape, progress=progress
             )
         folders.append(folder)
-        last, best = made[name]["last"], made[name]["best_oracle"]
+        last, best = records[name]["last"], records[name]["best_oracle"]
         screen.say(
             f"{name}: image AUROC {last['image_auroc']:.4f} at the last iteration, {best['image_auroc']:.4f} "
             "at the best (oracle)"
@@ -62,21 +62,23 @@ def diagnose(
     screen.result(
         {
             "report": str(page),
-            "runs": {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in made.items()},
+            "runs": {
+                name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()
+            },
         }
     )
     return 0
 
 
 def _detector(
-    name: str, parameters: dict[str, Any], representation: str | None, given: list[str], seed: int
+    name: str, parameters: dict[str, Any], representation: str | None, texts: list[str], seed: int
 ) -> Any:
-    """A rung's detector; --set may not undo what makes the rung."""
-    own = parameters_from(given, registry.load("detectors", name))
-    clash = sorted(set(own) & set(parameters))
+    """The detector of a variant; --set may not change what makes the variant."""
+    chosen = parameters_from(texts, registry.load("detectors", name))
+    clash = sorted(set(chosen) & set(parameters))
     if clash:
         raise UsageError(
-            f"--set {clash[0]} would make another rung of it: "
+            f"--set {clash[0]} would make another variant; this one has "
             f"{', '.join(f'{key}={value}' for key, value in parameters.items())}."
         )
-    return kizu.detector(name, representation, **{"seed": seed, **own, **parameters})
+    return kizu.detector(name, representation, **{"seed": seed, **chosen, **parameters})

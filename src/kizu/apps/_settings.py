@@ -1,33 +1,53 @@
-"""`--set name=value` -> a parameter of the type that the detector's signature names."""
+"""`--set name=value` -> a parameter of the type that a signature names."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable
 from typing import Any
 
-from kizu import registry
-from kizu.errors import UsageError
+from kizu.errors import UnknownParameter, UsageError
 
 
-def parameters_from(texts: list[str], kind: type) -> dict[str, Any]:
-    """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}, checked against the signature of
-    `kind`.
+def parameters_from(
+    texts: list[str], owner: type | Callable[..., Any], *, option: str = "--set"
+) -> dict[str, Any]:
+    """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}.
 
+    owner: a class or function whose keywords these are; a detector's class has those of its runtime as well.
     Raises UsageError for a text without "=" or a value of another type, UnknownParameter for a name that does not
     exist."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--set takes name=value, got '{text}'.")
+            raise UsageError(f"{option} takes name=value, got '{text}'.")
         pairs[name.strip()] = value.strip()
-    constructor: Callable[..., None] = vars(kind)["__init__"]
-    registry.check_keywords(kind.__name__, constructor, pairs)
-    hints = typing.get_type_hints(kind if dataclasses.is_dataclass(kind) else constructor)
+    hints = _hints(owner)
+    for name in pairs:
+        if name not in hints:
+            raise UnknownParameter(getattr(owner, "__name__", str(owner)), name, hints)
     return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
+
+
+def _hints(owner: Any) -> dict[str, Any]:
+    """Parameter -> its type."""
+    from kizu.adaptation.base import GIVEN
+    from kizu.detectors.base import Detector
+    from kizu.detectors.runtime import Runtime, parameter_names
+
+    if dataclasses.is_dataclass(owner):
+        return typing.get_type_hints(owner)
+    function = vars(owner)["__init__"] if isinstance(owner, type) else owner
+    hints = typing.get_type_hints(function)
+    if isinstance(owner, type) and issubclass(owner, Detector):
+        hints |= typing.get_type_hints(Runtime)
+        return {name: hints[name] for name in parameter_names(owner)}
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN}
 
 
 def _value(name: str, text: str, hint: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName
+from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, some
 from kizu.images import is_image, list_images
-from kizu.samples import SCHEMA, Samples, some
+from kizu.sample_table import SCHEMA
+from kizu.samples import Samples
 
 MASK_SUFFIXES = ("_mask", "_label", "_gt")
 """What a mask's name may have after the name of its image: 007.png -> 007.png, 007_mask.png, 007_label.png,

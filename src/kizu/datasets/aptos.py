@@ -14,9 +14,10 @@ from scipy import ndimage
 
 from kizu.datasets._layout import Row, folders_in, root_of, to_samples
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
-from kizu.errors import DataError, EmptyData, LayoutError, UsageError
-from kizu.images import MaskRule, list_images, resize_image
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import DataError, EmptyData, LayoutError, UsageError, some
+from kizu.images import list_images, resize_image
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "rules of the Kaggle competition (an account is needed; the images may not be passed on)"
 CITATION = "Asia Pacific Tele-Ophthalmology Society: APTOS 2019 Blindness Detection, Kaggle 2019"

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from kizu import registry
-from kizu.errors import DataError
+from kizu.errors import DataError, some
 from kizu.images import open_image
-from kizu.masks import DataMaskRule, read_mask
-from kizu.samples import Samples, some
+from kizu.masks import MaskRule, open_mask
+from kizu.samples import Samples
 
 Counts = dict[tuple[str, str | None, int], int]
 
@@ -108,7 +108,7 @@ def _counted(module: ModuleType, samples: Samples, root: Path) -> tuple[list[str
 
 
 def _look(
-    samples: Samples, rule: DataMaskRule, progress: Callable[[int, int], None] | None, threads: int
+    samples: Samples, rule: MaskRule, progress: Callable[[int, int], None] | None, threads: int
 ) -> list[_Seen]:
     jobs = list(samples.table.select("image", "mask").with_row_index().iter_rows())
     seen = []
@@ -123,7 +123,7 @@ def _look(
     return seen
 
 
-def _inspect(row: int, image: str, mask: str | None, rule: DataMaskRule) -> _Seen:
+def _inspect(row: int, image: str, mask: str | None, rule: MaskRule) -> _Seen:
     try:
         shape = open_image(image).shape[:2]
         with open(image, "rb") as file:  # noqa: PTH123
@@ -133,7 +133,7 @@ def _inspect(row: int, image: str, mask: str | None, rule: DataMaskRule) -> _See
     if mask is None:
         return _Seen(row, digest)
     try:
-        return _Seen(row, digest, marked=bool(read_mask(mask, shape=(shape[0], shape[1]), rule=rule).any()))
+        return _Seen(row, digest, marked=bool(open_mask(mask, shape=(shape[0], shape[1]), rule=rule).any()))
     except DataError as error:
         return _Seen(row, digest, (str(error),))
 

@@ -16,9 +16,10 @@ from kizu.datasets._layout import (
     root_of,
     to_samples,
 )
-from kizu.errors import EmptyData, LayoutError, UsageError
-from kizu.images import MaskRule, is_image, list_images
-from kizu.samples import Samples, some
+from kizu.errors import EmptyData, LayoutError, UsageError, some
+from kizu.images import is_image, list_images
+from kizu.masks import MaskRule
+from kizu.samples import Samples
 
 LICENCE = "your own"
 CITATION = "none"
@@ -50,7 +51,7 @@ def folder(
     images, in any case. Masks are used when there is a folder ground_truth/ or masks/ below `path`, or the
     given `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in
     <masks>/<class>/ or in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
-    use_masks=False goes without. A grey value above half is a defect (`kizu.images.open_mask`).
+    use_masks=False goes without. A grey value above half is a defect (`kizu.masks.open_mask`).
 
     Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks
     and images that do not pair; for a CSV what `Samples.from_csv` raises."""

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from kizu.datasets._layout import Row, folders_in, root_of, to_samples
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
-from kizu.errors import LayoutError, UsageError
-from kizu.images import MaskRule, list_images, resize_image
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, UsageError, some
+from kizu.images import list_images, resize_image
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY-NC 4.0 (not for commercial use)"
 CITATION = (

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import polars as pl
 
 from kizu.datasets._layout import Row, folders_in, need_good, pair, root_of, to_samples
-from kizu.errors import LayoutError
-from kizu.images import MaskRule, list_images, open_mask
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, some
+from kizu.images import list_images
+from kizu.masks import MaskRule, open_mask
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (

@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from kizu.datasets._layout import Row, chosen, folders_in, need_good, pair, root_of, to_samples
-from kizu.errors import LayoutError
-from kizu.images import MaskRule, list_images
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, some
+from kizu.images import list_images
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "research use with citation (no licence file; the authors ask for a citation)"
 CITATION = "Y. Huang, C. Qiu, K. Yuan: Surface defect saliency of magnetic tile, The Visual Computer 36, 2020"

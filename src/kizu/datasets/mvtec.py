@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples
-from kizu.errors import LayoutError
-from kizu.images import MaskRule
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, some
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kizu.datasets._layout import Row, chosen, folders_in, images_in, need_good, root_of, to_samples
-from kizu.errors import DataError, LayoutError, MaskError
+from kizu.errors import DataError, LayoutError, MaskError, some
 from kizu.images import list_images, open_image
-from kizu.masks import DataMaskRule
-from kizu.samples import Samples, Wanted, some
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
@@ -23,7 +23,7 @@ CITATION = (
     "Detection and Localization, IJCV 130, 2022"
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
-MASK_RULE: DataMaskRule = "folder"
+MASK_RULE: MaskRule = "folder"
 """An image has a folder of masks, one a defect, whose grey value names the kind of defect; their union is
 what pixel metrics see."""
 

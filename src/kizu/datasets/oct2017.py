@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kizu.datasets._layout import Row, folders_in, read_classes, root_of, to_samples
 from kizu.datasets._prepared import NORMAL, is_prepared, read_prepared
-from kizu.errors import LayoutError
-from kizu.images import MaskRule
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, some
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
 CITATION = "D. S. Kermany et al.: Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep Learning, Cell 172, 2018"

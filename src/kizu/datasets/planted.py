@@ -21,8 +21,8 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.errors import LayoutError, UnknownName, UsageError
-from kizu.samples import Samples, some
+from kizu.errors import LayoutError, UnknownName, UsageError, some
+from kizu.samples import Samples
 from kizu.synthetic.products.catalogue import PRODUCTS
 from kizu.synthetic.products.planting import check_size, planted_image
 

@@ -10,9 +10,10 @@ from typing import Literal
 import polars as pl
 
 from kizu.datasets._layout import Row, chosen, folders_in, need_good, read_tree, root_of, to_samples
-from kizu.errors import LayoutError, UnknownName
-from kizu.images import MaskRule, is_image
-from kizu.samples import Samples, Wanted, some
+from kizu.errors import LayoutError, UnknownName, some
+from kizu.images import is_image
+from kizu.masks import MaskRule
+from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
 CITATION = "Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer: SPot-the-Difference Self-Supervised Pre-training, ECCV 2022"

@@ -8,31 +8,27 @@ from typing import Any
 import numpy as np
 
 from kizu.evaluation.loco import loco_figures
-from kizu.evaluation.measure import exact_pixels, measure
-from kizu.evaluation.predict import Seen
+from kizu.evaluation.predict import Predictions
 from kizu.samples import Samples
 
 KEPT = ("image", "pixel", "decision", "images")
 
 
-def by_category(test: Samples, seen: Seen) -> dict[str, Any]:
-    """What metrics.json holds beside the pooled figures; `test` is the table at seen.rows.
+def by_category(test: Samples, predictions: Predictions) -> dict[str, Any]:
+    """What metrics.json holds beside the pooled figures; `test` is the table that was predicted.
 
     Several categories: "categories", a list of {"category", "image", "pixel", "decision", "images"}, and
     "mean", {"image", "pixel"} of unweighted means, null where a category has no such figure. Pixel figures
     are null when the maps did not fit in memory. MVTec LOCO AD: also "loco", see `loco_figures`, of each
     category and of the mean. One category of another data set: nothing."""
-    names = np.asarray(test.table["category"].to_list())
+    names = np.asarray(test.take(predictions.rows).table["category"].to_list())
     known = sorted(set(names.tolist()))
     entries = []
     for name in known:
-        rows = np.flatnonzero(names == name)
-        part, maps = test.take(rows), None if seen.maps is None else seen.maps[rows]
-        loco = loco_figures(part, seen.scores[rows], maps)
+        part = predictions.take(np.flatnonzero(names == name))
+        loco = loco_figures(test.take(part.rows), part.scores, part.maps)
         if len(known) > 1:
-            flagged = None if seen.flagged is None else seen.flagged[rows]
-            pixels = (None, None, 0) if maps is None else exact_pixels(part, maps)
-            figures = measure(part, seen.scores[rows], flagged, pixels).metrics
+            figures = part.measure(test).metrics
             entries.append({"category": name, **{key: figures[key] for key in KEPT}, **loco})
         elif loco:
             return loco

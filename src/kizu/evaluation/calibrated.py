@@ -1,16 +1,17 @@
-"""Fit with a promised false-alarm rate: split conformal when good images abound, cross-conformal when they
-are few.
+"""Fit with a promised false-alarm rate: split conformal with many good images, cross-conformal with few.
 
-split  some good images are kept from fitting and only scored. The promise holds exactly: P(false alarm) <=
-rate. cross  K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on
-the others, all n scores
-       are pooled, and the final detector is fitted on all n. Nothing is given away, but the promise is no
-       longer a theorem: it holds when a detector that saw more good images does not score good parts higher,
-       which is what fitting on more does; measured false alarms are in docs/results/calibration.md.
+split   Some good images are kept from fitting and only scored. The promise holds exactly: P(false alarm) <=
+        rate.
+cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
+        others, all n scores are pooled, and the final detector is fitted on all n images. No image is lost to
+        fitting, but the promise is no longer a theorem: it holds when a detector that saw more good images does
+        not score good parts higher. docs/results/calibration.md has measured false alarms.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,11 +19,12 @@ import torch
 
 from kizu import calibration
 from kizu.detectors.base import Detector
-from kizu.training import FitOptions
-from kizu.types import Progress
 from kizu.errors import TooFewImages, UsageError
+from kizu.evaluation.seen import refuse_seen
 from kizu.protocols.base import hold_out, units
 from kizu.samples import Samples
+from kizu.training import FitOptions
+from kizu.types import Progress
 
 METHODS = ("auto", "split", "cross", "none")
 DEFAULT_RATE = 0.01
@@ -34,42 +36,53 @@ AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 def fit_calibrated(
     detector: AnyDetector,
-    good: Samples,
+    data: Samples,
     *,
     false_alarm_rate: float | None = None,
     method: str = "auto",
     seed: int = 0,
-    progress: Progress | None = None,
+    options: FitOptions | None = None,
 ) -> AnyDetector:
-    """Fit on good images and calibrate. method: "split", "cross", "none", or "auto" as the head of this
-    module says.
+    """Fit on good images and calibrate on good images that the fit has not seen.
 
-    false_alarm_rate None asks for 1 %, or for the smallest that the images can back. Raises TooFewImages when
-    a named rate cannot be backed, saying how many images it takes."""
-    chosen = choose(good, false_alarm_rate, method)
-    if chosen == "none":
-        return detector.fit(good, options=FitOptions(progress=progress))
-    if chosen == "split":
-        kept, held = hold_out(good, HELD_OUT, seed)
-        detector.fit(kept, options=FitOptions(progress=progress))
-        return calibrate(detector, held, false_alarm_rate, progress=progress)
-    return _cross(detector, good, false_alarm_rate, seed, progress)
+    data: good images; for a detector that learns from labels also flawed ones, which are all used for fitting.
+    false_alarm_rate: None asks for 1 %, or for the smallest rate that the images can back. method: "split",
+    "cross", "none", or "auto", which is split when it can back the rate. seed: of what is held out. options: with a
+    folder, the fit of each fold has the folder fold_1, fold_2, ... in it, the last fit the folder final; resume goes
+    on with whichever was interrupted, to the same model bit for bit.
+
+    Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when the
+    representation has seen the calibration images; and what `detector.fit` raises."""
+    options = options or FitOptions()
+    chosen = choose(data, false_alarm_rate, method)
+    good, flawed = _parts(data)
+    if chosen == "cross":
+        return _cross(detector, good, flawed, false_alarm_rate, seed, options)
+    kept, held = hold_out(good, HELD_OUT, seed) if chosen == "split" else (good, good.take([]))
+    if len(held):
+        refuse_seen(detector.representation, held)
+    detector.fit(kept.concat(flawed), options=_within(options, "final"))
+    return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
 
-def choose(good: Samples, false_alarm_rate: float | None, method: str) -> str:
-    """The method that will be taken: "split", "cross" or "none". Raises what `fit_calibrated` raises before
-    it does any work."""
+def choose(data: Samples, false_alarm_rate: float | None, method: str) -> str:
+    """The method that `fit_calibrated` will use: "split", "cross" or "none". Raises what it raises before it does
+    any work."""
     if method not in METHODS:
         raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
-    count = len(np.unique(units(good)))
+    count = len(np.unique(units(_parts(data)[0])))
     if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
         return "none"
     return plan(count, false_alarm_rate, method)
 
 
 def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
-    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a
-    named rate."""
+    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a named
+    rate.
+
+    >>> plan(40, 0.05, "auto"), plan(100, 0.05, "auto")
+    ('cross', 'split')
+    """
     rate = DEFAULT_RATE if false_alarm_rate is None else false_alarm_rate
     needed = calibration.images_needed(rate)
     held = min(max(round(count * HELD_OUT), 1), count - 1)
@@ -90,7 +103,10 @@ def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
 def calibrate(
     detector: AnyDetector, held: Samples, false_alarm_rate: float | None, *, progress: Progress | None = None
 ) -> AnyDetector:
-    """Split-conformal calibration of a fitted detector on good images it was not fitted on."""
+    """Split-conformal calibration of a fitted detector on good images it was not fitted on.
+
+    Raises TooFewImages, and UsageError when the representation has seen the images."""
+    refuse_seen(detector.representation, held)
     scores, pixels, peaks = score(detector, held, progress)
     return _set(detector, scores, pixels, peaks, false_alarm_rate, "split")
 
@@ -98,7 +114,7 @@ def calibrate(
 def score(
     detector: Detector, samples: Samples, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores (n,), a few thousand map values, highest map value an image (n,)) of images."""
+    """(scores (n,), a few thousand map values, the highest map value of each image (n,)), all float32."""
     scores, pixels, peaks, done = [], [], [], 0
     for part in detector.predict_batches(samples):
         scores.append(part.score.numpy())
@@ -112,18 +128,37 @@ def score(
     return tuple(np.concatenate(values) if values else empty for values in (scores, pixels, peaks))  # type: ignore[return-value]
 
 
+def _parts(data: Samples) -> tuple[Samples, Samples]:
+    """(images not labelled anomalous, images labelled anomalous)."""
+    return data.take(np.flatnonzero(data.labels != 1)), data.anomalous
+
+
+def _within(options: FitOptions, name: str) -> FitOptions:
+    """The options of one of several fits: a folder inside the common one, resumed if it holds a checkpoint."""
+    if options.folder is None:
+        return options
+    folder = Path(options.folder) / name
+    return replace(options, folder=folder, resume=options.resume and (folder / "checkpoint.kizu").exists())
+
+
 def _cross(
-    detector: AnyDetector, good: Samples, rate: float | None, seed: int, progress: Progress | None
+    detector: AnyDetector,
+    good: Samples,
+    flawed: Samples,
+    rate: float | None,
+    seed: int,
+    options: FitOptions,
 ) -> AnyDetector:
-    groups = units(good).tolist()
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for held in calibration.folds(len(good), FOLDS, seed, groups):
-        rest = np.setdiff1d(np.arange(len(good)), held)
-        fold = detector.clone().fit(good.take(rest), options=FitOptions(progress=progress))
-        found.append(score(fold, good.take(held), progress))
+    refuse_seen(detector.representation, good)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    folds = calibration.folds(len(good), FOLDS, seed, units(good).tolist())
+    for number, held in enumerate(folds, 1):
+        rest = good.take(np.setdiff1d(np.arange(len(good)), held))
+        fold = detector.clone().fit(rest.concat(flawed), options=_within(options, f"fold_{number}"))
+        parts.append(score(fold, good.take(held), options.progress))
         del fold
-    scores, pixels, peaks = (np.concatenate(values) for values in zip(*found, strict=True))
-    detector.fit(good, options=FitOptions(progress=progress))
+    scores, pixels, peaks = (np.concatenate(values) for values in zip(*parts, strict=True))
+    detector.fit(good.concat(flawed), options=_within(options, "final"))
     return _set(detector, scores, pixels, peaks, rate, "cross")
 
 
@@ -135,8 +170,8 @@ def _set(
     rate: float | None,
     method: str,
 ) -> AnyDetector:
-    """Attach the calibration, and the display range of heat maps: a good part's peak at the promised rate is
-    its middle."""
+    """Set the calibration, and the display range of heat maps: its middle is a good part's peak at the promised
+    rate."""
     if not len(scores):
         raise TooFewImages("None of the calibration images could be read.")
     if rate is None:

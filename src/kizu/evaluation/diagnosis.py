@@ -1,13 +1,17 @@
-"""How a detector by reconstruction learns: loss, feature diversity and test figures along its training, and
-its map's landscape.
+"""How a detector by reconstruction learns: loss, feature diversity and test figures during its training, and
+the landscape of its map.
 
-diagnosis.json   name, detector, representation, parameters, protocol, seed, images (train, test); "steps": rows {step, loss, diversity};
-                 "tests": rows {step, image_auroc, pixel_auroc, aupro_0.3}; "last": the last of these;
-                 "best_oracle": the one of the highest image AUROC, chosen on the test labels, hence its name;
-                 "landscape": null or {offsets, values}
-training/        log.jsonl, and until the end checkpoint.kizu
+A diagnosis is a folder:
 
-ReContrast (NeurIPS 2023): figures 4, 5a and 5b, and the "last/best" of table 6.
+    diagnosis.json   name, detector, representation, parameters, protocol, seed, images (train, test)
+                     "steps": rows {step, loss, diversity}
+                     "tests": rows {step, image_auroc, pixel_auroc, aupro_0.3}
+                     "last": the last of these
+                     "best_oracle": the one of the highest image AUROC; it is chosen on the test labels
+                     "landscape": null or {offsets, values}
+    training/        log.jsonl, and checkpoint.kizu until the end
+
+Source: ReContrast (NeurIPS 2023), figures 4, 5a and 5b, and the "last/best" of table 6.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ from typing import Any
 import torch
 
 from kizu import registry, store
-from kizu.detectors.reconstruction import ReconstructionDetector
 from kizu.detectors.base import Detector
+from kizu.detectors.reconstruction import ReconstructionDetector
 from kizu.errors import EmptyData, LayoutError, NotFitted, UnknownName, UsageError
-from kizu.evaluation.measure import fits_in_memory, measure
+from kizu.evaluation.measure import fits_in_memory, headline
 from kizu.evaluation.predict import predict_all
 from kizu.loader import batches
 from kizu.protocols.base import Split
@@ -33,24 +37,25 @@ from kizu.types import Batch, Progress
 
 NAME = "diagnosis.json"
 TESTED = ("image_auroc", "pixel_auroc", "aupro_0.3")
-LOOKED_AT = 8
-"""Test images whose mean map the landscape is of."""
+LANDSCAPE_IMAGES = 8
+"""Good test images over which the landscape's map is averaged."""
 
 
-def rungs() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Rung of ReContrast's table 6 -> (detector, parameters): A, B, B+hm, C, D, C+cp, E-gl, E, full."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for detector in ("reverse_distillation", "recontrast"):
-        ladder: dict[str, dict[str, Any]] = registry.module("detectors", detector).ABLATIONS
-        found |= {name: (detector, parameters) for name, parameters in ladder.items()}
-    return found
+def variants() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Variant of ReContrast's table 6 -> (detector, parameters): A, B, B+hm, C, D, C+cp, E-gl, E, full."""
+    detectors = ("reverse_distillation", "recontrast")
+    return {
+        name: (detector, parameters)
+        for detector in detectors
+        for name, parameters in registry.module("detectors", detector).ABLATIONS.items()
+    }
 
 
-def rung(name: str) -> tuple[str, dict[str, Any]]:
-    """(detector, parameters) of a rung. Raises UnknownName."""
-    known = rungs()
+def variant(name: str) -> tuple[str, dict[str, Any]]:
+    """(detector, parameters) of a variant. Raises UnknownName."""
+    known = variants()
     if name not in known:
-        raise UnknownName("rung", name, known)
+        raise UnknownName("variant", name, known)
     return known[name]
 
 
@@ -65,92 +70,89 @@ def diagnose(
     checkpoint_every: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on split.train, test on split.test every `every` steps and at the end, and write `out`; returns
-    diagnosis.json.
+    """Train on split.train, test on split.test every `every` steps and at the end, and write the folder `out`.
 
-    landscape: points a side of figure 4's square, 0 for none; each costs a look at 8 test images. An
-    interrupted run goes on from its last checkpoint (one every checkpoint_every steps), a finished one is
-    read. Raises UsageError for a detector that does not learn by reconstruction, EmptyData without flawed or
-    without good images to test on, LayoutError when `out` is another run's."""
+    landscape: points along a side of figure 4's square, 0 for none; each point predicts 8 test images.
+    checkpoint_every: steps between checkpoints. An interrupted run goes on from its last checkpoint; a finished
+    one is read. Returns what diagnosis.json holds. Raises UsageError for a detector that does not learn by
+    reconstruction, EmptyData without flawed or without good test images, LayoutError when `out` holds another
+    run."""
+    reconstruction = _checked(detector, split, landscape)
+    facts = _facts(name, detector, split, every, landscape)
+    if (out / NAME).exists():
+        return _finished(out, facts)
+    training = out / "training"
+    options = FitOptions(
+        progress=progress,
+        folder=training,
+        resume=(training / "checkpoint.kizu").exists(),
+        checkpoint_every=checkpoint_every,
+        evaluate=Evaluator(split.test, detector),
+        evaluate_every=every,
+    )
+    reconstruction.fit(split.train, options=options)
+    curves = _curves(reconstruction.log_)
+    record = {**facts, **curves, "landscape": _landscape(reconstruction, split.test, landscape)}
+    store.write_json(out / NAME, record)
+    (training / "checkpoint.kizu").unlink(missing_ok=True)
+    return record
+
+
+def read_diagnosis(folder: Path) -> dict[str, Any]:
+    """diagnosis.json of a folder. Raises LayoutError."""
+    try:
+        record: dict[str, Any] = json.loads((folder / NAME).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayoutError(
+            f"{folder} holds no readable {NAME} ({error}). `kizu diagnose` writes it."
+        ) from error
+    return record
+
+
+def remove_diagnosis(out: Path) -> None:
+    """Remove what a diagnosis wrote, before a new one."""
+    (out / NAME).unlink(missing_ok=True)
+    shutil.rmtree(out / "training", ignore_errors=True)
+
+
+class Evaluator:
+    """Test figures of a detector as it is now. The test images are decoded once, if they fit in memory."""
+
+    def __init__(self, test: Samples, detector: Detector) -> None:
+        self._test, self._batches = test, None
+        if fits_in_memory(len(test) * 3, detector.image_size):
+            self._batches = self._decode(detector)
+
+    def __call__(self, step: int, detector: Any) -> dict[str, float]:
+        """Those of image_auroc, pixel_auroc and aupro_0.3 that are defined."""
+        metrics = predict_all(detector, self._test, source=self._batches).measure(self._test).metrics
+        figures = headline(metrics)
+        return {name: value for name in TESTED if (value := figures[name]) is not None}
+
+    def _decode(self, detector: Detector) -> list[Batch]:
+        with batches(
+            self._test, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
+        ) as loader:
+            return list(loader)
+
+
+def _checked(detector: Detector, split: Split, landscape: int) -> ReconstructionDetector:
     if not isinstance(detector, ReconstructionDetector):
         raise UsageError(
-            f"{type(detector).__name__} is not trained step by step; rungs of the ladder are "
-            f"{', '.join(rungs())}."
+            f"{type(detector).__name__} is not trained step by step; the variants that are: "
+            f"{', '.join(variants())}."
         )
     if landscape == 1 or landscape < 0:
         raise UsageError(
             f"landscape is how many points a side has, at least 2, or 0 for none; got {landscape}."
         )
     if len(set(split.test.labels.tolist())) < 2:
-        raise EmptyData("Figures along the training need good and flawed images to test on.")
-    wanted = _facts(name, detector, split, every, landscape)
-    if (out / NAME).exists():
-        return _same(out, wanted)
-    training = out / "training"
-    resume = (training / "checkpoint.kizu").exists()
-    exam = _Exam(split.test, detector)
-    options = FitOptions(
-        progress=progress,
-        folder=training,
-        resume=resume,
-        checkpoint_every=checkpoint_every,
-        evaluate=exam,
-        evaluate_every=every,
-    )
-    detector.fit(split.train, options=options)
-    made = {**wanted, **_learned(detector.log_), "landscape": _landscape(detector, split.test, landscape)}
-    store.write_json(out / NAME, made)
-    (training / "checkpoint.kizu").unlink(missing_ok=True)
-    return made
-
-
-def read_diagnosis(folder: Path) -> dict[str, Any]:
-    """diagnosis.json of a folder. Raises LayoutError."""
-    try:
-        made: dict[str, Any] = json.loads((folder / NAME).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise LayoutError(
-            f"{folder} holds no readable {NAME} ({error}). `kizu diagnose` writes it."
-        ) from error
-    return made
-
-
-def forget(out: Path) -> None:
-    """Remove what a diagnosis wrote, for a new one."""
-    (out / NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / "training", ignore_errors=True)
-
-
-class _Exam:
-    """The test set, decoded once where it fits; called along the training."""
-
-    def __init__(self, test: Samples, detector: Detector) -> None:
-        self._test, self._held = test, None
-        if fits_in_memory(len(test) * 3, detector.image_size):
-            self._held = self._read(detector)
-
-    def _read(self, detector: Detector) -> list[Batch]:
-        with batches(
-            self._test, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
-        ) as loader:
-            return list(loader)
-
-    def __call__(self, step: int, detector: Any) -> dict[str, float]:
-        """Figures of the detector as it is; those that are not defined are left out."""
-        seen = predict_all(detector, self._test, source=self._held)
-        readable = self._test.take(seen.rows)
-        figures = measure(readable, seen.scores, None, seen.pixels(readable)).metrics
-        image, pixel = figures["image"] or {}, figures["pixel"] or {}
-        made = {
-            "image_auroc": image.get("auroc"),
-            "pixel_auroc": pixel.get("auroc"),
-            "aupro_0.3": pixel.get("aupro_0.3"),
-        }
-        return {key: value for key, value in made.items() if value is not None}
+        raise EmptyData("Figures during the training need good and flawed images to test on.")
+    return detector
 
 
 def _facts(name: str, detector: Detector, split: Split, every: int, landscape: int) -> dict[str, Any]:
-    """What decides the outcome."""
+    """All that decides the outcome."""
     plain = {
         key: list(value) if isinstance(value, tuple) else value for key, value in detector.parameters.items()
     }
@@ -167,26 +169,27 @@ def _facts(name: str, detector: Detector, split: Split, every: int, landscape: i
     }
 
 
-def _same(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    held = read_diagnosis(out)
-    odd = [key for key, value in wanted.items() if held.get(key) != value]
-    if odd:
+def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The record of a finished run. Raises LayoutError when it is of another run."""
+    record = read_diagnosis(out)
+    different = [key for key, value in facts.items() if record.get(key) != value]
+    if different:
         raise LayoutError(
-            f"{out} holds the diagnosis of another run: {', '.join(odd)} differ. Give another folder, or "
+            f"{out} holds the diagnosis of another run: {', '.join(different)} differ. Give another folder, or "
             "--overwrite."
         )
-    return held
+    return record
 
 
-def _learned(log: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rows of the log, taken apart."""
+def _curves(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of the training's log, by what they say."""
     steps = [{key: row[key] for key in ("step", "loss", "diversity")} for row in log]
     tests = [
         {key: row[key] for key in ("step", *TESTED) if key in row} for row in log if "image_auroc" in row
     ]
     if not tests:
         raise NotFitted(
-            "The training left no figures; its folder was written by a run that did not watch. Give another "
+            "The training left no test figures: its folder was written by a run that did not test. Give another "
             "folder."
         )
     best = max(tests, key=lambda row: row["image_auroc"])
@@ -196,8 +199,10 @@ def _learned(log: list[dict[str, Any]]) -> dict[str, Any]:
 def _landscape(detector: ReconstructionDetector, test: Samples, side: int) -> dict[str, Any] | None:
     if not side:
         return None
-    good = test.normal.take(list(range(min(LOOKED_AT, len(test.normal)))))
-    with batches(good, image_size=detector.image_size, batch_size=LOOKED_AT, on_error="collect") as loader:
+    good = test.normal.take(list(range(min(LANDSCAPE_IMAGES, len(test.normal)))))
+    with batches(
+        good, image_size=detector.image_size, batch_size=LANDSCAPE_IMAGES, on_error="collect"
+    ) as loader:
         images = torch.cat([batch.require_images() for batch in loader])
     offsets, values = detector.map_landscape(images, steps=side, seed=detector.seed)
     return {"offsets": offsets.tolist(), "values": values.tolist(), "images": len(images)}

@@ -19,6 +19,8 @@ from kizu.samples import Samples
 
 MEMORY_SHARE = 0.5
 FPR_LIMIT = 0.3
+HEADLINE = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3")
+"""The figures that tables show."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,13 @@ def _decision(labels: np.ndarray, flagged: np.ndarray | None) -> dict[str, Any] 
     if flagged is None:
         return None
     normal, anomalous = labels == 0, labels == 1
-    alarms, found = int((flagged & normal).sum()), int((flagged & anomalous).sum())
+    alarms, detected = int((flagged & normal).sum()), int((flagged & anomalous).sum())
     return {
         "false_alarms": alarms,
         "false_alarm_rate": alarms / int(normal.sum()) if normal.any() else None,
-        "detected": found,
-        "missed": int(anomalous.sum()) - found,
-        "detection_rate": found / int(anomalous.sum()) if anomalous.any() else None,
+        "detected": detected,
+        "missed": int(anomalous.sum()) - detected,
+        "detection_rate": detected / int(anomalous.sum()) if anomalous.any() else None,
     }
 
 
@@ -151,6 +153,29 @@ def _by_defect(test: Samples, scores: np.ndarray, flagged: np.ndarray | None) ->
             }
         )
     return rows
+
+
+def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
+    """metrics.json -> one flat dict: image_auroc, pixel_ap, aupro_0.3, false_alarm_rate, mean_image_auroc, ...;
+    None where a figure is not defined."""
+    image, pixel = metrics["image"] or {}, metrics["pixel"] or {}
+    flat: dict[str, Any] = {}
+    for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):
+        flat[f"image_{name}"] = image.get(name)
+    for name in ("auroc", "ap", "f1_max_oracle"):
+        flat[f"pixel_{name}"] = pixel.get(name)
+    flat["aupro_0.3"] = pixel.get("aupro_0.3")
+    flat.update(metrics["decision"] or {})
+    mean = metrics.get("mean", {})
+    flat |= {f"mean_{part}_{name}": value for part in mean for name, value in (mean[part] or {}).items()}
+    flat |= {f"loco_{name}": value for name, value in (metrics.get("loco") or {}).items()}
+    return flat
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """metrics.json -> the figures named in HEADLINE, None where a figure is not defined."""
+    flat = flatten(metrics)
+    return {name: flat[name] for name in HEADLINE}
 
 
 def defined(value: float | None) -> float | None:

@@ -1,15 +1,15 @@
-"""A fitted detector over a whole table of images: what comes back, in memory or streamed."""
+"""A fitted detector over a whole table of images: its predictions, in memory or streamed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kizu.detectors.base import Detector
 from kizu.errors import EmptyData
-from kizu.evaluation.measure import Pixels, StreamedPixels, exact_pixels, fits_in_memory
+from kizu.evaluation.measure import Measured, Pixels, StreamedPixels, exact_pixels, fits_in_memory, measure
 from kizu.samples import Samples
 from kizu.types import Batch, Progress
 
@@ -17,11 +17,14 @@ SAMPLED = 4096
 """Map values kept of each batch for the display range."""
 
 
-@dataclass
-class Seen:
-    """What a detector said of the readable images. rows: their numbers in the table; scores (n,); p_values,
-    flagged (n,) or None; maps (n, H, W), or None when they did not fit in memory and were streamed; sample:
-    some map values; size (H, W)."""
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector says of the n readable images of a table.
+
+    rows: their numbers in the table. scores (n,) float32, higher is more anomalous. p_values (n,) and flagged
+    (n,) bool: the decision, None before calibration. maps (n, H, W) float32, or None when they did not fit in
+    memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path, reason)
+    of every image that could not be read."""
 
     rows: list[int]
     scores: np.ndarray
@@ -33,8 +36,25 @@ class Seen:
     size: tuple[int, int]
     errors: list[tuple[str, str]]
 
-    def pixels(self, readable: Samples) -> Pixels:
-        """Pixel metrics and curves for `measure`; `readable` is the table at `rows`."""
+    def measure(self, test: Samples) -> Measured:
+        """All figures of these predictions; `test` is the table that was predicted."""
+        readable = test.take(self.rows)
+        return measure(readable, self.scores, self.flagged, self._pixels(readable))
+
+    def take(self, places: np.ndarray) -> Predictions:
+        """The predictions at these places (not rows of the table). Streamed maps cannot be divided: they are
+        left out, and so are the pixel figures."""
+        return replace(
+            self,
+            rows=[self.rows[place] for place in places],
+            scores=self.scores[places],
+            p_values=None if self.p_values is None else self.p_values[places],
+            flagged=None if self.flagged is None else self.flagged[places],
+            maps=None if self.maps is None else self.maps[places],
+            streamed=None,
+        )
+
+    def _pixels(self, readable: Samples) -> Pixels:
         if self.maps is not None:
             return exact_pixels(readable, self.maps)
         return self.streamed.result() if self.streamed else (None, None, 0)
@@ -47,54 +67,44 @@ def predict_all(
     source: Iterable[Batch] | None = None,
     each: Callable[[list[int], np.ndarray], None] | None = None,
     progress: Progress | None = None,
-) -> Seen:
-    """Predict every image of `test`, from `source` when its batches are at hand already.
+) -> Predictions:
+    """Predict every image of `test`; from `source`, if its batches are in memory already.
 
-    each(rows, maps (B, H, W)) is called a batch as it comes. Raises EmptyData when none could be read.
-    """
+    each(rows, maps (B, H, W)) is called with every batch as it comes. Raises EmptyData when no image could be
+    read."""
     row_of = {path: row for row, path in enumerate(test.paths)}
     errors: list[tuple[str, str]] = []
     rows: list[int] = []
-    held: dict[str, list[np.ndarray]] = {
-        "score": [],
-        "p_value": [],
-        "is_anomalous": [],
-        "map": [],
-        "sample": [],
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample")
     }
     streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels()
     for part in detector.predict_batches(test if source is None else source, errors=errors):
         numbers, maps = [row_of[path] for path in part.paths], part.map.numpy()
         rows += numbers
-        held["score"].append(part.score.numpy())
-        held["sample"].append(maps.reshape(-1)[:: max(maps.size // SAMPLED, 1)])
+        parts["score"].append(part.score.numpy())
+        parts["sample"].append(maps.reshape(-1)[:: max(maps.size // SAMPLED, 1)])
         if part.p_value is not None and part.is_anomalous is not None:
-            held["p_value"].append(part.p_value.numpy())
-            held["is_anomalous"].append(part.is_anomalous.numpy())
+            parts["p_value"].append(part.p_value.numpy())
+            parts["is_anomalous"].append(part.is_anomalous.numpy())
         if streamed:
             streamed.update(test.take(numbers), maps)
         else:
-            held["map"].append(maps)
+            parts["map"].append(maps)
         if each:
             each(numbers, maps)
         if progress:
-            progress(len(rows), "looking at test images")
+            progress(len(rows), "predicting test images")
     if not rows:
         raise EmptyData(
             f"None of the {len(test)} test images could be read; the first: {errors[0][0]}: {errors[0][1]}"
         )
-    whole = {name: np.concatenate(values) if values else None for name, values in held.items()}
-    scores, sample = whole["score"], whole["sample"]
-    assert scores is not None  # rows is not empty
-    assert sample is not None
-    return Seen(
-        rows,
-        scores,
-        whole["p_value"],
-        whole["is_anomalous"],
-        whole["map"],
-        streamed,
-        sample,
-        detector.image_size,
-        errors,
+    p_values, flagged, maps_or_none = (_joined(parts[name]) for name in ("p_value", "is_anomalous", "map"))
+    scores, sample = np.concatenate(parts["score"]), np.concatenate(parts["sample"])
+    return Predictions(
+        rows, scores, p_values, flagged, maps_or_none, streamed, sample, detector.image_size, errors
     )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray | None:
+    return np.concatenate(parts) if parts else None

@@ -1,11 +1,14 @@
-"""Evaluate a fitted detector on labelled images and leave a run folder: all that reports and the web page
-ever read.
+"""Evaluate a fitted detector on labelled images and write a run folder: all that reports ever read.
 
-run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration, seconds, versions, notes
-samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score, p_value, is_anomalous
-maps.npz         key str(row): float16 (H, W); times the entry "scale" gives the raw map (a power of two, so nothing but rounding is lost)
+run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration,
+                 seconds, versions, notes
+samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score,
+                 p_value, is_anomalous
+maps.npz         key str(row): float16 (H, W); times the entry "scale" it is the raw map (scale is a power of
+                 two, so that only rounding is lost)
 images/, masks/  thumbnails of the test images; masks at the size of the maps
-metrics.json     image, pixel, decision, by_defect, and categories with their mean where there are several; null where undefined
+metrics.json     image, pixel, decision, by_defect, and, where there are several categories, each of them and
+                 their mean; null where a figure is not defined
 curves.json      ROC, PR and PRO curves, thinned to true operating points
 log.jsonl        what happened when
 """
@@ -25,14 +28,15 @@ from PIL import Image
 
 from kizu import store
 from kizu.detectors.base import Detector
-from kizu.types import Progress
 from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
-from kizu.evaluation.measure import Measured, measure
-from kizu.evaluation.predict import Seen, predict_all
+from kizu.evaluation.measure import Measured
+from kizu.evaluation.predict import Predictions, predict_all
+from kizu.evaluation.seen import seen_images
 from kizu.images import open_image
 from kizu.loader import masks_for
 from kizu.samples import Samples
+from kizu.types import Progress
 
 THUMBNAIL = 320
 HEADROOM = 1024.0
@@ -42,7 +46,7 @@ above it."""
 
 @dataclass
 class Run:
-    """Words for run.json that the detector does not know itself."""
+    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors and seen."""
 
     name: str
     protocol: str = "one_class"
@@ -56,6 +60,7 @@ class Run:
     errors: list[tuple[str, str]] = field(default_factory=list)
     write_images: bool = True
     allow_seen: bool = False
+    seen: bool = False
 
 
 def evaluate(
@@ -70,41 +75,43 @@ def evaluate(
     """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
 
     Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists,
-    EmptyData when there is no labelled image that can be read, UsageError when `test` carries no labels, or
-    when the representation was trained on this data set and the run does not say allow_seen."""
-    if was_seen(detector, run.dataset) and not run.allow_seen:
+    EmptyData when no labelled image can be read, UsageError when `test` has no labels, or when the representation
+    was trained on this data set, or on one of these images, and the run does not say allow_seen."""
+    run.seen = was_seen(detector, run.dataset) or bool(seen_images(detector.representation, test))
+    if run.seen and not run.allow_seen:
         name = detector.representation.card["name"]
         raise UsageError(
-            f"{name} was trained on {run.dataset}: numbers on it flatter. Say --allow-seen to run it all the "
-            "same, marked as seen."
+            f"{name} was trained on {run.dataset or 'these images'}: its numbers on them are too good. Say "
+            "--allow-seen to run it all the same, marked as seen."
         )
     labelled = test.take(np.flatnonzero(test.labels >= 0))
     if not len(labelled):
         raise UsageError(
-            "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` looks at images "
-            "without labels."
+            "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` is for images without "
+            "labels."
         )
     with store.replacing_folder(out, overwrite=overwrite) as folder:
         log = _Log(folder / "log.jsonl")
         log("start", images=len(labelled))
         started = time.perf_counter()
-        seen = _predict(detector, labelled, folder, run, progress)
-        run.seconds["predict"], run.errors = time.perf_counter() - started, run.errors + seen.errors
-        log("predicted", images=len(seen.rows), unreadable=len(seen.errors))
+        predictions = _predict(detector, labelled, folder, run, progress)
+        run.seconds["predict"], run.errors = time.perf_counter() - started, run.errors + predictions.errors
+        log("predicted", images=len(predictions.rows), unreadable=len(predictions.errors))
         if progress:
-            progress(len(seen.rows), "measuring")
+            progress(len(predictions.rows), "measuring")
         started = time.perf_counter()
-        readable = labelled.take(seen.rows)
-        measured = measure(readable, seen.scores, seen.flagged, seen.pixels(readable))
-        measured.metrics.update(by_category(readable, seen))
+        measured = predictions.measure(labelled)
+        measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
         log("measured", **(measured.metrics["image"] or {}))
-        _write(folder, detector, labelled, seen, measured, run)
+        _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
 
 
-def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress: Progress | None) -> Seen:
+def _predict(
+    detector: Detector, test: Samples, folder: Path, run: Run, progress: Progress | None
+) -> Predictions:
     """Run the detector and write the maps as they come."""
     with zipfile.ZipFile(folder / "maps.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         scale = 0.0
@@ -115,14 +122,14 @@ def _predict(detector: Detector, test: Samples, folder: Path, run: Run, progress
             for row, heat in zip(rows, maps, strict=True):
                 _put(archive, str(row), np.clip(heat / scale, -65504, 65504).astype(np.float16))
 
-        seen = predict_all(detector, test, each=keep if run.write_images else None, progress=progress)
+        predictions = predict_all(detector, test, each=keep if run.write_images else None, progress=progress)
         _put(archive, "scale", np.float32(scale))
-    return seen
+    return predictions
 
 
 def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]:
     """(low, high) of the heat maps' colours: the calibrated range, else the median and the 99.9 % quantile of
-    what was seen."""
+    `sample`."""
     known = (detector.calibration_ or {}).get("map_range")
     if known:
         return float(known[0]), float(known[1])
@@ -130,28 +137,34 @@ def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]
     return low, high if high > low else low + 1.0
 
 
-def _write(folder: Path, detector: Detector, test: Samples, seen: Seen, measured: Measured, run: Run) -> None:
+def _write(
+    folder: Path, detector: Detector, test: Samples, predictions: Predictions, measured: Measured, run: Run
+) -> None:
     if run.write_images:
-        _thumbnails(folder, test, seen)
-    readable = test.take(seen.rows)
-    _table(readable, seen).write_parquet(folder / "samples.parquet")
-    store.write_json(folder / "run.json", _facts(detector, readable, seen, run))
+        _thumbnails(folder, test, predictions)
+    readable = test.take(predictions.rows)
+    _table(readable, predictions).write_parquet(folder / "samples.parquet")
+    store.write_json(folder / "run.json", _facts(detector, readable, predictions, run))
     store.write_json(folder / "metrics.json", measured.metrics)
     store.write_json(folder / "curves.json", measured.curves)
 
 
-def _table(readable: Samples, seen: Seen) -> pl.DataFrame:
+def _table(readable: Samples, predictions: Predictions) -> pl.DataFrame:
     """samples.parquet."""
-    empty = [None] * len(seen.rows)
+    empty = [None] * len(predictions.rows)
     return readable.table.drop("view").with_columns(
-        pl.Series("row", seen.rows, dtype=pl.Int64),
-        pl.Series("score", seen.scores, dtype=pl.Float32),
-        pl.Series("p_value", empty if seen.p_values is None else seen.p_values, dtype=pl.Float64),
-        pl.Series("is_anomalous", empty if seen.flagged is None else seen.flagged, dtype=pl.Boolean),
+        pl.Series("row", predictions.rows, dtype=pl.Int64),
+        pl.Series("score", predictions.scores, dtype=pl.Float32),
+        pl.Series(
+            "p_value", empty if predictions.p_values is None else predictions.p_values, dtype=pl.Float64
+        ),
+        pl.Series(
+            "is_anomalous", empty if predictions.flagged is None else predictions.flagged, dtype=pl.Boolean
+        ),
     )
 
 
-def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[str, Any]:
+def _facts(detector: Detector, readable: Samples, predictions: Predictions, run: Run) -> dict[str, Any]:
     """run.json."""
     labels, origin = readable.labels, store.provenance()
     calibration = (
@@ -172,16 +185,16 @@ def _facts(detector: Detector, readable: Samples, seen: Seen, run: Run) -> dict[
         "category": run.category,
         "protocol": run.protocol,
         "seed": run.seed,
-        "image_size": list(seen.size),
+        "image_size": list(predictions.size),
         "counts": {
             **run.counts,
             "test_normal": int((labels == 0).sum()),
             "test_anomalous": int((labels == 1).sum()),
         },
         "calibration": calibration,
-        "map_range": list(display_range(detector, seen.sample)),
+        "map_range": list(display_range(detector, predictions.sample)),
         "seconds": run.seconds,
-        "seen": was_seen(detector, run.dataset),
+        "seen": run.seen,
         "notes": run.notes,
         "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
         "machine": origin,
@@ -194,16 +207,16 @@ def was_seen(detector: Detector, dataset: str) -> bool:
     return bool(dataset) and dataset in detector.representation.card.get("trained_on", [])
 
 
-def _thumbnails(folder: Path, test: Samples, seen: Seen) -> None:
+def _thumbnails(folder: Path, test: Samples, predictions: Predictions) -> None:
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
     labels = test.labels
-    for row in seen.rows:
+    for row in predictions.rows:
         image = Image.fromarray(open_image(test.paths[row]))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:
-            mask = masks_for(test.take([row]), seen.size, allow_missing=True)[0]
+            mask = masks_for(test.take([row]), predictions.size, allow_missing=True)[0]
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{row}.png")
 

@@ -12,7 +12,7 @@ from kizu.errors import EmptyData
 from kizu.protocols.base import Split, learn_and_test
 from kizu.samples import Samples
 
-TOGETHER = True
+ONE_MODEL_FOR_ALL = True
 """One model serves all categories: an experiment runs this protocol once for a data set, and has a row for
 each category."""
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kizu.images import resize_image, resize_mask
+from kizu.images import resize_image
+from kizu.masks import resize_mask
 from kizu.reports._heat import colour, draw_outline, overlay, ramp, resize_map, to_unit
 
 PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 26, 31), (98, 104, 114), (222, 225, 230)

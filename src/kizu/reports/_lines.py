@@ -1,4 +1,4 @@
-"""Several named lines in one chart, as inline SVG coloured by the page's CSS; and a square of values as a
+"""Several named lines in one chart, as inline SVG coloured by the page's CSS; and a square of values as an
 image.
 
 Class names used: line s0 ... s8 (the lines, in order), grid, tick.
@@ -64,8 +64,8 @@ def lines(
 
 def _span(values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    room = 0.03 * (high - low) or max(abs(high), 1.0) * 0.05
-    return low - room, high + room
+    margin = 0.03 * (high - low) or max(abs(high), 1.0) * 0.05
+    return low - margin, high + margin
 
 
 def _axes(

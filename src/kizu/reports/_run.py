@@ -19,7 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kizu.errors import LayoutError
-from kizu.images import open_image, open_mask
+from kizu.images import open_image
+from kizu.masks import open_mask
 
 COLUMNS: dict[str, type[pl.DataType]] = {
     "row": pl.Int64,

@@ -6,7 +6,7 @@ description for screen readers."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -51,8 +51,8 @@ def _edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
         low, high = low - 0.5 * max(1e-6, abs(low)), high + 0.5 * max(1e-6, abs(high))
     if log:
         return np.geomspace(low, high * (1 + 1e-9), _BINS + 1)
-    room = 0.02 * (high - low)
-    return np.linspace(low - room, high + room, _BINS + 1)
+    margin = 0.02 * (high - low)
+    return np.linspace(low - margin, high + margin, _BINS + 1)
 
 
 def _draw_histogram(
@@ -63,46 +63,54 @@ def _draw_histogram(
     log: bool,
 ) -> Markup:
     left, right, top, bottom, width = 40, 8, 26, 44, 1060
-    tallest = [max(1, int(c.max())) if c.sum() else 0 for c in counts]
+    tallest = [max(1, int(group.max())) if group.sum() else 0 for group in counts]
     unit = 170 / max(1, sum(tallest))
     middle = top + tallest[0] * unit
     height = top + sum(tallest) * unit + bottom
+    floor = height - bottom
 
     def place(value: float) -> float:
         low, high, at = (math.log(v) if log else v for v in (edges[0], edges[-1], value))
         return left + (at - low) / (high - low) * (width - left - right)
 
-    parts = [_grid_count(tallest, unit, middle, left, width - right)]
-    for side, group in enumerate(counts):
-        for index, count in enumerate(group):
-            if count:
-                x, wide, tall = (
-                    place(edges[index]),
-                    place(edges[index + 1]) - place(edges[index]),
-                    count * unit,
-                )
-                y = middle - tall if side == 0 else middle
-                box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(1.0, wide - 1):.1f}" height="{tall:.1f}"'
-                parts.append(f'<rect class="{("good", "flawed")[side]}" {box}/>')
+    parts = [
+        _grid_count(tallest, unit, middle, left, width - right),
+        *_bars(counts, edges, place, middle, unit),
+    ]
     parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
-    floor = height - bottom
-    places = [
-        (place(tick), tick)
-        for tick in (_decades(edges) if log else ticks(float(edges[0]), float(edges[-1]), 9))
-    ]
-    parts += [
-        f'<text class="tick" x="{x:.1f}" y="{floor + 18:.1f}" text-anchor="middle">{tick:.4g}</text>'
-        for x, tick in places
-    ]
+    marks = _decades(edges) if log else ticks(float(edges[0]), float(edges[-1]), 9)
+    parts += [_tick(place(mark), floor + 18, "middle", f"{mark:.4g}") for mark in marks]
     scale = "score (log scale), higher is more anomalous" if log else "score, higher is more anomalous"
-    parts.append(
-        f'<text class="tick" x="{width - right}" y="{height - 4:.1f}" text-anchor="end">{scale}</text>'
-    )
+    parts.append(_tick(f"{width - right}", height - 4, "end", scale))
     if threshold is not None:
         parts.append(_threshold(place(threshold), threshold, top, floor, width))
-    said = " and ".join(f"{int(c.sum())} {n}" for c, n in zip(counts, names, strict=True) if c.sum())
+    groups = [f"{int(group.sum())} {name}" for group, name in zip(counts, names, strict=True) if group.sum()]
     tail = f"; threshold {threshold:.4g}" if threshold is not None else ""
-    return svg(width, height, "Score histogram", f"Scores of {said}{tail}.", parts, "chart hist")
+    description = f"Scores of {' and '.join(groups)}{tail}."
+    return svg(width, height, "Score histogram", description, parts, "chart hist")
+
+
+def _bars(
+    counts: list[NDArray],
+    edges: NDArray[np.float64],
+    place: Callable[[float], float],
+    middle: float,
+    unit: float,
+) -> Iterator[str]:
+    """The first group upwards from the middle, the second downwards."""
+    for side, group in enumerate(counts):
+        for index in np.flatnonzero(group):
+            x, tall = place(edges[index]), group[index] * unit
+            wide = max(1.0, place(edges[index + 1]) - x - 1)
+            y = middle - tall if side == 0 else middle
+            box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
+            yield f'<rect class="{("good", "flawed")[side]}" {box}/>'
+
+
+def _tick(x: float | str, y: float | str, anchor: str, text: str) -> str:
+    """A label of an axis; numbers are rounded to a tenth, texts stay as they are."""
+    across, down = (value if isinstance(value, str) else f"{value:.1f}" for value in (x, y))
+    return f'<text class="tick" x="{across}" y="{down}" text-anchor="{anchor}">{text}</text>'
 
 
 def _grid_count(tallest: list[int], unit: float, middle: float, left: float, right: float) -> str:
@@ -114,9 +122,7 @@ def _grid_count(tallest: list[int], unit: float, middle: float, left: float, rig
             if tick or side == 0:
                 y = middle - tick * unit if side == 0 else middle + tick * unit
                 parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-                parts.append(
-                    f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{int(tick)}</text>'
-                )
+                parts.append(_tick(f"{left - 8}", y + 4, "end", f"{int(tick)}"))
     return "".join(parts)
 
 
@@ -158,41 +164,36 @@ def curve(
     def place(x: float, y: float) -> tuple[float, float]:
         return left + min(max(x / x_limit, 0.0), 1.0) * inner, top + (1 - min(max(y, 0.0), 1.0)) * inner
 
-    turn = f"translate({left - 12} {top + inner / 2}) rotate(-90)"
-    path = thin(
-        [
-            place(x, y)
-            for x, y in zip(xs, ys, strict=False)
-            if math.isfinite(x) and math.isfinite(y) and x <= x_limit * (1 + 1e-9)
-        ]
-    )
+    pairs = zip(xs, ys, strict=False)
+    limit = x_limit * (1 + 1e-9)
+    path = thin([place(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y) and x <= limit])
     if len(path) < 2:
         return Markup("")
+    parts = _curve_grid(place, x_limit, left, top, inner)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
+    parts.append(f'<polyline class="curve" points="{points}"/>')
+    if point is not None:
+        x, y = place(*point)
+        parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    parts.append(_tick(f"{left + inner}", f"{top + inner + 32}", "end", escape(labels[0])))
+    turn = f"translate({left - 12} {top + inner / 2}) rotate(-90)"
+    parts.append(f'<text class="tick" transform="{turn}" text-anchor="middle">{escape(labels[1])}</text>')
+    return svg(size, top + inner + 38, title, f"{labels[1]} against {labels[0]}.", parts)
+
+
+def _curve_grid(
+    place: Callable[[float, float], tuple[float, float]], x_limit: float, left: int, top: int, inner: int
+) -> list[str]:
     parts = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = place(share * x_limit, share)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + inner}"/>')
         parts.append(f'<line class="grid" x1="{left}" x2="{left + inner}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if share in (0.0, 0.5, 1.0):
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{top + inner + 16}" '
-                f'text-anchor="middle">{share * x_limit:.3g}</text>'
-            )
+            parts.append(_tick(x, f"{top + inner + 16}", "middle", f"{share * x_limit:.3g}"))
         if share in (0.0, 1.0):
-            parts.append(
-                f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0f}</text>'
-            )
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
-    parts.append(f'<polyline class="curve" points="{points}"/>')
-    if point is not None:
-        x, y = place(*point)
-        parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-    parts.append(
-        f'<text class="tick" x="{left + inner}" y="{top + inner + 32}" '
-        f'text-anchor="end">{escape(labels[0])}</text>'
-    )
-    parts.append(f'<text class="tick" transform="{turn}" text-anchor="middle">{escape(labels[1])}</text>')
-    return svg(size, top + inner + 38, title, f"{labels[1]} against {labels[0]}.", parts)
+            parts.append(_tick(f"{left - 6}", y + 4, "end", f"{share:.0f}"))
+    return parts
 
 
 def thin(path: list[tuple[float, float]], tolerance: float = 0.15) -> list[tuple[float, float]]:
@@ -223,5 +224,6 @@ def svg(
     width: float, height: float, title: str, description: str, parts: list[str], kind: str = "chart"
 ) -> Markup:
     """The element around `parts`, with a title and a description for screen readers."""
-    head = f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}. {escape(description)}">'
+    box, label = f"0 0 {width:.0f} {height:.0f}", f"{escape(title)}. {escape(description)}"
+    head = f'<svg class="{kind}" viewBox="{box}" role="img" aria-label="{label}">'
     return Markup(f"{head}<title>{escape(title)}</title>{''.join(parts)}</svg>")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from kizu.errors import LayoutError, UsageError
-from kizu.images import resize_image, resize_mask
+from kizu.images import resize_image
+from kizu.masks import resize_mask
 from kizu.reports._draw import INK, PAPER, SOFT, figure, fit, font, shorten
 from kizu.reports._heat import draw_outline, overlay, resize_map
 from kizu.reports._page import photo_uri, render

@@ -12,7 +12,8 @@ import pytest
 from kizu.errors import LayoutError, UnknownName, UnknownParameter, UsageError
 from kizu.evaluation import experiment as experiment_module
 from kizu.evaluation.cache import FeatureCache
-from kizu.evaluation.experiment import read_experiment, run_experiment
+from kizu.evaluation.experiment import run_experiment
+from kizu.evaluation.plan import Cell, cells, read_experiment
 from kizu.samples import Samples
 
 TEXT = """
@@ -54,7 +55,7 @@ def test_runs_resumes_and_tabulates(
 ) -> None:
     real, runs = experiment_module.run_cell, []
 
-    def counted(cell: experiment_module.Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
+    def counted(cell: Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
         if len(runs) == 3:
             raise KeyboardInterrupt
         runs.append(cell)
@@ -119,11 +120,7 @@ def test_a_detectors_grid_is_every_combination_with_its_parameters(experiment: P
     plan = read_experiment(experiment)
     plain = dict(plan.parts["detector"][0]["parameters"])
     name = plan.parts["detector"][0]["name"]
-    found = {
-        json.dumps(cell.parameters)
-        for cell in experiment_module.cells(plan, {0: ["a"]})
-        if cell.detector == name
-    }
+    found = {json.dumps(cell.parameters) for cell in cells(plan, {0: ["a"]}) if cell.detector == name}
     assert found == {
         json.dumps({**plain, "batch_size": size, "sigma": sigma}) for size in (1, 2) for sigma in (0.0, 4.0)
     }

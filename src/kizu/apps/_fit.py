@@ -1,0 +1,280 @@
+"""`kizu fit` and `kizu adapt`: learn from good images, with checkpoints beside the output while it is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kizu
+from kizu import registry, store
+from kizu.apps._commands import error_list, image_size_from, read, training
+from kizu.apps._screen import Screen
+from kizu.apps._settings import parameters_from
+from kizu.errors import OutputExists, UsageError
+
+if TYPE_CHECKING:
+    from kizu.detectors.base import Detector
+    from kizu.representations.base import Representation
+    from kizu.samples import Samples
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: names, and parameters as name=value texts."""
+
+    detector: str
+    representation: str | None
+    parameters: list[str]
+    adaptation: str | None
+    adaptation_parameters: list[str]
+
+    def build(self) -> Detector:
+        """The unfitted detector. Raises UsageError for parameters of an adaptation that is not named."""
+        from kizu.adaptation.base import Adaptation
+
+        adaptation = None
+        if self.adaptation is not None:
+            chosen = parameters_from(
+                self.adaptation_parameters, registry.load("adaptation", self.adaptation), option="--adapt-set"
+            )
+            adaptation = Adaptation(self.adaptation, chosen)
+        elif self.adaptation_parameters:
+            raise UsageError("--adapt-set has no effect without --adaptation NAME.")
+        parameters = parameters_from(self.parameters, registry.load("detectors", self.detector))
+        return kizu.detector(self.detector, self.representation, adaptation=adaptation, **parameters)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What is promised, and how it is backed."""
+
+    false_alarm_rate: float | None
+    method: str
+    seed: int
+
+
+def fit(
+    data: Path,
+    out: Path,
+    learner: Learner,
+    promised: Promise,
+    *,
+    dataset: str,
+    category: str | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """`kizu fit`."""
+    from kizu.evaluation.calibrated import choose, fit_calibrated
+    from kizu.training import FitOptions
+
+    screen = Screen(as_json)
+    if out.exists() and not overwrite:
+        raise OutputExists(out)
+    model = learner.build()
+    samples = read(dataset, data, category)
+    good = training(samples) if model.supervision == "normal" else labelled(samples)
+    method = choose(good, promised.false_alarm_rate, promised.method)
+    facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
+    with training_folder(
+        out, facts if _trains(model) else None, resume=resume, overwrite=overwrite
+    ) as folder:
+        screen.say(
+            f"Learning from {len(good)} images with {learner.detector} on {model.representation.card['name']}"
+        )
+        if learner.representation is None:
+            screen.say(default_notice())
+        with screen.progress(len(good)) as progress:
+            fit_calibrated(
+                model,
+                good,
+                false_alarm_rate=promised.false_alarm_rate,
+                method=promised.method,
+                seed=promised.seed,
+                options=FitOptions(progress=progress, folder=folder, resume=resume),
+            )
+        model.save(out, overwrite=overwrite)
+    screen.say(f"Wrote {out}. {promise(model)}")
+    screen.unreadable(model.skipped_)
+    screen.result(
+        {
+            "model": str(out),
+            "images": model.images_seen_,
+            "calibration": calibration_facts(model),
+            "skipped": error_list(model.skipped_),
+        }
+    )
+    return 1 if model.skipped_ else 0
+
+
+def adapt(
+    data: Path,
+    out: Path,
+    name: str,
+    representation: str | None,
+    parameters: list[str],
+    *,
+    dataset: str,
+    category: str | None,
+    image_size: str,
+    seed: int,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """`kizu adapt`."""
+    from kizu.adaptation.base import Adaptation, adapt_to
+    from kizu.representations.sources import open_representation, save_representation
+    from kizu.training import FitOptions
+
+    screen = Screen(as_json)
+    if out.exists() and not overwrite:
+        raise OutputExists(out)
+    chosen = parameters_from(parameters, registry.load("adaptation", name))
+    adaptation = Adaptation(name, chosen, seed)
+    size = image_size_from(image_size)
+    base = open_representation(representation)
+    good = training(read(dataset, data, category))
+    facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
+    facts |= {"representation": base.card["name"], "weights": _digest(base), "images": _images(good)}
+    with training_folder(
+        out, facts if adaptation.trains else None, resume=resume, overwrite=overwrite
+    ) as folder:
+        screen.say(f"Adapting {base.card['name']} to {len(good)} good images with {name}")
+        with screen.progress(len(good)) as progress:
+            options = FitOptions(
+                progress=progress,
+                folder=folder,
+                resume=resume and folder is not None and (folder / "checkpoint.kizu").exists(),
+            )
+            adapted = adapt_to(adaptation, base, good, image_size=size, options=options)
+        save_representation(adapted, out, overwrite=overwrite)
+    screen.say(f"Wrote {out}. Use it with --representation {out}")
+    screen.result({"representation": str(out), "name": adapted.card["name"], "images": len(good)})
+    return 0
+
+
+@contextmanager
+def training_folder(
+    out: Path, facts: dict[str, Any] | None, *, resume: bool, overwrite: bool
+) -> Iterator[Path | None]:
+    """The folder OUT.training for checkpoints; it is removed when the block ends well, and kept otherwise.
+
+    facts: all that decides the result, None for a fit without training, which needs no folder. Raises UsageError
+    when there is nothing to resume, or what is there is of another command; OutputExists when an interrupted
+    training is there and neither resume nor overwrite is said."""
+    folder = out.with_name(f"{out.name}.training")
+    if facts is None:
+        if resume:
+            raise UsageError(
+                "There is nothing to resume: this fit is done in one pass, without checkpoints. Leave --resume away."
+            )
+        yield None
+        return
+    record = folder / "fit.json"
+    if resume:
+        _check_same(folder, record, facts)
+    elif folder.exists() and not overwrite:
+        raise UsageError(
+            f"{folder} holds a training that was interrupted. Say --resume to go on with it, or --overwrite to begin "
+            "again."
+        )
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        store.write_json(record, facts)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
+    if not record.exists():
+        raise UsageError(f"There is nothing to resume: {folder} is not there. Leave --resume away to begin.")
+    before: dict[str, Any] = json.loads(record.read_text("utf-8"))
+    different = sorted(key for key in {*facts, *before} if before.get(key) != facts.get(key))
+    if different:
+        raise UsageError(
+            f"{folder} holds the training of another command: {', '.join(different)} differ. Repeat that command, or "
+            "say --overwrite without --resume to begin again."
+        )
+
+
+def _trains(model: Detector) -> bool:
+    from kizu.detectors.learned import LearnedDetector
+
+    return isinstance(model, LearnedDetector) or bool(model.adaptation and model.adaptation.trains)
+
+
+def _facts(model: Detector, data: Samples) -> dict[str, Any]:
+    """All that decides the fitted model."""
+    adaptation = model.adaptation
+    return {
+        "detector": type(model).__name__,
+        "parameters": _plain(model.parameters),
+        "representation": model.representation.card["name"],
+        "weights": _digest(model.representation),
+        "adaptation": None
+        if adaptation is None
+        else {"name": adaptation.name, **_plain(adaptation.settings())},
+        "images": _images(data),
+    }
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
+
+
+def _digest(net: Representation) -> str:
+    from kizu.representations.weights import digest
+
+    return digest(net)
+
+
+def _images(data: Samples) -> str:
+    return hashlib.sha256("\n".join(data.paths).encode()).hexdigest()
+
+
+def labelled(samples: Samples) -> Samples:
+    """The labelled images of the training split, or all labelled ones where there is no split."""
+    known = samples.train if len(samples.train) else samples
+    return known.normal.concat(known.anomalous)
+
+
+def promise(model: Detector) -> str:
+    """The decision's promise in a sentence."""
+    facts = model.calibration_
+    if facts is None:
+        return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
+    backed = (
+        "held-out good images"
+        if facts["method"] == "split"
+        else "good images, each scored by a model that had not seen it"
+    )
+    limit = f"score > {facts['threshold']:.4g}; {facts['images']} {backed}"
+    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous ({limit})."
+
+
+def calibration_facts(model: Detector) -> dict[str, Any] | None:
+    """The calibration without its scores."""
+    return (
+        {key: value for key, value in model.calibration_.items() if key != "scores"}
+        if model.calibration_
+        else None
+    )
+
+
+def default_notice() -> str:
+    """What stands behind the default representation."""
+    from kizu.representations.weights import DEFAULT
+
+    return (
+        f"No representation was named: using {DEFAULT}, the small trained network that comes with kizu. Larger "
+        "networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+    )

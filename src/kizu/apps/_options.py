@@ -1,0 +1,69 @@
+"""Options that several commands share, and how every command is run."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there already.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Dataset = Annotated[
+    str, typer.Option("--dataset", help="How the data is laid out: see `kizu list datasets`.")
+]
+Category = Annotated[str | None, typer.Option("--category", help="One category of the data set.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--false-alarm-rate",
+        help="Share of good parts that may be called anomalous; 0.01 is one in a hundred.",
+    ),
+]
+DetectorName = Annotated[str, typer.Option("--detector", help="See `kizu list detectors`.")]
+RepresentationName = Annotated[
+    str | None,
+    typer.Option(
+        "--representation",
+        help="timm/NAME@2,3, random/NAME, a saved one's path; left out: the embedded default.",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A parameter, as name=value; may be repeated."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
+AdaptationName = Annotated[
+    str | None,
+    typer.Option(
+        "--adaptation", help="Adapt the representation to the good images first: `kizu list adaptations`."
+    ),
+]
+AdaptationParameters = Annotated[
+    list[str] | None,
+    typer.Option("--adapt-set", help="A parameter of the adaptation, as name=value; may be repeated."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was interrupted, to the same result.")
+]
+
+
+def run(command: Callable[[], int]) -> None:
+    """Run a command's work and exit with its code; Ctrl-C is exit code 130."""
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        say("Interrupted; nothing was left half-written.")
+        code = 130
+    raise typer.Exit(code)
+
+
+def say(sentence: str) -> None:
+    """A sentence on stderr, under kizu's name."""
+    print(f"kizu: {sentence}", file=sys.stderr)

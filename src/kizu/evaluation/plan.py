@@ -1,0 +1,164 @@
+"""The plan of an experiment: a TOML file of names and keywords, checked, and the cells that it asks for.
+
+    name = "magnetic_tile_few_shot"
+    [[dataset]]
+    name = "magnetic_tile"          # a file of kizu/datasets; path is looked for under the data folder
+    path = "magnetic-tile"
+    [[representation]]
+    name = "random/resnet18"
+    [[detector]]
+    name = "patchcore"
+    parameters = { image_size = 224 }
+    [[protocol]]
+    name = "few_shot"
+    seeds = [0, 1, 2, 3, 4]
+    grid = { shots = [5, 10, 50], leak_safe = [false, true] }
+
+A cell is one combination of what the file lists. A grid lists values for a keyword of the protocol or for a
+parameter of the detector (`grid = { image_size = [224, 320] }`); every value is run. A protocol that trains one
+model for all categories (its module says ONE_MODEL_FOR_ALL) makes one cell of a whole data set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kizu import registry
+from kizu.detectors.runtime import parameter_names
+from kizu.errors import LayoutError, UnknownParameter, UsageError
+
+ALL = "all categories"
+"""The category of a cell that covers all of them."""
+KEYS = {"name", "description", "dataset", "representation", "detector", "protocol", "published"}
+PARTS: dict[str, set[str]] = {
+    "dataset": {"name", "path", "filters", "categories"},
+    "representation": {"name"},
+    "detector": {"name", "parameters", "grid"},
+    "protocol": {"name", "seeds", "grid"},
+    "published": {"paper", "table", "note", "where"},
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment file."""
+
+    name: str
+    description: str
+    parts: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination; `key` names it in cells.jsonl."""
+
+    dataset: dict[str, Any]
+    category: str
+    representation: str
+    detector: str
+    parameters: dict[str, Any]
+    protocol: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """A digest of all that decides the outcome."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_experiment(path: Path | str) -> Experiment:
+    """Parse and check an experiment: every name exists, every keyword is in the signature it goes to.
+
+    Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownParameter, UsageError.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LayoutError(f"{path} is not a readable TOML file: {error}") from error
+    for key in raw:
+        if key not in KEYS:
+            raise UnknownParameter(f"experiment {path.name}", key, KEYS)
+    parts = {name: list(raw.get(name, [])) for name in PARTS}
+    for name in ("dataset", "representation", "detector", "protocol"):
+        if not parts[name]:
+            raise UsageError(f"{path.name} lists no [[{name}]].")
+    for name, entries in parts.items():
+        for entry in entries:
+            for key in entry:
+                if key not in PARTS[name]:
+                    raise UnknownParameter(f"[[{name}]] in {path.name}", key, PARTS[name])
+    _check_signatures(parts)
+    return Experiment(str(raw.get("name", path.stem)), str(raw.get("description", "")), parts)
+
+
+def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
+    for entry in parts["dataset"]:
+        registry.check_keywords(
+            f"dataset {entry['name']}", registry.load("datasets", entry["name"]), entry.get("filters", {})
+        )
+    for entry in parts["detector"]:
+        kind = registry.load("detectors", entry["name"])
+        parameters, grid = entry.get("parameters", {}), entry.get("grid", {})
+        known = parameter_names(kind)
+        for name in (*parameters, *grid):
+            if name not in known:
+                raise UnknownParameter(kind.__name__, name, known)
+        _check_grid(f"[[detector]] {entry['name']}", grid)
+        twice = sorted(set(parameters) & set(grid))
+        if twice:
+            raise UsageError(
+                f"[[detector]] {entry['name']} has {twice[0]} in parameters and in grid; keep one of them."
+            )
+    for entry in parts["protocol"]:
+        registry.check_keywords(
+            f"protocol {entry['name']}", registry.load("protocols", entry["name"]), entry.get("grid", {})
+        )
+        _check_grid(f"[[protocol]] {entry['name']}", entry.get("grid", {}))
+
+
+def _check_grid(owner: str, grid: dict[str, Any]) -> None:
+    empty = [name for name, values in grid.items() if values == []]
+    if empty:
+        raise UsageError(f"{owner} has no value for {empty[0]} in its grid, so nothing of it would be run.")
+
+
+def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[Cell]:
+    """Every combination; `categories` lists those of each [[dataset]] by its position.
+
+    The order keeps together the cells that give the same images to the same representation and detector, so
+    that their features are computed once."""
+    parts = experiment.parts
+    detectors = [
+        (entry["name"], parameters)
+        for entry in parts["detector"]
+        for parameters in _each(entry.get("grid", {}), entry.get("parameters", {}))
+    ]
+    for at, dataset in enumerate(parts["dataset"]):
+        combinations = itertools.product(
+            [*categories[at], ALL], parts["representation"], detectors, parts["protocol"]
+        )
+        for category, representation, (detector, parameters), protocol in combinations:
+            if (category == ALL) != one_model_for_all(protocol["name"]):
+                continue
+            names = (dataset, category, representation["name"], detector, parameters, protocol["name"])
+            draws = itertools.product(_each(protocol.get("grid", {})), protocol.get("seeds", [0]))
+            yield from (Cell(*names, settings, seed) for settings, seed in draws)
+
+
+def one_model_for_all(protocol: str) -> bool:
+    """Whether a protocol trains one model for all categories of a data set."""
+    return getattr(registry.module("protocols", protocol), "ONE_MODEL_FOR_ALL", False)
+
+
+def _each(grid: dict[str, Any], fixed: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Every combination of the grid's values, each with what is fixed."""
+    lists = [value if isinstance(value, list) else [value] for value in grid.values()]
+    return [{**(fixed or {}), **dict(zip(grid, values, strict=True))} for values in itertools.product(*lists)]
