@@ -18,9 +18,9 @@ from typing import Any
 
 import _harness
 import torch
+from kizu.detectors._images import Images
 
 import kizu
-from kizu.detectors._images import Images
 from kizu.engine import has_bf16
 from kizu.training import Position, train
 from kizu.types import Batch

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kizu import engine
-from kizu.engine import omp_parallel, max_workers, imap_ordered, chunk_size, thread_map
+from kizu.engine import chunk_size, imap_ordered, max_workers, omp_parallel, thread_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 openmp = pytest.mark.skipif(

@@ -50,7 +50,24 @@ MAX_PIXELS = 100_000_000
 says otherwise."""
 
 SUFFIXES = frozenset(
-    ".bmp .dib .gif .j2k .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+    [
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".j2k",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 """Suffixes, in lower case, by which a file counts as an image when a folder is listed."""
 

@@ -44,7 +44,13 @@ def data(tiny_planted: Samples) -> Path:
 
 
 def fit_arguments(data: Path, *more: object, iterations: int = 5) -> list[str]:
-    parameters = ("image_size=64", "batch_size=4", "embedding_width=8", "precision=fp32", "training_precision=fp32")
+    parameters = (
+        "image_size=64",
+        "batch_size=4",
+        "embedding_width=8",
+        "precision=fp32",
+        "training_precision=fp32",
+    )
     texts = [part for text in (f"iterations={iterations}", *parameters) for part in ("--set", text)]
     fixed = ("fit", data, "--dataset", "mvtec", "--detector", "recontrast", "--representation", NET, *texts)
     return [str(argument) for argument in (*fixed, *more)]
@@ -59,7 +65,9 @@ def test_killed_and_resumed_is_the_same_model(
     arguments = fit_arguments(data, "--calibration", calibration)
     assert run_cli(*arguments, "-o", whole)[0] == 0
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(step), *arguments, "-o", str(out)], capture_output=True, check=False
+        [sys.executable, "-c", KILLED, str(step), *arguments, "-o", str(out)],
+        capture_output=True,
+        check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     training = tmp_path / "model.kizu.training"
@@ -120,7 +128,9 @@ def test_fit_with_an_adaptation(data: Path, tmp_path: Path, run_cli: Cli) -> Non
         assert len(error.splitlines()) == 1
 
 
-def test_adapt_writes_a_representation_that_knows_its_images(data: Path, tmp_path: Path, run_cli: Cli) -> None:
+def test_adapt_writes_a_representation_that_knows_its_images(
+    data: Path, tmp_path: Path, run_cli: Cli
+) -> None:
     out = tmp_path / "adapted.kizu"
     arguments = ("adapt", data, "--dataset", "mvtec", "--adaptation", "residual", "--representation", NET)
     code, said, error = run_cli(*arguments, "--image-size", 64, "--set", "shots=3", "-o", out, "--json")

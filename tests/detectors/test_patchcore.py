@@ -77,7 +77,11 @@ def test_released_dimensions(net: Representation) -> None:
     detector = fitted(net, dimensions=100, coreset=1.0)
     assert detector.bank_.shape == (5 * 64, 100)
     single = kizu.detector(
-        "patchcore", open_representation("random/resnet10t@2"), dimensions=100, image_size=64, precision="fp32"
+        "patchcore",
+        open_representation("random/resnet10t@2"),
+        dimensions=100,
+        image_size=64,
+        precision="fp32",
     ).fit(images(2))
     assert single.bank_.shape[1] == 100
 

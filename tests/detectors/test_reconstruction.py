@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from kizu.detectors._images import StoredImages
+from kizu.detectors._reconstruction import Reconstruction
 
 import kizu
 from kizu import maps, store
-from kizu.detectors._images import StoredImages
 from kizu.detectors._objective import ReconstructionObjective
-from kizu.detectors._reconstruction import Reconstruction
 from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.detectors.reverse_distillation import ReverseDistillation
 from kizu.errors import NotFinite, NotFitted, ShapeError, UnknownName, UsageError

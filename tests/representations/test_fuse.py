@@ -19,7 +19,9 @@ NETS = (
     "random/convnext_atto@1,2",
     "random/vit_tiny_patch16_224@4",
 )
-needed = pytest.mark.skipif(not can_fuse(torch.device("cpu"), torch.float32), reason="this torch has no fused operators")
+needed = pytest.mark.skipif(
+    not can_fuse(torch.device("cpu"), torch.float32), reason="this torch has no fused operators"
+)
 
 
 @needed

@@ -42,7 +42,9 @@ class DecoderSpec:
         return round(width * self.share)
 
 
-def decoder_spec(net: Any, levels: Sequence[int], channels: Sequence[int], strides: Sequence[int]) -> DecoderSpec:
+def decoder_spec(
+    net: Any, levels: Sequence[int], channels: Sequence[int], strides: Sequence[int]
+) -> DecoderSpec:
     """The plan of a ResNet's stages `layer1` ... `layer4`; any other network gets PLAIN_BLOCKS basic blocks a
     level."""
     stages = [getattr(net, f"layer{level}", None) for level in levels]
