@@ -1,11 +1,11 @@
-"""Predictions of several batches as one."""
+"""Predictions of several batches as one, and features that must be finite."""
 
 from __future__ import annotations
 
 import torch
 
-from kizu.errors import UsageError
-from kizu.types import Prediction
+from kizu.errors import NotFinite, UsageError
+from kizu.types import Batch, FeatureMaps, Prediction
 
 
 def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction:
@@ -28,3 +28,12 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
     )
+
+
+def require_finite(levels: FeatureMaps, batch: Batch, name: str) -> None:
+    """Raise NotFinite, naming the representation and the image, when features hold NaN or infinity."""
+    for level in levels:
+        if not bool(torch.isfinite(level).all()):
+            row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
+            image = batch.paths[row] if batch.paths else f"image {row} of the batch"
+            raise NotFinite(f"{name} gives NaN or infinity for {image}: check its weights and the image.")

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from kizu import calibration, engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._predictions import joined
+from kizu.detectors._predictions import joined, require_finite
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFinite, NotFitted, UsageError
+from kizu.errors import EmptyData, NotFitted, UsageError
 from kizu.reader import Channels, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -240,16 +240,13 @@ class Detector(ABC):
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
         """Adapt the representation to the good images among the batches; the batches again."""
         assert self.adaptation is not None  # asked for
-        every, good = SampleStore(), SampleStore()
+        every = SampleStore()
         for batch in batches:
             every.add(batch)
-            for part in batch.split(1):
-                if part.labels is None or int(part.labels[0]) != 1:
-                    good.add(part)
-        if not len(good):
-            return iter(())
-        self.representation_ = self.adaptation.adapt(self.representation, good, options=options)
-        return every.batches(self.batch_size)
+        good = every.good()
+        if len(good):
+            self.representation_ = self.adaptation.adapt(self.representation, good, options=options)
+        return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:
         """What looks at images when they are scored."""
@@ -270,14 +267,7 @@ class Detector(ABC):
             levels = self._warm_up()(batch.require_images())
         device = engine.device_named(self.device)
         levels = [level.to(device, torch.float32) for level in levels]
-        for level in levels:
-            if not bool(torch.isfinite(level).all()):
-                row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
-                name = batch.paths[row] if batch.paths else f"image {row} of the batch"
-                raise NotFinite(
-                    f"{self.representation_.card['name']} gives NaN or infinity for {name}: check its weights and the "
-                    "image."
-                )
+        require_finite(levels, batch, self.representation_.card["name"])
         return levels
 
     def _prepare_scoring(self) -> None:
@@ -306,6 +296,6 @@ class Detector(ABC):
         if not self.fitted_:
             raise NotFitted(
                 f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or "
-                "kizu.load a "
-                "saved one."
+                "kizu.load "
+                "a saved one."
             )

@@ -96,7 +96,8 @@ class PaDiM(OnePassDetector):
         grids = grids_of(features)
         if self.grids_ and grids != self.grids_:
             raise ShapeError(
-                f"All images must have one size: a grid of {grids[0]} positions after one of {self.grids_[0]}."
+                f"All images must have one size: a grid of {grids[0]} positions after one of "
+                f"{self.grids_[0]}."
             )
         self.grids_ = grids
         self.gaussians_.update(features)

@@ -5,11 +5,12 @@ Card. Paper: Liu, Zhou, Xu and Wang, "SimpleNet: A Simple Network for Image Anom
 Localization", CVPR 2023, section 3. Official code: DonaldRR/SimpleNet (MIT); nothing of it is used. Source of
 the constants: levels 2 and 3, 3 x 3 neighbourhoods, one linear layer as adapter, noise of standard deviation
 0.015, margins 0.5 (section 4.2); adapter AdamW 1e-4, discriminator Adam 2e-4 with weight decay 1e-5, hidden
-size 1024, batches of 8, 160 passes (40 meta-epochs of 4, released runs), Gaussian of sigma 4, image score =
-largest patch score. Where paper and code differ: the code reports the best epoch on the test set; here the
-last step counts. Differences: one AdamW for both parts (the code's discriminator has coupled weight decay, at
-1e-5 of no consequence); a number of steps instead of passes, 4,000 being 160 passes over 200 images; each
-channel of the aligned levels is kept (the code pools them to 1,536, which is what Wide ResNet-50 has)."""
+size 1024, batches of 8, 160 passes (40 meta-epochs of 4, released runs; batches are of 16 here unless
+batch_size=8 is said), Gaussian of sigma 4, image score = largest patch score. Where paper and code differ:
+the code reports the best epoch on the test set; here the last step counts. Differences: one AdamW for both
+parts (the code's discriminator has coupled weight decay, at 1e-5 of no consequence); a number of steps
+instead of passes, 4,000 being 160 passes over 200 images; each channel of the aligned levels is kept (the
+code pools them to 1,536, which is what Wide ResNet-50 has)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ class SimpleNet(LearnedDetector):
         adaptation: Adaptation | str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(representation, adaptation=adaptation, runtime=runtime or Runtime(batch_size=8))
+        super().__init__(representation, adaptation=adaptation, runtime=runtime)
         checks.whole_numbers(neighbourhood=neighbourhood, hidden=hidden)
         checks.numbers(least=0.0, above=True, noise=noise, margin=margin, learning_rate=learning_rate)
         checks.numbers(least=0.0, adapter_learning_rate=adapter_learning_rate, weight_decay=weight_decay)

@@ -98,6 +98,12 @@ class SampleStore:
             size=self.size,
         )
 
+    def good(self) -> SampleStore:
+        """Those that are not labelled anomalous, in a store that shares them with this one."""
+        store = SampleStore(self._extract, dtype=self._dtype, budget=self._budget)
+        store._samples, store.size = [sample for sample in self._samples if sample.label != 1], self.size
+        return store
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All samples once, in the order in which they came."""
         for start in range(0, len(self), batch_size):
