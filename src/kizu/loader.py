@@ -36,8 +36,9 @@ class Batches:
         collect: bool,
         threads: int,
         prefetch: int,
+        errors: list[tuple[str, str]] | None = None,
     ) -> None:
-        self.errors: list[tuple[str, str]] = []
+        self.errors = [] if errors is None else errors
         self._paths, self._size, self._batch_size, self._collect = paths, image_size, batch_size, collect
         self._rows = iter(range(len(paths)))
         self._ahead = batch_size * (1 + prefetch)
@@ -119,15 +120,16 @@ def batches(
     on_error: Literal["raise", "collect"] = "raise",
     threads: int = 2,
     prefetch: int = 1,
+    errors: list[tuple[str, str]] | None = None,
 ) -> Batches:
     """Images as `Batch`es: (B, 3, H, W) float32 in [0, 1], contiguous, with `paths` and `rows` (positions in
     `samples`).
 
     image_size: (H, W) in pixels; each image is resized to it, its aspect not kept. batch_size: images; the
     last batch may hold fewer. on_error: "raise" stops at the first image that cannot be read, with its
-    ImageError; "collect" notes it in `.errors` and goes on. threads: decoding threads. prefetch: batches
-    decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside the batch. Raises UsageError
-    for arguments that cannot be meant."""
+    ImageError; "collect" notes it in `errors`, the list given or `.errors`, and goes on. threads: decoding
+    threads. prefetch: batches decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside
+    the batch. Raises UsageError for arguments that cannot be meant."""
     check_size(image_size)
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -152,6 +154,7 @@ def batches(
         collect=on_error == "collect",
         threads=threads,
         prefetch=prefetch,
+        errors=errors,
     )
 
 

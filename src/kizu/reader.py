@@ -25,7 +25,7 @@ from torch import Tensor
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, ShapeError, UsageError
 from kizu.images import list_images, resize_image
-from kizu.loader import Batches, batches, masks_for
+from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 from kizu.types import Batch
 
@@ -155,15 +155,11 @@ def _from_files(
 ) -> Iterator[Batch]:
     """Decoding begins at once; one batch ahead, up to three where they take no more than PREFETCH_BYTES."""
     ahead = min(max(PREFETCH_BYTES // (12 * size[0] * size[1] * batch_size), 1), 3)
-    loader = batches(source, image_size=size, batch_size=batch_size, on_error="collect", prefetch=ahead)
+    loader = batches(
+        source, image_size=size, batch_size=batch_size, on_error="collect", prefetch=ahead, errors=errors
+    )
     loader.start()
-    return _until_read(loader, errors)
-
-
-def _until_read(loader: Batches, errors: Errors) -> Iterator[Batch]:
-    with loader:
-        yield from loader
-    errors.extend(loader.errors)
+    return loader
 
 
 def _checked(batch: Batch) -> Batch:

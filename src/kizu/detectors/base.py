@@ -59,6 +59,8 @@ class Detector(ABC):
         self.image_size: tuple[int, int] = self.runtime.image_size  # type: ignore[assignment]
         self.precision, self.device = self.runtime.precision, self.runtime.device
         self.batch_size = self.runtime.batch_size
+        self._device = engine.device_named(self.device)
+        self._dtype = engine.inference_dtype(self.precision, self._device)
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
         self.representation = (
             representation
@@ -245,7 +247,8 @@ class Detector(ABC):
             every.add(batch)
         good = every.good()
         if len(good):
-            self.representation_ = self.adaptation.adapt(self.representation, good, options=options)
+            within = options.within("adaptation")
+            self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:
@@ -256,7 +259,7 @@ class Detector(ABC):
         """The representation ready for inference, made when first asked for."""
         with _WARM_UP:
             if self._inference is None:
-                self._inference = self._scoring_representation().inference_copy(self.precision, self.device)
+                self._inference = InferenceCopy(self._scoring_representation(), self._dtype, self._device)
             return self._inference
 
     def _features(self, batch: Batch) -> FeatureMaps:
@@ -265,14 +268,13 @@ class Detector(ABC):
             levels = batch.features
         else:
             levels = self._warm_up()(batch.require_images())
-        device = engine.device_named(self.device)
-        levels = [level.to(device, torch.float32) for level in levels]
+        levels = [level.to(self._device, torch.float32) for level in levels]
         require_finite(levels, batch, self.representation_.card["name"])
         return levels
 
     def _prepare_scoring(self) -> None:
         """Build the scorer from what was learned, on the device."""
-        self._scorer = self.scorer().eval().requires_grad_(False).to(engine.device_named(self.device))
+        self._scorer = self.scorer().eval().requires_grad_(False).to(self._device)
 
     def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self._scorer is not None  # there is one once fitted
@@ -282,10 +284,9 @@ class Detector(ABC):
     def _predict(self, batch: Batch) -> Prediction:
         if batch.images is not None:
             self._warm_up()
-        device = engine.device_named(self.device)
         with torch.inference_mode():
-            joined_parts = engine.map_chunks(self._score, batch.split, len(batch), device)
-            maps, scores = (values.float().cpu() for values in joined_parts)
+            parts = engine.map_chunks(self._score, batch.split, len(batch), self._device)
+            maps, scores = (values.float().cpu() for values in parts)
         p_value = flagged = None
         if self.calibration_ is not None:
             p_value = torch.from_numpy(calibration.p_values(scores, self.calibration_["scores"]))

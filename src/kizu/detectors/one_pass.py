@@ -56,7 +56,7 @@ class OnePassDetector(Detector):
             return
         if first.images is not None:
             self._warm_up()
-        cpu = engine.device_named(self.device).type == "cpu"
+        cpu = self._device.type == "cpu"
         every = itertools.chain([first], batches)
         parts = (
             part

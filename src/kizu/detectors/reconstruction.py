@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, engine, maps
+from kizu import checks, maps
 from kizu.detectors.learned import LearnedDetector
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
@@ -60,10 +60,9 @@ class ReconstructionDetector(LearnedDetector):
 
     def scorer(self) -> ReconstructionScorer:
         """The rebuilder folded, in the precision of the features."""
-        dtype = engine.inference_dtype(self.precision, engine.device_named(self.device))
-        rebuilder: Any = folded(self.network_.rebuilder).to(dtype)
+        rebuilder: Any = folded(self.network_.rebuilder).to(self._dtype)
         return ReconstructionScorer(
-            self._rebuilding(rebuilder), dtype, sigma=self.sigma, rule=self.score_rule
+            self._rebuilding(rebuilder), self._dtype, sigma=self.sigma, rule=self.score_rule
         )
 
     def map_landscape(

@@ -49,22 +49,22 @@ class Representation(nn.Module, ABC):
         return copy.deepcopy(self).eval().requires_grad_(False).to(device)
 
     def inference_copy(self, precision: str = "auto", device: str = "auto") -> InferenceCopy:
-        """A copy for inference only; see InferenceCopy. This network stays as it is."""
-        return InferenceCopy(self, precision, device)
+        """A copy for inference only; this network stays as it is.
+
+        precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device
+        "auto" is the GPU when there is one. Raises UsageError for a precision or device that is not there.
+        """
+        place = engine.device_named(device)
+        return InferenceCopy(self, engine.inference_dtype(precision, place), place)
 
 
 class InferenceCopy:
-    """A representation ready to look at images: evaluation mode, on its device, in its precision, no
-    gradients.
+    """A representation ready to look at images: evaluation mode, on its device, in its dtype, no gradients."""
 
-    precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device "auto"
-    is the GPU when there is one. Raises UsageError for a precision or device that is not there."""
-
-    def __init__(self, representation: Representation, precision: str = "auto", device: str = "auto") -> None:
-        self.device = engine.device_named(device)
-        self.dtype = engine.inference_dtype(precision, self.device)
+    def __init__(self, representation: Representation, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
         with engine.one_thread():
-            self.network = representation.for_inference(self.dtype, self.device)
+            self.network = representation.for_inference(dtype, device)
         self.channels, self.strides = representation.channels, representation.strides
 
     def __call__(self, images: Tensor) -> FeatureMaps:
@@ -76,8 +76,6 @@ class InferenceCopy:
         """The same in the type in which they are computed: a cache of bf16 features loses nothing."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
-        return engine.map_chunks(self._forward, images.split, len(images), self.device)
-
-    def _forward(self, images: Tensor) -> FeatureMaps:
-        levels: FeatureMaps = self.network(images.to(self.device))
-        return levels
+        return engine.map_chunks(
+            lambda part: self.network(part.to(self.device)), images.split, len(images), self.device
+        )

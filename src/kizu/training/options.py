@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kizu.errors import UsageError
+from kizu.training.checkpoint import has_checkpoint
 from kizu.types import Progress
 
 
@@ -36,6 +37,14 @@ class FitOptions:
                 raise UsageError(f"{name} is a number of steps, at least 1, got {value!r}.")
         if self.resume and self.folder is None:
             raise UsageError("resume goes on from a checkpoint: say in which folder it lies, folder=PATH.")
+
+    def within(self, name: str) -> FitOptions:
+        """The options of one of several trainings: a folder inside the common one, gone on with if it holds a
+        checkpoint; nothing to evaluate."""
+        if self.folder is None:
+            return replace(self, evaluate=None)
+        folder = Path(self.folder) / name
+        return replace(self, folder=folder, resume=self.resume and has_checkpoint(folder), evaluate=None)
 
     @property
     def trains(self) -> bool:
