@@ -13,7 +13,10 @@ from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
-CITATION = "D. S. Kermany et al.: Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep Learning, Cell 172, 2018"
+CITATION = (
+    "D. S. Kermany et al.: Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep "
+    "Learning, Cell 172, 2018"
+)
 HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
 MASK_RULE: MaskRule = "half"
 """There are no masks: image metrics only."""

@@ -16,7 +16,10 @@ from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
-CITATION = "Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer: SPot-the-Difference Self-Supervised Pre-training, ECCV 2022"
+CITATION = (
+    "Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer: SPot-the-Difference Self-Supervised Pre-training, "
+    "ECCV 2022"
+)
 HOMEPAGE = "https://github.com/amazon-science/spot-diff"
 MASK_RULE: MaskRule = "nonzero"
 """Raw masks are index images, 0 background and 1..9 the kind of defect; prepared ones are 0/255."""
@@ -225,5 +228,5 @@ def _on_disk(root: Path, names: list[str]) -> set[str]:
         f"{folder}/{entry}"
         for folder in folders
         if (root / folder).is_dir()
-        for entry in os.listdir(root / folder)
+        for entry in os.listdir(root / folder)  # noqa: PTH208 (names are all that is needed)
     }

@@ -10,8 +10,8 @@ import polars as pl
 def published_rows(
     frame: pl.DataFrame, published: pl.DataFrame, metric: str, categories: list[str]
 ) -> list[dict[str, Any]]:
-    """Published rows of the same metric and data sets: {"facts", "cells", "mean", "reason"}, cells and mean as
-    fractions, reason why the row cannot be compared, "" if it can."""
+    """Published rows of the same metric and data sets: {"facts", "cells", "mean", "reason"}, cells and mean
+    as fractions, reason why the row cannot be compared, "" if it can."""
     kept = published.filter(
         (pl.col("metric") == metric) & pl.col("dataset").is_in(frame["dataset"].unique().to_list())
     )

@@ -62,7 +62,10 @@ def learnt(run: Run) -> str:
         else f" so that at most {percent(promised)} of good parts should raise a false alarm"
     )
     if calibration.get("method") == "cross":
-        return f"{first} Its threshold was set on the same images, each judged by a detector that had not learnt from it,{rate}."
+        return (
+            f"{first} Its threshold was set on the same images, each judged by a detector that had not "
+            f"learnt from it,{rate}."
+        )
     return f"{first} Its threshold was set on {_many(images, 'other good image')}{rate}."
 
 
