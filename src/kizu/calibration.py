@@ -55,7 +55,7 @@ def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
     >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.01)
     Traceback (most recent call last):
         ...
-    kizu.errors.TooFewImages: A false-alarm rate of 0.01 needs 99 calibration images, got 4: ...
+    kizu.errors.TooFewImages: A false-alarm rate of 0.01 takes 99 calibration images, got 4: ...
     """
     scores = np.sort(_scores(normal_scores, "normal_scores"))
     _check_rate(false_alarm_rate)
@@ -64,7 +64,7 @@ def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
     if allowed < 1:
         need = images_needed(false_alarm_rate)
         raise TooFewImages(
-            f"A false-alarm rate of {false_alarm_rate:g} needs {need} calibration images, got {n}: "
+            f"A false-alarm rate of {false_alarm_rate:g} takes {need} calibration images, got {n}: "
             f"with {n} the smallest promise is 1/{n + 1} = {1 / (n + 1):.4g}. Add good images or ask for a "
             "larger rate."
         )
