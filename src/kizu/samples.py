@@ -166,7 +166,7 @@ class Samples:
 
         Raises LayoutError when it is missing, unreadable or lists an image twice; UnknownName for a column
         that does not exist; DataError for bad values (see the class); EmptyData when it has no rows. Whether
-        the files exist is not looked at."""
+        the files exist is not checked."""
         path = Path(path)
         samples = cls(read_csv_table(path))
         twice = samples._table.filter(pl.col("image").is_duplicated())["image"]

@@ -32,8 +32,13 @@ SMALL = (
     "training_precision=fp32",
 )
 PARAMETERS: dict[str, Any] = {
-    "iterations": 4, "image_size": 64, "batch_size": 4, "embedding_width": 8, "precision": "fp32", "training_precision": "fp32",
-}  # fmt: skip
+    "iterations": 4,
+    "image_size": 64,
+    "batch_size": 4,
+    "embedding_width": 8,
+    "precision": "fp32",
+    "training_precision": "fp32",
+}
 
 
 def sets() -> list[str]:

@@ -185,8 +185,8 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName) -> Samples:
 
 
 def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
-    found = [sub.name for sub in folders_in(base) if _is_prepared(sub)]
-    one_class = not any((base / name / "train" / "bad").is_dir() for name in found)
+    prepared = [sub.name for sub in folders_in(base) if _is_prepared(sub)]
+    one_class = not any((base / name / "train" / "bad").is_dir() for name in prepared)
     if (base.name in SPLITS and base.name != split_csv) or one_class != (split_csv == "1cls"):
         kind = "one-class (no train/bad)" if one_class else "two-class (train/bad)"
         raise LayoutError(
@@ -194,7 +194,7 @@ def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
             "split, or its split_csv."
         )
     rows = []
-    for name in chosen(category, found, "category"):
+    for name in chosen(category, prepared, "category"):
         part = read_tree(
             base / name,
             category=name,

@@ -6,7 +6,7 @@ The methods:
             P(false alarm) <= rate.
     cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
             others, all n scores are pooled, and the final detector is fitted on all n images. No image is
-            lost to fitting, but the promise is no longer a theorem: it holds when a detector that saw more good
+            lost to fitting, but the promise is no longer a theorem: it holds if a detector that saw more good
             images does not score good parts higher. docs/results/calibration.md has measured false alarms.
 """
 

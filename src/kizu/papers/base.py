@@ -58,9 +58,9 @@ def published(paper: str, citation: str, table: str | None) -> pl.DataFrame:
     if table is None:
         return frame
     wanted = table.lower().removeprefix("table").strip(" .").upper()
-    held = frame["table"].unique(maintain_order=True).to_list()
-    if wanted not in held:
-        raise UnknownName(f"table of {paper}", table, held)
+    tables = frame["table"].unique(maintain_order=True).to_list()
+    if wanted not in tables:
+        raise UnknownName(f"table of {paper}", table, tables)
     return frame.filter(pl.col("table") == wanted)
 
 

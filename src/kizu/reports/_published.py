@@ -48,12 +48,14 @@ def why_not(facts: dict[str, Any], frame: pl.DataFrame) -> str:
         ("weights", facts["weights"]),
     )
     for name, wanted in rules:
-        held = ours[name].unique().to_list()
-        if name == "weights" and (wanted is None or held == [None]):
+        present = ours[name].unique().to_list()
+        if name == "weights" and (wanted is None or present == [None]):
             return "weights not stated " + ("by the paper" if wanted is None else "by these results")
         ours = ours.filter(pl.col(name).eq_missing(pl.lit(wanted, dtype=pl.String)))
         if ours.is_empty():
-            here = ", ".join(sorted(str(value) if value is not None else "all good images" for value in held))
+            here = ", ".join(
+                sorted(str(value) if value is not None else "all good images" for value in present)
+            )
             return f"{name}: {wanted if wanted is not None else 'all good images'}; here: {here}"
     backbone = facts["backbone"]
     if backbone is None:
