@@ -33,7 +33,7 @@ def inspect_images(
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
     An image that cannot be read has a line too, with the reason under "error". After an interruption the
-    lines written so far stay, and resume=True goes on with the other images. Returns 1 when an image could not
+    lines written so far stay, and resume=True goes on with the other images. Returns 1 if an image could not
     be read, else 0. Raises OutputExists, EmptyData."""
     files = expand(paths)
     done = _prepare(out, overwrite, resume)
