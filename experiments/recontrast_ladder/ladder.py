@@ -1,15 +1,16 @@
-"""Does the order of ReContrast's table 6 hold with another representation? Every variant of its ablation, trained
-on real and planted products.
+"""Does the order of ReContrast's table 6 hold with another representation? Every variant of its ablation,
+trained on real and planted products.
 
     python experiments/recontrast_ladder/ladder.py [--data-root FOLDER] [--iterations 48] [--seeds 0 1 2]
     [--report]
 
-Variants A, B, B+hm, C, D, C+cp, E-gl, E and full, on MVTec AD screw, on magnetic tile (80 % of the groups of good
-tiles for training) and on a planted product; the first two only where --data-root, or KIZU_DATA, holds them. The
-split is fixed; the seeds are those of the training. A run is a folder in --out, written by
-`kizu.evaluation.diagnosis.diagnose`. Started again, the script goes on where it stopped; several processes may
-share an --out if they are given different seeds. Tables and curves go to --docs at the end; --report writes them
-from the runs that are finished. The budget is small beside the paper's 2,000 iterations of 16 images, so the
+Variants A, B, B+hm, C, D, C+cp, E-gl, E and full, on MVTec AD screw, on magnetic tile (80 % of the groups of
+good tiles for training) and on a planted product; the first two only where --data-root, or KIZU_DATA, holds
+them. The split is fixed; the seeds are those of the training. A run is a folder in --out, written by
+`kizu.evaluation.diagnosis.diagnose`. Started again, the script goes on where it stopped; several processes
+may share an --out if they are given different seeds. Tables and curves go to --docs at the end; --report
+writes them from the runs that are finished. The budget is small beside the paper's 2,000 iterations of 16
+images, so the
 learning rate of the encoder is scaled up: --encoder-rate."""
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
     parts = [
         "# The ablation of ReContrast, with the embedded representation",
         "",
-        f"Every variant of table 6 on `{name}`: {parameters['iterations']} iterations of {parameters['batch_size']} "
+        f"Every variant of table 6 on `{name}`: {parameters['iterations']} iterations of "
+        f"{parameters['batch_size']} "
         f"images of {side}",
         "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
         "The encoder's rate here is",
@@ -142,8 +143,8 @@ def _table(rows: pl.DataFrame, dataset: str) -> list[str]:
     seeds = rows["seed"].n_unique()
     lines = [f"## {NAMES[dataset]}, {seeds} seed{'s' if seeds > 1 else ''}", ""]
     lines += [
-        "| variant | image AUROC last | best (oracle) | AUPRO last | best (oracle) | diversity, first -> last | "
-        "paper (MVTec AD), last/best |"
+        "| variant | image AUROC last | best (oracle) | AUPRO last | best (oracle) | "
+        "diversity, first -> last | paper (MVTec AD), last/best |"
     ]
     lines += ["|---|---|---|---|---|---|---|"]
     for variant in ORDER:

@@ -19,13 +19,22 @@ from kizu.errors import NotFinite, TooFewImages, UsageError
 
 
 def images_needed(false_alarm_rate: float) -> int:
-    """How many calibration images a promise takes: the smallest n with 1/(n+1) <= rate."""
+    """How many calibration images a promise needs: the smallest n with 1/(n+1) <= rate. Raises UsageError.
+
+    >>> images_needed(0.01)
+    99
+    """
     _check_rate(false_alarm_rate)
     return max(math.ceil(1.0 / false_alarm_rate - 1.0 - 1e-9), 1)
 
 
 def smallest_rate(images: int) -> float:
-    """The smallest false-alarm rate that `images` calibration images can promise: 1/(n+1)."""
+    """The smallest false-alarm rate that `images` calibration images can promise: 1/(n+1). Raises
+    TooFewImages for 0.
+
+    >>> smallest_rate(99)
+    0.01
+    """
     if images < 1:
         raise TooFewImages("Calibration needs at least one normal image that the detector was not fitted on.")
     return 1.0 / (images + 1)
@@ -34,10 +43,20 @@ def smallest_rate(images: int) -> float:
 def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
     """The threshold t for which `score > t` raises a false alarm with probability at most `false_alarm_rate`.
 
-    normal_scores (n,): scores of normal images held out from fitting, higher is more anomalous. t is their
+    normal_scores: (n,) scores of normal images held out from fitting, higher is more anomalous. t is their
     k-th smallest, k = n + 1 - floor((n + 1) rate); `score > t` is the same decision as `p_values(score) <=
-    rate`, ties included. Raises TooFewImages when the rate is below 1/(n+1), saying how many images it takes;
-    NotFinite; UsageError for a rate outside (0, 1)."""
+    rate`, ties included. Source: Vovk, Gammerman and Shafer 2005; see the head of this module.
+
+    Raises TooFewImages when the rate is below 1/(n+1), saying how many images it needs; NotFinite; UsageError
+    for a rate outside (0, 1).
+
+    >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.25)
+    0.4
+    >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.01)
+    Traceback (most recent call last):
+        ...
+    kizu.errors.TooFewImages: A false-alarm rate of 0.01 takes 99 calibration images, got 4: ...
+    """
     scores = np.sort(_scores(normal_scores, "normal_scores"))
     _check_rate(false_alarm_rate)
     n = len(scores)
@@ -53,10 +72,13 @@ def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
 
 
 def p_values(scores: Any, normal_scores: Any) -> np.ndarray:
-    """Conformal p-values (m,) float64 in [1/(n+1), 1] of scores (m,) against normal_scores (n,), both higher
-    = more anomalous.
+    """Conformal p-values (m,) float64 in [1/(n+1), 1] of scores (m,) against normal_scores (n,).
 
-    p = (1 + #{normal >= score}) / (n + 1); small means anomalous. Raises NotFinite, TooFewImages when n = 0.
+    p = (1 + #{normal >= score}) / (n + 1); small means anomalous. Both scores: higher is more anomalous.
+    Raises NotFinite, TooFewImages when n = 0.
+
+    >>> p_values([0.05, 0.25, 0.9], [0.1, 0.2, 0.3]).tolist()
+    [1.0, 0.5, 0.25]
     """
     normal = np.sort(_scores(normal_scores, "normal_scores"))
     tested = _scores(scores, "scores", empty=True)
@@ -65,12 +87,16 @@ def p_values(scores: Any, normal_scores: Any) -> np.ndarray:
 
 
 def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = None) -> list[np.ndarray]:
-    """Split `count` images into `parts` disjoint held-out sets of row numbers for cross-conformal
+    """Split `count` images into `parts` disjoint held-out sets of row numbers, for cross-conformal
     calibration.
 
-    With `groups` (one label an image: the same part photographed several times) a group is never divided, for
-    images of one part in training and calibration are not exchangeable with a new part. Raises TooFewImages
-    when there are fewer than two units."""
+    groups: one label an image (the same part photographed several times); a group is never divided, for
+    images of one part in training and calibration are not exchangeable with a new part. seed: of the draw.
+    Raises TooFewImages when there are fewer than two groups (or images, without groups).
+
+    >>> [rows.tolist() for rows in folds(4, 2, seed=0, groups=["a", "a", "b", "b"])]
+    [[0, 1], [2, 3]]
+    """
     labels = (
         np.arange(count)
         if groups is None

@@ -1,10 +1,10 @@
-"""Shape checks that read like the docstring: letters bind across arguments.
+"""Checks that read like the docstring: shapes whose letters bind across arguments, numbers in their range.
 
     @check_shapes(images="B 3 H W", masks="B H W")
     def f(images, masks): ...
 
-A number must match exactly, a letter takes the first size it meets and must meet the same size everywhere
-after, `...` stands for any number of leading dimensions. Arguments that are None are not looked at."""
+A number must match exactly. A letter has the first size that it meets and must meet the same size everywhere
+after. `...` stands for any number of leading dimensions. Arguments that are None are not checked."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def bind_shape(name: str, shape: tuple[int, ...], pattern: str, bound: dict[str,
     extended.
 
     Raises ShapeError with the pattern, the shape received and, for a letter, the argument that disagrees.
+
+    >>> bound = {}
+    >>> bind_shape("images", (4, 3, 64, 64), "B 3 H W", bound)
+    >>> bind_shape("masks", (5, 64, 64), "B H W", bound)
+    Traceback (most recent call last):
+        ...
+    kizu.errors.ShapeError: masks must have shape (B, H, W), got (5, 64, 64): B is 5 here but 4 in images.
     """
     parts, sizes = pattern.split(), tuple(shape)
     if parts and parts[0] == "...":
@@ -48,7 +55,14 @@ def bind_shape(name: str, shape: tuple[int, ...], pattern: str, bound: dict[str,
 
 
 def check_shapes(**patterns: str) -> Callable[[F], F]:
-    """Decorate a public function with the shapes of its arguments. Raises ShapeError when they do not hold."""
+    """Decorate a public function with the shapes of its arguments. Raises ShapeError when they do not hold.
+
+    >>> @check_shapes(scores="n", labels="n")
+    ... def count(scores, labels):
+    ...     return len(scores)
+    >>> count([0.1, 0.2], [0, 1])
+    2
+    """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
@@ -73,7 +87,13 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
 
 def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -> None:
     """Raise UsageError, naming the value, for one that is no whole number from `least` on (or None, if
-    allowed)."""
+    allowed).
+
+    >>> whole_numbers(iterations=0)
+    Traceback (most recent call last):
+        ...
+    kizu.errors.UsageError: iterations is a whole number from 1 on, got 0.
+    """
     for name, value in values.items():
         if value is None and none:
             continue
@@ -86,7 +106,13 @@ def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -
 def numbers(
     *, least: float = -math.inf, most: float = math.inf, above: bool = False, **values: float
 ) -> None:
-    """Raise UsageError, naming the value, for one that is no finite number from `least` (above it) to `most`."""
+    """Raise UsageError, naming the value, for one that is no finite number from `least` (above it) to `most`.
+
+    >>> numbers(least=0, above=True, learning_rate=0.0)
+    Traceback (most recent call last):
+        ...
+    kizu.errors.UsageError: learning_rate is a finite number, above 0; got 0.0.
+    """
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not least <= value <= most or (above and value == least):

@@ -3,7 +3,7 @@
 An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
 
     grey, 1-bit, palette, CMYK  -> RGB                      colour profiles are not applied
-    16-bit grey                 -> value / 257, rounded     the full range 0..65535: 12-bit data in 16 bits stay dark
+    16-bit grey                 -> value / 257, rounded     the range 0..65535: 12-bit data stay dark
     16-bit colour               -> the high byte            (that is all Pillow reads)
     transparency                -> laid on white            alpha channel, or a transparent palette entry
     EXIF orientation            -> applied                  to masks as well
@@ -13,9 +13,9 @@ Floating-point pixels are refused: they have no agreed range. A file that cannot
 ImageError.
 
 Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP.
-Nothing else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The size
-in the header is compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of the
-process, is neither used nor changed."""
+Nothing else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The
+size in the header is compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of
+the process, is neither used nor changed."""
 
 from __future__ import annotations
 
@@ -50,24 +50,10 @@ MAX_PIXELS = 100_000_000
 says otherwise."""
 
 SUFFIXES = frozenset(
-    [
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".j2k",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
+    (
+        *(".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    )
 )
 """Suffixes, in lower case, by which a file counts as an image when a folder is listed."""
 
@@ -130,8 +116,8 @@ def image_digest(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def decoded(path: Path | str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """The file as a Pillow image, upright, in the mode that it has on disk. Whatever fails inside the `with` is
-    an ImageError that names the file. For readers of something else than images, such as masks."""
+    """The file as a Pillow image, upright, in the mode that it has on disk. Whatever fails inside the `with`
+    is an ImageError that names the file. For readers of something else than images, such as masks."""
     with _header(path, max_pixels) as opened:
         yield _upright(opened)
 

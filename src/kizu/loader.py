@@ -216,9 +216,9 @@ def _decode(path: str, size: tuple[int, int]) -> NDArray[np.float32]:
     values, top = open_values(path, size=size), np.float32(255.0)
     if values.ndim == 3:
         return np.divide(np.ascontiguousarray(values.transpose(2, 0, 1)), top, dtype=np.float32)
-    made = np.empty((3, *values.shape), np.float32)
-    made[1:] = np.divide(values, top, out=made[0])
-    return made
+    image = np.empty((3, *values.shape), np.float32)
+    image[1:] = np.divide(values, top, out=image[0])
+    return image
 
 
 def _finish(pool: ThreadPoolExecutor, futures: list[Future[None]]) -> None:

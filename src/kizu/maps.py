@@ -1,10 +1,11 @@
 """Patch scores (B, h, w) -> map (B, H, W) -> image score (B,). Higher is more anomalous, raw float32
 throughout.
 
-The common rule of the field (PatchCore, PaDiM; methods' cards give the exceptions): bilinear upsampling with
-align_corners=False, then a Gaussian of sigma 4 pixels truncated at 4 sigma with reflecting borders, as
-scipy.ndimage.gaussian_filter does. Both are linear and separable, so they are applied as one matrix a side:
-map = A_h patches A_w^T, exactly the two steps in turn (rounding apart) at a fraction of their cost."""
+The common rule of the field (PatchCore, PaDiM; the cards of methods give the exceptions): bilinear upsampling
+with align_corners=False, then a Gaussian of sigma 4 pixels, truncated at 4 sigma, with reflecting borders, as
+scipy.ndimage.gaussian_filter does it. Both are linear and separable, so they are applied as one matrix a
+side: map = A_h patches A_w^T. That is the two steps one after the other, but for rounding, at a fraction of
+their cost."""
 
 from __future__ import annotations
 
@@ -22,7 +23,14 @@ from kizu.errors import UsageError
 def upsample(
     patch_scores: Tensor, size: tuple[int, int], *, sigma: float = 4.0, align_corners: bool = False
 ) -> Tensor:
-    """Patch scores (B, h, w) -> map (B, H, W) float32: bilinear, then a Gaussian of `sigma` pixels (0: none)."""
+    """Patch scores (B, h, w) -> map (B, H, W) float32: bilinear, then a Gaussian.
+
+    size: (H, W) in pixels. sigma: of the Gaussian, in pixels; 0 for none. align_corners: as in
+    torch.nn.functional.interpolate. Raises ShapeError; UsageError for a negative sigma.
+
+    >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4), sigma=0.0)
+    tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    """
     if sigma < 0:
         raise UsageError(f"sigma is a length in pixels, at least 0, got {sigma}.")
     B, h, w = patch_scores.shape
@@ -35,10 +43,15 @@ def upsample(
 
 @check_shapes(maps="B H W")
 def image_score(maps: Tensor, rule: str = "max", *, share: float = 0.01) -> Tensor:
-    """Map (B, H, W) -> image score (B,): "max", "mean", or "top", the mean over the highest `share` of the
+    """Map (B, H, W) -> image score (B,): "max", "mean", or "top", the mean of the highest `share` of the
     pixels.
 
-    "top" with share 0.01 is ReContrast's stable rule (top 1 %). Raises UsageError for another rule.
+    "top" with share 0.01 is the stable rule of ReContrast's code. Raises ShapeError; UsageError for another
+    rule.
+
+    >>> maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    >>> image_score(maps), image_score(maps, "mean"), image_score(maps, "top", share=0.5)
+    (tensor([3.]), tensor([1.5000]), tensor([2.5000]))
     """
     flat = maps.flatten(1)
     if rule == "max":

@@ -1,4 +1,5 @@
-"""Masks: (H, W) bool, True = defect. One file an image, or one folder an image with a file for each defect."""
+"""Masks: (H, W) bool, True = defect. One file an image, or one folder an image with a file for each
+defect."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from kizu.errors import MaskError, UsageError
 from kizu.images import check_size, decoded, list_images, sixteen_bit
 
 MaskRule = Literal["half", "nonzero", "folder"]
-"""How the values of a mask file become True and False; see `open_mask`. Every data set has one, its MASK_RULE."""
+"""How the values of a mask file become True and False; see `open_mask`. Every data set has one, its
+MASK_RULE."""
 
 
 def open_mask(
@@ -29,10 +31,10 @@ def open_mask(
     32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
     count by their largest channel; pixels that are more than half transparent do not count. Where no pixel is
     above half though some are not 0 (an index image, for example), MaskError is raised.
-    rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's raw
-    masks.
-    rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD: one
-    file for each defect).
+    rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's
+    raw masks.
+    rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD:
+    one file for each defect).
 
     Raises ImageError as `kizu.images.open_image` does, MaskError for a mask of another size than its image or
     than the masks it is united with, UsageError for another rule."""
@@ -50,8 +52,8 @@ def open_mask(
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(H, W) bool -> (h, w) bool by the nearest pixel; `size` is (h, w).
 
-    Output (i, j) is the pixel under its centre: floor((i + 0.5) H / h), floor((j + 0.5) W / w). Raises UsageError
-    for an array that is not (H, W) bool.
+    Output (i, j) is the pixel under its centre: floor((i + 0.5) H / h), floor((j + 0.5) W / w). Raises
+    UsageError for an array that is not (H, W) bool.
 
     >>> resize_mask(np.array([[True, False, False, False]]), (1, 2))
     array([[False, False]])

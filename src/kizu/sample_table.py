@@ -90,7 +90,8 @@ def _check_values(table: pl.DataFrame) -> None:
 
 
 def read_csv_table(path: Path) -> pl.DataFrame:
-    """The columns of a CSV file, with absolute paths; not checked any further. Raises as `Samples.from_csv`."""
+    """The columns of a CSV file, with absolute paths; not checked any further. Raises as
+    `Samples.from_csv`."""
     if not path.is_file():
         raise LayoutError(f"{path}: there is no such CSV file.")
     try:
@@ -132,7 +133,7 @@ def _csv_values(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     base = str(path.absolute().parent)
     for column in {"image", "mask"} & set(table.columns):
         full = [
-            None if value is None else os.path.normpath(os.path.join(base, value))
+            None if value is None else os.path.normpath(os.path.join(base, value))  # noqa: PTH118 (resolves .. without the disk)
             for value in table[column].to_list()
         ]
         table = table.with_columns(pl.Series(column, full, dtype=pl.String))

@@ -1,14 +1,16 @@
 """Samples: what every data set becomes, a table of one row per image.
 
-image     str         absolute path of the image
-mask      str | null  absolute path of its mask; null when there is none
-label     Int8        0 normal, 1 anomalous, null unknown
-category  str         the product, e.g. "screw"
-defect    str         the kind of flaw; "good" for normal images
-split     str | null  "train" or "test"; null where the data set does not say
-view      str | null  camera or exposure
-group     str | null  images of one part, item or session: never divided between train and test
-dataset   str         name of the data set
+The columns:
+
+    image     str         absolute path of the image
+    mask      str | null  absolute path of its mask; null when there is none
+    label     Int8        0 normal, 1 anomalous, null unknown
+    category  str         the product, e.g. "screw"
+    defect    str         the kind of flaw; "good" for normal images
+    split     str | null  "train" or "test"; null where the data set does not say
+    view      str | null  camera or exposure
+    group     str | null  images of one part, item or session: never divided between train and test
+    dataset   str         name of the data set
 """
 
 from __future__ import annotations
@@ -104,8 +106,8 @@ class Samples:
         group: Wanted = None,
         dataset: Wanted = None,
     ) -> Samples:
-        """Rows with all the given values. Raises UnknownName, naming the nearest, for a value that no row has (a
-        split may be empty), UsageError for another label than 0 or 1.
+        """Rows with all the given values. Raises UnknownName, naming the nearest, for a value that no row has
+        (a split may be empty), UsageError for another label than 0 or 1.
 
         >>> table = pl.DataFrame({"image": ["/a.png", "/b.png"], "category": ["nut", "screw"]})
         >>> Samples(table).where(category="screw").paths
@@ -164,7 +166,7 @@ class Samples:
 
         Raises LayoutError when it is missing, unreadable or lists an image twice; UnknownName for a column
         that does not exist; DataError for bad values (see the class); EmptyData when it has no rows. Whether
-        the files exist is not looked at."""
+        the files exist is not checked."""
         path = Path(path)
         samples = cls(read_csv_table(path))
         twice = samples._table.filter(pl.col("image").is_duplicated())["image"]

@@ -262,7 +262,7 @@ def test_ctrl_c_in_the_middle_of_fit(
     def interrupted(self: PaDiM, features: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PaDiM, "_observe", interrupted)
+    monkeypatch.setattr(PaDiM, "_partial_fit", interrupted)
     code, _, err = run_cli("fit", tree / "train" / "good", *FAST, "-o", tmp_path / "m.kizu")
     assert code == 130
     assert "Interrupted" in err

@@ -20,6 +20,7 @@ from kizu.evaluation.diagnosis import diagnose, read_diagnosis, variant, variant
 from kizu.evaluation.predict import predict_all
 from kizu.protocols.one_class import one_class
 from kizu.samples import Samples
+from kizu.training import FitOptions
 
 Cli = Callable[..., tuple[int, str, str]]
 NET = "random/resnet10t@1,2"
@@ -32,8 +33,13 @@ SMALL = (
     "training_precision=fp32",
 )
 PARAMETERS: dict[str, Any] = {
-    "iterations": 4, "image_size": 64, "batch_size": 4, "embedding_width": 8, "precision": "fp32", "training_precision": "fp32",
-}  # fmt: skip
+    "iterations": 4,
+    "image_size": 64,
+    "batch_size": 4,
+    "embedding_width": 8,
+    "precision": "fp32",
+    "training_precision": "fp32",
+}
 
 
 def sets() -> list[str]:
@@ -98,7 +104,7 @@ def test_watching_changes_nothing_and_figures_are_those_of_the_model(
         assert by_then.steps_ == step
         return {"noted": float(step)}
 
-    watched.fit(split.train, watch=keep, watch_every=3)
+    watched.fit(split.train, options=FitOptions(evaluate=keep, evaluate_every=3))
     assert all(torch.equal(value, watched._state()[name]) for name, value in plain._state().items())
     assert torch.equal(half[4], plain.predict(split.test).score)
     assert not torch.equal(half[3], half[4])
@@ -147,8 +153,8 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
         diagnose("x", kizu.detector("padim", NET), split, tmp_path)
     with pytest.raises(UsageError, match="landscape"):
         diagnose("x", detector(), split, tmp_path, landscape=1)
-    with pytest.raises(UsageError, match="watch_every"):
-        detector().fit(split.train, watch=lambda step, by_then: {}, watch_every=0)
+    with pytest.raises(UsageError, match="evaluate_every"):
+        FitOptions(evaluate=lambda step, by_then: {}, evaluate_every=0)
     good = one_class(tiny_planted.train.concat(tiny_planted.test.normal))
     with pytest.raises(EmptyData, match="flawed"):
         diagnose("x", detector(), good, tmp_path)

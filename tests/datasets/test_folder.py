@@ -155,7 +155,7 @@ def test_flat_masks_of_one_name(tmp_path: Path) -> None:
     for name in ("bent", "cut"):
         draw_image(tmp_path / name / "0.png")
     mask(tmp_path / "masks" / "0.png")
-    with pytest.raises(MaskError, match="cannot be told apart"):
+    with pytest.raises(MaskError, match="cannot be distinguished"):
         folder(tmp_path)
 
 

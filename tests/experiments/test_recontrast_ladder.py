@@ -1,4 +1,5 @@
-"""The ablation of ReContrast: end to end at an absurd size, and the words of its tables on runs made up for it."""
+"""The ablation of ReContrast: end to end at an absurd size, and the words of its tables on runs made up for
+it."""
 
 from __future__ import annotations
 

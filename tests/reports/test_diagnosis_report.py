@@ -20,11 +20,14 @@ def write(folder: Path, name: str, auroc: float = 0.9, side: int = 0, **more: An
     tests = [
         {"step": step, "image_auroc": auroc + 0.01 * (step == 20), "aupro_0.3": 0.5} for step in (20, 40)
     ]
+    landscape = {"offsets": [-0.5, 0.5], "values": [[1.0, 2.0], [3.0, 4.0]], "images": 4}
     run = {
-        "name": name, "detector": "ReContrast", "representation": "kizu/starter", "parameters": {}, "images": {"train": 10, "test": 6},
+        "name": name, "detector": "ReContrast", "representation": "kizu/starter", "parameters": {},
+        "images": {"train": 10, "test": 6},
         "steps": [{"step": step, "loss": 1 / step, "diversity": 0.04} for step in (10, 20, 30, 40)],
         "tests": tests, "last": tests[-1], "best_oracle": tests[0],
-        "landscape": {"offsets": [-0.5, 0.5], "values": [[1.0, 2.0], [3.0, 4.0]], "images": 4} if side else None, **more,
+        "landscape": landscape if side else None,
+        **more,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "diagnosis.json").write_text(json.dumps(run), "utf-8")

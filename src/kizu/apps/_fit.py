@@ -1,4 +1,5 @@
-"""`kizu fit` and `kizu adapt`: learn from good images, with checkpoints beside the output while it is trained."""
+"""`kizu fit` and `kizu adapt`: learn from good images, with checkpoints beside the output while it is
+trained."""
 
 from __future__ import annotations
 
@@ -167,14 +168,15 @@ def training_folder(
 ) -> Iterator[Path | None]:
     """The folder OUT.training for checkpoints; it is removed when the block ends well, and kept otherwise.
 
-    facts: all that decides the result, None for a fit without training, which needs no folder. Raises UsageError
-    when there is nothing to resume, or what is there is of another command; OutputExists when an interrupted
-    training is there and neither resume nor overwrite is said."""
+    facts: all that decides the result, None for a fit without training, which needs no folder. Raises
+    UsageError when there is nothing to resume, or what is there is of another command; OutputExists when an
+    interrupted training is there and neither resume nor overwrite is said."""
     folder = out.with_name(f"{out.name}.training")
     if facts is None:
         if resume:
             raise UsageError(
-                "There is nothing to resume: this fit is done in one pass, without checkpoints. Leave --resume away."
+                "There is nothing to resume: this fit is done in one pass, without checkpoints. Leave "
+                "--resume away."
             )
         yield None
         return
@@ -183,8 +185,8 @@ def training_folder(
         _check_same(folder, record, facts)
     elif folder.exists() and not overwrite:
         raise UsageError(
-            f"{folder} holds a training that was interrupted. Say --resume to go on with it, or --overwrite to begin "
-            "again."
+            f"{folder} holds a training that was interrupted. Say --resume to go on with it, or "
+            "--overwrite to begin again."
         )
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -201,8 +203,8 @@ def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
     different = sorted(key for key in {*facts, *before} if before.get(key) != facts.get(key))
     if different:
         raise UsageError(
-            f"{folder} holds the training of another command: {', '.join(different)} differ. Repeat that command, or "
-            "say --overwrite without --resume to begin again."
+            f"{folder} holds the training of another command: {', '.join(different)} differ. Repeat that "
+            "command, or say --overwrite without --resume to begin again."
         )
 
 
@@ -275,6 +277,6 @@ def default_notice() -> str:
     from kizu.representations.weights import DEFAULT
 
     return (
-        f"No representation was named: using {DEFAULT}, the small trained network that comes with kizu. Larger "
-        "networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+        f"No representation was named: using {DEFAULT}, the small trained network that comes with kizu. "
+        "Larger networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
     )

@@ -1,4 +1,4 @@
-"""`kizu inspect`: every image looked at, one line each as it comes, a panel each, and a page at the end."""
+"""`kizu inspect`: a line of results for each image as it comes, a panel for each, and a page at the end."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def inspect_images(
 ) -> int:
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
-    An image that cannot be read costs its own line, with the reason under "error". Interrupted, what was
-    looked at stays, and resume=True goes on behind it. Returns 1 when an image could not be read, else 0.
-    Raises OutputExists, EmptyData."""
+    An image that cannot be read has a line too, with the reason under "error". After an interruption the
+    lines written so far stay, and resume=True goes on with the other images. Returns 1 if an image could not
+    be read, else 0. Raises OutputExists, EmptyData."""
     files = expand(paths)
     done = _prepare(out, overwrite, resume)
     left = [path for path in files if str(path) not in done]
@@ -67,7 +67,7 @@ def inspect_images(
             _write(rows, stream, screen)
             broken += errors
             number, at = number + len(chunk), at + len(chunk)
-            progress(at, "looking at images")
+            progress(at, "inspecting images")
     page = _page(out, facts, shown)
     screen.say(f"{len(files)} images, {_count(out)} called anomalous. Page: {page}")
     screen.unreadable(broken)
@@ -77,17 +77,17 @@ def inspect_images(
 def expand(paths: list[Path]) -> list[Path]:
     """Folders become the images in them, at any depth; files stay as they are. Raises EmptyData when nothing
     is left."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = (
             sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
             if path.is_dir()
             else [path]
         )
-        found += inside
-    if not found:
+        files += inside
+    if not files:
         raise EmptyData(f"There are no images under {', '.join(str(path) for path in paths)}.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, Any]]:

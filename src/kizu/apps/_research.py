@@ -1,4 +1,5 @@
-"""The commands of research: experiments, pretraining, attention, diagnosis. `cli` adds them to the command line."""
+"""The commands of research: experiments, pretraining, attention, diagnosis. `cli` adds them to the command
+line."""
 
 from __future__ import annotations
 
@@ -182,7 +183,8 @@ def diagnose(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train variants of ReContrast and show how they learn: loss, test figures, feature diversity, landscape."""
+    """Train variants of ReContrast and show how they learn: loss, test figures, feature diversity,
+    landscape."""
     from kizu.apps import _diagnose
 
     run(

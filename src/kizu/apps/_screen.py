@@ -11,7 +11,8 @@ from typing import Any
 
 
 class Screen:
-    """One command's output. `as_json`: stdout carries one JSON document, stderr stays silent but for errors."""
+    """One command's output. `as_json`: stdout carries one JSON document, stderr stays silent but for
+    errors."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json

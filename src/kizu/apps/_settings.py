@@ -18,8 +18,8 @@ def parameters_from(
     """["k=3", "image_size=224,320"] -> {"k": 3, "image_size": (224, 320)}.
 
     owner: a class or function whose keywords these are; a detector's class has those of its runtime as well.
-    Raises UsageError for a text without "=" or a value of another type, UnknownParameter for a name that does not
-    exist."""
+    Raises UsageError for a text without "=" or a value of another type, UnknownParameter for a name that does
+    not exist."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")

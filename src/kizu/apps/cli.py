@@ -4,7 +4,7 @@ Exit codes:
 
     0    done
     1    done, but some images could not be read (they are listed)
-    2    the command cannot be meant or its input cannot be used (one line says why; --debug shows the traceback)
+    2    the command cannot be meant or its input cannot be used (one line says why; --debug: the traceback)
     130  interrupted, nothing half-written
 """
 
@@ -117,8 +117,8 @@ def adapt(
 ) -> None:
     """Adapt a representation to good images and write it, for use under any detector.
 
-    Its card lists the images it has seen: a detector on it cannot be calibrated on them. To adapt and calibrate on
-    the same images use `kizu fit --adaptation`."""
+    Its card lists the images it has seen: a detector on it cannot be calibrated on them. To adapt and
+    calibrate on the same images use `kizu fit --adaptation`."""
     from kizu.apps import _fit
 
     run(
@@ -238,8 +238,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
         return (
-            f"The disk is full{where}; nothing was left half-written. Free some space and run the same command "
-            "again."
+            f"The disk is full{where}; nothing was left half-written. Free some space and run the same "
+            "command again."
         )
     if isinstance(error, MemoryError):
         return (

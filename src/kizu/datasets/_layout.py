@@ -121,23 +121,25 @@ def pair(images: Sequence[Path], masks: Sequence[Path], *, where: Path) -> dict[
         other = by_stem.setdefault(image.stem, image)
         if other is not image:
             raise MaskError(
-                f"{where}: masks cannot be told apart, two images have the name {image.stem}: {other}, "
+                f"{where}: masks cannot be distinguished, two images have the name {image.stem}: {other}, "
                 f"{image}."
             )
-    found: dict[Path, Path] = {}
+    mask_of: dict[Path, Path] = {}
     extra: list[str] = []
     for mask in masks:
         owner = next((by_stem[stem] for stem in _stems(mask) if stem in by_stem), None)
         if owner is None:
             extra.append(mask.name)
-        elif owner in found:
-            raise MaskError(f"{owner} has two masks: {found[owner].name}, {mask.name} in {where}. Keep one.")
+        elif owner in mask_of:
+            raise MaskError(
+                f"{owner} has two masks: {mask_of[owner].name}, {mask.name} in {where}. Keep one."
+            )
         else:
-            found[owner] = mask
-    missing = [image.name for image in images if image not in found]
+            mask_of[owner] = mask
+    missing = [image.name for image in images if image not in mask_of]
     if missing or extra:
         raise MaskError(_unpaired(missing, extra, where))
-    return found
+    return mask_of
 
 
 def read_tree(
@@ -197,9 +199,9 @@ def add_masks(rows: list[Row], masks: Path) -> list[Row]:
     flat = list_images(masks)
     bad = [row for row in rows if row.label == 1]
     if flat:
-        found = pair([row.image for row in bad], flat, where=masks)
-        return [row._replace(mask=found.get(row.image)) for row in rows]
-    found = {}
+        mask_of = pair([row.image for row in bad], flat, where=masks)
+        return [row._replace(mask=mask_of.get(row.image)) for row in rows]
+    mask_of = {}
     classes = {(row.split, row.image.parent.name) for row in bad}
     used: set[Path] = set()
     for split, name in sorted(classes, key=str):
@@ -208,7 +210,7 @@ def add_masks(rows: list[Row], masks: Path) -> list[Row]:
         used.add(place)
         if not place.is_dir():
             raise MaskError(_unpaired([image.name for image in images], [], place))
-        found |= pair(images, list_images(place), where=place)
+        mask_of |= pair(images, list_images(place), where=place)
     normal = {row.image.parent.name for row in rows if row.label == 0}
     used |= {masks / name for name in normal}
     unused = [place for place in folders_in(masks) if place not in used]
@@ -218,7 +220,7 @@ def add_masks(rows: list[Row], masks: Path) -> list[Row]:
             f"{masks} holds masks of classes that have no images: {some(orphans)}. Remove them, or give "
             "their images."
         )
-    return [row._replace(mask=found.get(row.image)) for row in rows]
+    return [row._replace(mask=mask_of.get(row.image)) for row in rows]
 
 
 def need_good(rows: Sequence[Row], folder: Path, good: Collection[str]) -> None:

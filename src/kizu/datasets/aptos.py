@@ -44,7 +44,7 @@ def aptos(
 
     Both may lie in `path`; a download may also lie in its folder original/. The prepared copies, cropped to
     the fundus, come first; they are made by `prepare`, or by the script of ReContrast (whose test/ABNORMAL
-    does not tell the grades). Images as downloaded are not cropped: their black borders differ in size and by
+    does not name the grades). Images as downloaded are not cropped: their black borders differ in size and by
     camera, so prepare them before measuring anything. As downloaded, `train_normals` images of grade 0 drawn
     by `seed` are train and all others are test; of prepared copies the split is what the folders say.
     `defect` is "grade1" to "grade4". split: take only this one. Raises LayoutError; EmptyData for too few

@@ -30,7 +30,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One row, looked at. `marked` is whether its mask marks any pixel; None when it has no mask that can be
+    """One row, checked. `marked` is whether its mask marks any pixel; None when it has no mask that can be
     read."""
 
     row: int
@@ -143,14 +143,14 @@ def _files(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
     broken = [reason for one in seen for reason in one.broken]
     empty = [paths[one.row] for one in seen if one.marked is False and labels[one.row] == 1]
     marked = [paths[one.row] for one in seen if one.marked and labels[one.row] == 0]
-    found = []
+    lines = []
     if broken:
-        found.append(f"{len(broken)} images or masks cannot be used: " + some(broken))
+        lines.append(f"{len(broken)} images or masks cannot be used: " + some(broken))
     if empty:
-        found.append(f"{len(empty)} anomalous images have a mask that marks nothing: {some(empty)}")
+        lines.append(f"{len(empty)} anomalous images have a mask that marks nothing: {some(empty)}")
     if marked:
-        found.append(f"{len(marked)} normal images have a mask that marks a defect: {some(marked)}")
-    return found
+        lines.append(f"{len(marked)} normal images have a mask that marks a defect: {some(marked)}")
+    return lines
 
 
 def _twice(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
@@ -160,7 +160,7 @@ def _twice(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
         if one.digest:
             same[one.digest].append(one.row)
     labels, splits, paths = samples.labels, samples.table["split"].to_list(), samples.paths
-    found: dict[str, list[str]] = defaultdict(list)
+    by_kind: dict[str, list[str]] = defaultdict(list)
     for rows in same.values():
         if len(rows) < 2:
             continue
@@ -169,5 +169,5 @@ def _twice(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
             kind = "occur in both train and test"
         elif len({labels[row] for row in rows}) > 1:
             kind = "occur both as normal and as anomalous"
-        found[kind].append(" = ".join(paths[row] for row in rows))
-    return [f"{len(groups)} images {kind}: {some(groups)}" for kind, groups in found.items()]
+        by_kind[kind].append(" = ".join(paths[row] for row in rows))
+    return [f"{len(groups)} images {kind}: {some(groups)}" for kind, groups in by_kind.items()]

@@ -1,4 +1,5 @@
-"""Your own images: a folder of good ones, good/ beside folders of defects, train/ and test/, or a CSV file."""
+"""Your own images: a folder of good ones, good/ beside folders of defects, train/ and test/, or a CSV
+file."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def ksdd(path: Path | str, *, split: Wanted = None) -> Samples:
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
-    """Nothing by split, the data set has none of its own; `NORMAL` and `DEFECTIVE` are its published totals."""
+    """Nothing by split, the data set has none of its own; `NORMAL` and `DEFECTIVE` are its published
+    totals."""
     return {}
 
 

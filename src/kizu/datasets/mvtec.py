@@ -49,22 +49,22 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
     Raises LayoutError, UnknownName for a category that is not there, EmptyData, MaskError.
     """
     root = root_of(path, "mvtec")
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for place in [root] if _is_category(root) else folders_in(root):
-        if _is_category(place) and found.setdefault(_name(place), place) is not place:
+        if _is_category(place) and by_name.setdefault(_name(place), place) is not place:
             raise LayoutError(
-                f"{root} holds the category {_name(place)} twice: {found[_name(place)].name}, {place.name}. "
-                "Keep one."
+                f"{root} holds the category {_name(place)} twice: {by_name[_name(place)].name}, "
+                f"{place.name}. Keep one."
             )
-    if not found:
+    if not by_name:
         inside = [sub.name for sub in folders_in(root)]
         raise LayoutError(
             f"{root} holds no category: <category>/train/good and <category>/test were expected; there are: "
             f"{some(inside) or 'none'}."
         )
     rows = []
-    for name in chosen(category, list(found), "category"):
-        folder = found[name]
+    for name in chosen(category, list(by_name), "category"):
+        folder = by_name[name]
         if not (folder / "test").is_dir() or not (folder / "ground_truth").is_dir():
             raise LayoutError(
                 f"{folder} lacks test/ or ground_truth/, which MVTec AD has beside train/. For a folder "

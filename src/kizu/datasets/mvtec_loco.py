@@ -61,17 +61,17 @@ def mvtec_loco(path: Path | str, *, category: Wanted = None, split: Wanted = Non
     LayoutError, UnknownName for a category that is not there, EmptyData, MaskError."""
     root = root_of(path, "mvtec_loco")
     places = [root] if _is_category(root) else folders_in(root)
-    found = {place.name: place for place in places if _is_category(place)}
-    if not found:
+    by_name = {place.name: place for place in places if _is_category(place)}
+    if not by_name:
         inside = some([sub.name for sub in folders_in(root)]) or "none"
         raise LayoutError(
             f"{root} holds no category: <category>/train/good and <category>/test/good were expected; there "
             f"are: {inside}."
         )
     rows = []
-    for name in chosen(category, list(found), "category"):
-        part = _read(found[name])
-        need_good(part, found[name], ("good",))
+    for name in chosen(category, list(by_name), "category"):
+        part = _read(by_name[name])
+        need_good(part, by_name[name], ("good",))
         rows += part
     return to_samples(rows, "mvtec_loco").where(split=split)
 
@@ -86,7 +86,7 @@ def defects(mask: Path | str) -> list[Defect]:
     defects_config.json, MaskError for a mask with several values or with one that is not in it."""
     folder = Path(mask).parent
     config = _config(folder.parents[2] / "defects_config.json")
-    found = []
+    layers = []
     for file in list_images(folder):
         values = open_image(file)[..., 0]
         marked = np.unique(values[values > 0]).tolist()
@@ -99,8 +99,8 @@ def defects(mask: Path | str) -> list[Defect]:
         name, threshold, relative = config[marked[0]]
         area = int((values > 0).sum())
         saturation = int(threshold * area) if relative else min(int(threshold), area)
-        found.append(Defect(name, values > 0, max(saturation, 1)))
-    return found
+        layers.append(Defect(name, values > 0, max(saturation, 1)))
+    return layers
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
@@ -120,11 +120,11 @@ def expected_counts() -> dict[tuple[str, str | None, int], int]:
 def problems(root: Path, samples: Samples) -> list[str]:
     """Kinds whose number of images is not the published one, and images whose defects cannot be read one by
     one."""
-    found = []
+    lines = []
     for name in sorted(set(samples.table["category"]) & COUNTS.keys()):
         bad = samples.where(category=name).anomalous.table["defect"].to_list()
         counted = zip(KINDS, COUNTS[name][3:], strict=True)
-        found += [
+        lines += [
             f"{name}, {kind}: {bad.count(kind)} images where {n} are published"
             for kind, n in counted
             if bad.count(kind) != n
@@ -136,7 +136,7 @@ def problems(root: Path, samples: Samples) -> list[str]:
         except DataError as error:
             broken.append(str(error))
     broken = list(dict.fromkeys(broken))
-    return found + ([f"sPRO cannot be measured: {some(broken, 3)}"] if broken else [])
+    return lines + ([f"sPRO cannot be measured: {some(broken, 3)}"] if broken else [])
 
 
 def _read(folder: Path) -> list[Row]:
@@ -184,7 +184,7 @@ def _config(file: Path) -> dict[int, tuple[str, float, bool]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise LayoutError(
-            f"{file} does not tell the saturation areas ({detail}). A list of objects with defect_name, "
+            f"{file} does not give the saturation areas ({detail}). A list of objects with defect_name, "
             "pixel_value, saturation_threshold "
             "and relative_saturation was expected; it comes with the data set."
         ) from error

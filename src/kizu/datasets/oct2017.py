@@ -13,7 +13,10 @@ from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
-CITATION = "D. S. Kermany et al.: Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep Learning, Cell 172, 2018"
+CITATION = (
+    "D. S. Kermany et al.: Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep "
+    "Learning, Cell 172, 2018"
+)
 HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
 MASK_RULE: MaskRule = "half"
 """There are no masks: image metrics only."""
@@ -33,7 +36,7 @@ def oct2017(path: Path | str, *, split: Wanted = None) -> Samples:
 
     Training images are the 26,315 of train/NORMAL; diseased images of train/ have no split. Images of a
     folder val/, where a copy has one (32 there and 968 in test/), are test images: together they are the
-    published 1,000. `group` is the patient, where the name tells. Version 3 of the archive holds more normal
+    published 1,000. `group` is the patient, where it is named. Version 3 of the archive holds more normal
     training images (51,140): they are taken, and `kizu data check` says so. split: take only this one. Raises
     LayoutError, EmptyData."""
     given = root_of(path, "oct2017")

@@ -16,7 +16,10 @@ from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY 4.0"
-CITATION = "Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer: SPot-the-Difference Self-Supervised Pre-training, ECCV 2022"
+CITATION = (
+    "Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer: SPot-the-Difference Self-Supervised Pre-training, "
+    "ECCV 2022"
+)
 HOMEPAGE = "https://github.com/amazon-science/spot-diff"
 MASK_RULE: MaskRule = "nonzero"
 """Raw masks are index images, 0 background and 1..9 the kind of defect; prepared ones are 0/255."""
@@ -182,8 +185,8 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName) -> Samples:
 
 
 def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
-    found = [sub.name for sub in folders_in(base) if _is_prepared(sub)]
-    one_class = not any((base / name / "train" / "bad").is_dir() for name in found)
+    prepared = [sub.name for sub in folders_in(base) if _is_prepared(sub)]
+    one_class = not any((base / name / "train" / "bad").is_dir() for name in prepared)
     if (base.name in SPLITS and base.name != split_csv) or one_class != (split_csv == "1cls"):
         kind = "one-class (no train/bad)" if one_class else "two-class (train/bad)"
         raise LayoutError(
@@ -191,7 +194,7 @@ def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
             "split, or its split_csv."
         )
     rows = []
-    for name in chosen(category, found, "category"):
+    for name in chosen(category, prepared, "category"):
         part = read_tree(
             base / name,
             category=name,
@@ -225,5 +228,5 @@ def _on_disk(root: Path, names: list[str]) -> set[str]:
         f"{folder}/{entry}"
         for folder in folders
         if (root / folder).is_dir()
-        for entry in os.listdir(root / folder)
+        for entry in os.listdir(root / folder)  # noqa: PTH208 (names are all that is needed)
     }

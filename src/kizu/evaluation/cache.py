@@ -1,5 +1,4 @@
-"""Feature maps computed once for all cells of an experiment that look at the same images through the same
-representation."""
+"""Feature maps computed once for all cells of an experiment that have the same images and representation."""
 
 from __future__ import annotations
 
@@ -64,8 +63,8 @@ class FeatureCache:
                 if self._bytes < budget:
                     self._maps[path] = maps
                     self._bytes += sum(level.nbytes for level in maps)
-            found = {path: self._maps.get(path) or fresh.get(path) for path in paths}
-            known = {path: maps for path, maps in found.items() if maps}
+            maps_of = {path: self._maps.get(path) or fresh.get(path) for path in paths}
+            known = {path: maps for path, maps in maps_of.items() if maps}
             if known:
                 features = [torch.stack(levels).float() for levels in zip(*known.values(), strict=True)]
                 rows = tuple(start + row for row, path in enumerate(paths) if path in known)
@@ -79,10 +78,10 @@ class FeatureCache:
 
     def require(self, detector: Detector, samples: Samples) -> list[Batch]:
         """All batches of a few images. Raises EmptyData when none could be read."""
-        found = list(self.batches(detector, samples))
-        if not found:
+        parts = list(self.batches(detector, samples))
+        if not parts:
             raise EmptyData(f"None of the {len(samples)} images could be read.")
-        return found
+        return parts
 
 
 def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:

@@ -1,11 +1,13 @@
 """Fit with a promised false-alarm rate: split conformal with many good images, cross-conformal with few.
 
-split   Some good images are kept from fitting and only scored. The promise holds exactly: P(false alarm) <=
-        rate.
-cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
-        others, all n scores are pooled, and the final detector is fitted on all n images. No image is lost to
-        fitting, but the promise is no longer a theorem: it holds when a detector that saw more good images does
-        not score good parts higher. docs/results/calibration.md has measured false alarms.
+The methods:
+
+    split   Some good images are kept from fitting and only scored. The promise holds exactly:
+            P(false alarm) <= rate.
+    cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
+            others, all n scores are pooled, and the final detector is fitted on all n images. No image is
+            lost to fitting, but the promise is no longer a theorem: it holds if a detector that saw more good
+            images does not score good parts higher. docs/results/calibration.md has measured false alarms.
 """
 
 from __future__ import annotations
@@ -45,14 +47,15 @@ def fit_calibrated(
 ) -> AnyDetector:
     """Fit on good images and calibrate on good images that the fit has not seen.
 
-    data: good images; for a detector that learns from labels also flawed ones, which are all used for fitting.
+    data: good images; for a detector that learns from labels also flawed ones, which are all used for
+    fitting.
     false_alarm_rate: None asks for 1 %, or for the smallest rate that the images can back. method: "split",
-    "cross", "none", or "auto", which is split when it can back the rate. seed: of what is held out. options: with a
-    folder, the fit of each fold has the folder fold_1, fold_2, ... in it, the last fit the folder final; resume goes
-    on with whichever was interrupted, to the same model bit for bit.
+    "cross", "none", or "auto", which is split when it can back the rate. seed: of what is held out. options:
+    with a folder, the fit of each fold has the folder fold_1, fold_2, ... in it, the last fit the folder
+    final; resume goes on with whichever was interrupted, to the same model bit for bit.
 
-    Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when the
-    representation has seen the calibration images; and what `detector.fit` raises."""
+    Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when
+    the representation has seen the calibration images; and what `detector.fit` raises."""
     options = options or FitOptions()
     chosen = choose(data, false_alarm_rate, method)
     good, flawed = _parts(data)
@@ -66,8 +69,8 @@ def fit_calibrated(
 
 
 def choose(data: Samples, false_alarm_rate: float | None, method: str) -> str:
-    """The method that `fit_calibrated` will use: "split", "cross" or "none". Raises what it raises before it does
-    any work."""
+    """The method that `fit_calibrated` will use: "split", "cross" or "none". Raises what it raises before it
+    does any work."""
     if method not in METHODS:
         raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
     count = len(np.unique(units(_parts(data)[0])))
@@ -77,8 +80,8 @@ def choose(data: Samples, false_alarm_rate: float | None, method: str) -> str:
 
 
 def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
-    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a named
-    rate.
+    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a
+    named rate.
 
     >>> plan(40, 0.05, "auto"), plan(100, 0.05, "auto")
     ('cross', 'split')
@@ -134,7 +137,8 @@ def _parts(data: Samples) -> tuple[Samples, Samples]:
 
 
 def _within(options: FitOptions, name: str) -> FitOptions:
-    """The options of one of several fits: a folder inside the common one, resumed if it holds a checkpoint."""
+    """The options of one of several fits: a folder inside the common one, resumed if it holds a
+    checkpoint."""
     if options.folder is None:
         return options
     folder = Path(options.folder) / name
@@ -170,8 +174,8 @@ def _set(
     rate: float | None,
     method: str,
 ) -> AnyDetector:
-    """Set the calibration, and the display range of heat maps: its middle is a good part's peak at the promised
-    rate."""
+    """Set the calibration, and the display range of heat maps: its middle is a good part's peak at the
+    promised rate."""
     if not len(scores):
         raise TooFewImages("None of the calibration images could be read.")
     if rate is None:

@@ -70,13 +70,14 @@ def diagnose(
     checkpoint_every: int = 200,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train on split.train, test on split.test every `every` steps and at the end, and write the folder `out`.
+    """Train on split.train, test on split.test every `every` steps and at the end, and write the folder
+    `out`.
 
     landscape: points along a side of figure 4's square, 0 for none; each point predicts 8 test images.
-    checkpoint_every: steps between checkpoints. An interrupted run goes on from its last checkpoint; a finished
-    one is read. Returns what diagnosis.json holds. Raises UsageError for a detector that does not learn by
-    reconstruction, EmptyData without flawed or without good test images, LayoutError when `out` holds another
-    run."""
+    checkpoint_every: steps between checkpoints. An interrupted run goes on from its last checkpoint; a
+    finished one is read. Returns what diagnosis.json holds. Raises UsageError for a detector that does not
+    learn by reconstruction, EmptyData without flawed or without good test images, LayoutError when `out`
+    holds another run."""
     reconstruction = _checked(detector, split, landscape)
     facts = _facts(name, detector, split, every, landscape)
     if (out / NAME).exists():
@@ -175,8 +176,8 @@ def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
     different = [key for key, value in facts.items() if record.get(key) != value]
     if different:
         raise LayoutError(
-            f"{out} holds the diagnosis of another run: {', '.join(different)} differ. Give another folder, or "
-            "--overwrite."
+            f"{out} holds the diagnosis of another run: {', '.join(different)} differ. Give another folder, "
+            "or --overwrite."
         )
     return record
 
@@ -189,8 +190,8 @@ def _curves(log: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     if not tests:
         raise NotFitted(
-            "The training left no test figures: its folder was written by a run that did not test. Give another "
-            "folder."
+            "The training left no test figures: its folder was written by a run that did not test. Give "
+            "another folder."
         )
     best = max(tests, key=lambda row: row["image_auroc"])
     return {"steps": steps, "tests": tests, "last": tests[-1], "best_oracle": best}

@@ -35,12 +35,12 @@ def loco_figures(test: Samples, scores: np.ndarray, maps: np.ndarray | None) -> 
     figures: dict[str, float | None] = {
         f"auroc_{name}": value for name, value in loco_auroc(scores, kinds.tolist()).items()
     }
-    found = {
+    by_kind = {
         kind: None if maps is None else _spro(test, maps, np.flatnonzero((kinds == kind) | (kinds == "good")))
         for kind in KINDS
     }
-    figures |= {f"spro_{FPR_LIMIT}_{kind}": value for kind, value in found.items()}
-    known = [value for value in found.values() if value is not None]
+    figures |= {f"spro_{FPR_LIMIT}_{kind}": value for kind, value in by_kind.items()}
+    known = [value for value in by_kind.values() if value is not None]
     return {
         "loco": {
             **figures,

@@ -156,8 +156,8 @@ def _by_defect(test: Samples, scores: np.ndarray, flagged: np.ndarray | None) ->
 
 
 def flatten(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json -> one flat dict: image_auroc, pixel_ap, aupro_0.3, false_alarm_rate, mean_image_auroc, ...;
-    None where a figure is not defined."""
+    """metrics.json -> one flat dict: image_auroc, pixel_ap, aupro_0.3, false_alarm_rate, mean_image_auroc,
+    ...; None where a figure is not defined."""
     image, pixel = metrics["image"] or {}, metrics["pixel"] or {}
     flat: dict[str, Any] = {}
     for name in ("auroc", "ap", "f1_max_oracle", "accuracy_oracle"):

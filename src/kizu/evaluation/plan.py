@@ -15,8 +15,8 @@
     grid = { shots = [5, 10, 50], leak_safe = [false, true] }
 
 A cell is one combination of what the file lists. A grid lists values for a keyword of the protocol or for a
-parameter of the detector (`grid = { image_size = [224, 320] }`); every value is run. A protocol that trains one
-model for all categories (its module says ONE_MODEL_FOR_ALL) makes one cell of a whole data set."""
+parameter of the detector (`grid = { image_size = [224, 320] }`); every value is run. A protocol that trains
+one model for all categories (its module says ONE_MODEL_FOR_ALL) makes one cell of a whole data set."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class Predictions:
 
     rows: their numbers in the table. scores (n,) float32, higher is more anomalous. p_values (n,) and flagged
     (n,) bool: the decision, None before calibration. maps (n, H, W) float32, or None when they did not fit in
-    memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path, reason)
-    of every image that could not be read."""
+    memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path,
+    reason) of every image that could not be read."""
 
     rows: list[int]
     scores: np.ndarray

@@ -1,16 +1,18 @@
 """Evaluate a fitted detector on labelled images and write a run folder: all that reports ever read.
 
-run.json         what was run: detector, parameters, representation, data, protocol, seed, counts, calibration,
-                 seconds, versions, notes
-samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset, score,
-                 p_value, is_anomalous
-maps.npz         key str(row): float16 (H, W); times the entry "scale" it is the raw map (scale is a power of
-                 two, so that only rounding is lost)
-images/, masks/  thumbnails of the test images; masks at the size of the maps
-metrics.json     image, pixel, decision, by_defect, and, where there are several categories, each of them and
-                 their mean; null where a figure is not defined
-curves.json      ROC, PR and PRO curves, thinned to true operating points
-log.jsonl        what happened when
+The run folder:
+
+    run.json         what was run: detector, parameters, representation, data, protocol, seed, counts,
+                     calibration, seconds, versions, notes
+    samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset,
+                     score, p_value, is_anomalous
+    maps.npz         key str(row): float16 (H, W); times the entry "scale" it is the raw map (scale is a power
+                     of two, so that only rounding is lost)
+    images/, masks/  thumbnails of the test images; masks at the size of the maps
+    metrics.json     image, pixel, decision, by_defect, and, where there are several categories, each of them
+                     and their mean; null where a figure is not defined
+    curves.json      ROC, PR and PRO curves, thinned to true operating points
+    log.jsonl        what happened when
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ above it."""
 
 @dataclass
 class Run:
-    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors and seen."""
+    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors and
+    seen."""
 
     name: str
     protocol: str = "one_class"
@@ -75,8 +78,9 @@ def evaluate(
     """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
 
     Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists,
-    EmptyData when no labelled image can be read, UsageError when `test` has no labels, or when the representation
-    was trained on this data set, or on one of these images, and the run does not say allow_seen."""
+    EmptyData when no labelled image can be read, UsageError when `test` has no labels, or when the
+    representation was trained on this data set, or on one of these images, and the run does not say
+    allow_seen."""
     run.seen = was_seen(detector, run.dataset) or bool(seen_images(detector.representation, test))
     if run.seen and not run.allow_seen:
         name = detector.representation.card["name"]

@@ -1,4 +1,5 @@
-"""Whether a representation has seen images before: by its card, which lists what it was trained or adapted on."""
+"""Whether a representation has seen images before: by its card, which lists what it was trained or adapted
+on."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def seen_digests(card: dict[str, Any]) -> set[str]:
 
 
 def seen_images(representation: Representation, samples: Samples) -> list[str]:
-    """Paths of the samples that the representation has seen. Files are opened only if its card lists any image."""
+    """Paths of the samples that the representation has seen. Files are opened only if its card lists any
+    image."""
     digests = seen_digests(representation.card)
     return [path for path in samples.paths if image_digest(path) in digests] if digests else []
 
@@ -31,7 +33,7 @@ def refuse_seen(representation: Representation, samples: Samples) -> None:
     seen = seen_images(representation, samples)
     if seen:
         raise UsageError(
-            f"{representation.card['name']} has seen {len(seen)} of the {len(samples)} images to calibrate on: "
-            f"{some(seen, 3)}. Good parts that it has not seen score higher, so the promise would not hold. Adapt "
-            "within the fit instead (adaptation=NAME), or calibrate on other images."
+            f"{representation.card['name']} has seen {len(seen)} of the {len(samples)} images to calibrate "
+            f"on: {some(seen, 3)}. Good parts that it has not seen score higher, so the promise would not "
+            "hold. Adapt within the fit instead (adaptation=NAME), or calibrate on other images."
         )

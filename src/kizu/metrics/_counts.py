@@ -39,11 +39,12 @@ BLOCK = 2048
 class Counts:
     """K distinct defect scores, highest first, and what lies at or above them.
 
-    thresholds (K,) the scores.   defects (K,) defects with exactly that score.   found (K,) defects with that score or a higher one.
-    above (K,) normals with that score or a higher one.   tied (K,) normals with exactly that score.   normals: all normals.
-    Counts are whole numbers in float64 (exact to 2^53), which the figures need them in.
-    weights (K,) sum of 1 / (R |region|) over the defects with that score (they sum to 1), or None without regions.
-    """
+    thresholds (K,): the scores.
+    defects (K,): defects with exactly that score. found (K,): defects with that score or a higher one.
+    above (K,): normals with that score or a higher one. tied (K,): normals with exactly that score.
+    normals: all normals.
+    weights (K,): sum of 1 / (R |region|) over the defects with that score (they sum to 1), or None without
+    regions. Counts are whole numbers in float64 (exact to 2^53), the type that the figures need."""
 
     thresholds: NDArray[Any]
     defects: NDArray[np.float64]

@@ -32,7 +32,8 @@ def roc(counts: Counts, points: int) -> Curve:
 
 
 def precision_recall(counts: Counts, points: int) -> Curve:
-    """x: recall, y: precision, from the first alarm to everything alarmed; no point is made up at recall 0."""
+    """x: recall, y: precision, from the first alarm to everything alarmed; no point is made up at recall
+    0."""
     false, true, _ = corners(counts)
     alarms = true + false
     some = alarms > 0
@@ -45,6 +46,15 @@ def per_region_overlap(counts: Counts, fpr_limit: float, points: int) -> Curve:
     rate = false / counts.normals
     kept = rate <= fpr_limit
     return thin(rate[kept], overlap[kept], points)
+
+
+def pixel_lines(counts: Counts, fpr_limit: float, points: int) -> dict[str, Curve]:
+    """The three curves of maps by name."""
+    return {
+        "roc": roc(counts, points),
+        "pr": precision_recall(counts, points),
+        "pro": per_region_overlap(counts, fpr_limit, points),
+    }
 
 
 def thin(x: NDArray[np.float64], y: NDArray[np.float64], points: int) -> Curve:

@@ -12,7 +12,8 @@ from kizu.metrics._counts import Counts
 
 
 def auroc(counts: Counts) -> float:
-    """Chance that a defect scores above a normal, ties counting half: 1 - sum d_k (FP_k - t_k / 2) / (D n)."""
+    """Chance that a defect scores above a normal, ties counting half: 1 - sum d_k (FP_k - t_k / 2) / (D
+    n)."""
     lost = np.dot(counts.defects, counts.above - 0.5 * counts.tied)
     return float(1.0 - lost / (counts.found[-1] * counts.normals))
 
@@ -24,7 +25,8 @@ def average_precision(counts: Counts) -> float:
 
 
 def f1_at_each(counts: Counts) -> NDArray[np.float64]:
-    """F1 (K,) of `score >= threshold`: 2 TP_k / (D + TP_k + FP_k). Between two defect scores F1 only falls."""
+    """F1 (K,) of `score >= threshold`: 2 TP_k / (D + TP_k + FP_k). Between two defect scores F1 only
+    falls."""
     return 2.0 * counts.found / (counts.found[-1] + counts.found + counts.above)
 
 
@@ -52,6 +54,16 @@ def aupro_shared_ties(counts: Counts, fpr_limit: float) -> float:
     inside = np.clip(limit - below, 0.0, None) ** 2 - np.clip(limit - end, 0.0, None) ** 2
     shared = np.divide(inside, 2.0 * counts.tied, out=np.clip(limit - end, 0.0, None), where=counts.tied > 0)
     return _capped(np.dot(_weights(counts), shared) / limit)
+
+
+def pixel_figures(counts: Counts, fpr_limit: float) -> dict[str, float]:
+    """The four figures of maps by name."""
+    return {
+        "auroc": auroc(counts),
+        "ap": average_precision(counts),
+        "f1_max": f1_max(counts),
+        "aupro": aupro(counts, fpr_limit),
+    }
 
 
 def trapezoid(counts: Counts) -> float:

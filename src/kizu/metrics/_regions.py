@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components
 def label_regions(index: NDArray[np.intp], shape: tuple[int, ...]) -> tuple[NDArray[Any], int]:
     """Region number of each defect pixel, and how many regions there are.
 
-    index: (m,) flat ascending positions of the defect pixels in an array of `shape` (n, H, W).   Returns labels (m,) from 0, and R.
-    """
+    index: (m,) flat ascending positions of the defect pixels in an array of `shape` (n, H, W). Returns labels
+    (m,) from 0, and R."""
     if index.size == 0:
         return np.zeros(0, np.int32), 0
     _, H, W = shape

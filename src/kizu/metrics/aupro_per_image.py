@@ -15,12 +15,15 @@ from kizu.metrics._thresholds import kept_rates, sorted_pixels
 @check_shapes(maps="n H W", masks="n H W")
 def aupro_per_image(maps: Any, masks: Any, fpr_limit: float = 0.3) -> float:
     """Mean over images with a defect of the area under PRO over FPR, at 200 equidistant thresholds in that
-    image's own range.
+    image's range.
 
-    Points with FPR < fpr_limit are kept and their FPR divided by the largest kept; prediction is score >
-    threshold. Normal images do not count at all, so false alarms on them are free: only for comparing with
-    papers that print it (RD4AD and ReContrast code: compute_pro in a loop over images). maps (n, H, W) higher
-    is more anomalous, masks (n, H, W) bool, 0/1 or 0/255. numpy or torch. Returns 0 to 1, higher is better.
+    Points with FPR < fpr_limit are kept and their FPR is divided by the largest kept; prediction is score >
+    threshold. Normal images do not count at all, so false alarms on them cost nothing: only for comparison
+    with papers that print it (RD4AD and ReContrast code: compute_pro in a loop over images).
+
+    maps: (n, H, W), higher is more anomalous.
+    masks: (n, H, W) bool, 0/1 or 0/255. Both numpy or torch.
+    Returns 0 to 1, higher is better.
 
     Raises ShapeError; UsageError as `aupro`, also when a defect fills its whole image; NotFinite, also when
     fewer than two rates of an image lie below the limit."""

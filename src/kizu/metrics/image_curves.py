@@ -11,13 +11,18 @@ from kizu.metrics._counts import count_scores
 
 @check_shapes(scores="n", labels="n")
 def image_curves(scores: Any, labels: Any, points: int = 512) -> dict[str, dict[str, list[float]]]:
-    """{"roc": {"x": false-positive rate, "y": true-positive rate}, "pr": {"x": recall, "y": precision}}, at
-    most `points` points each.
+    """{"roc": {"x": false-positive rate, "y": true-positive rate}, "pr": {"x": recall, "y": precision}}.
 
-    Every point is a true operating point of `score >= t` for some t; they run from the highest threshold to the lowest.
-    scores: (n,) higher is more anomalous.   labels: (n,) 0 normal, 1 anomalous.   numpy or torch.
+    Every point is a true operating point of `score >= t` for some t. The points run from the highest
+    threshold to the lowest, at most `points` of them in each curve.
+
+    scores: (n,), higher is more anomalous; they are ranked as they are, without sigmoid or min-max.
+    labels: (n,), 0 normal, 1 anomalous. Both numpy or torch.
 
     Raises ShapeError; UsageError for a missing class, labels other than 0 and 1, or points < 2; NotFinite.
+
+    >>> image_curves([0.1, 0.9], [0, 1])["roc"]
+    {'x': [0.0, 0.0, 1.0], 'y': [0.0, 1.0, 1.0]}
     """
     counts = count_scores(scores, labels)
     return {"roc": _curves.roc(counts, points), "pr": _curves.precision_recall(counts, points)}

@@ -17,13 +17,18 @@ KINDS = ("structural", "logical")
 
 
 def loco_auroc(scores: Any, kinds: Sequence[str]) -> dict[str, float]:
-    """{"structural", "logical", "mean"}: AUROC of the images of that kind against all good ones, and the
-    unweighted mean of both.
+    """{"structural", "logical", "mean"}: AUROC of the images of that kind against all good ones, and the mean
+    of both.
 
-    scores: (n,) higher is more anomalous; numpy or torch.   kinds: n words, "good", "structural" or "logical". Each figure 0 to 1,
-    higher is better. After Bergmann et al., Beyond Dents and Scratches (IJCV 2022), per category.
+    scores: (n,), higher is more anomalous; numpy or torch.
+    kinds: n words, "good", "structural" or "logical".
+    Each figure is 0 to 1, higher is better. Source: Bergmann et al., Beyond Dents and Scratches (IJCV 2022),
+    per category.
 
     Raises UsageError for other words, another number of them, or a kind that no image has; NotFinite.
+
+    >>> loco_auroc([0.1, 0.9, 0.05], ["good", "structural", "logical"])
+    {'structural': 1.0, 'logical': 0.0, 'mean': 0.5}
     """
     values, words = as_numpy(scores), np.asarray(kinds)
     if values.ndim != 1 or words.shape != values.shape:

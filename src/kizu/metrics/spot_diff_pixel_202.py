@@ -15,14 +15,16 @@ def spot_diff_pixel_202(maps: Any, masks: Any) -> dict[str, float]:
     """{"auroc", "au_pr"} by the trapezoid rule over 202 thresholds, rounded to 4 digits.
 
     Thresholds: 100 percentiles of the defect pixels' scores, 100 equidistant ones between their lowest and
-    highest, and the lowest and highest score of all pixels, moved out by 1e-8. Prediction is score >
-    threshold; precision is 1 when nothing is predicted. Normal images belong in. Within about 0.1 point of
-    `pixel_metrics`' auroc; only for comparing with papers that print it (amazon-science/spot-diff,
-    utils/metrics.py). maps (n, H, W) higher is more anomalous, masks (n, H, W) bool, 0/1 or 0/255 (the
-    original wants 0/1). numpy or torch. Higher is better.
+    highest, and the lowest and highest score of all pixels, moved outwards by 1e-8. Prediction is score >
+    threshold; precision is 1 when nothing is predicted. Normal images belong to the set. Within about 0.1
+    point of `pixel_metrics`' auroc; only for comparison with papers that print it (amazon-science/spot-diff,
+    utils/metrics.py; the original wants masks of 0/1).
 
-    Raises ShapeError; UsageError for masks that are not binary or a missing class; NotFinite.
-    """
+    maps: (n, H, W), higher is more anomalous.
+    masks: (n, H, W) bool, 0/1 or 0/255. Both numpy or torch.
+    Both figures are 0 to 1, higher is better.
+
+    Raises ShapeError; UsageError for masks that are not binary or a missing class; NotFinite."""
     pixels = sorted_pixels(maps, masks)
     low, high = pixels.defects[0], pixels.defects[-1]
     inside = np.r_[np.percentile(pixels.defects, np.linspace(100, 0, 100)), np.linspace(high, low, 100)]

@@ -17,25 +17,34 @@ def spro(
     maps: Sequence[Any], masks: Sequence[Any], saturations: Sequence[Any], fpr_limit: float = 0.05
 ) -> float:
     """Exact AU-sPRO over all thresholds, after Bergmann et al., Beyond Dents and Scratches (IJCV 2022), and
-    its evaluation code.
+    its code.
 
     sPRO(t) = mean over all defects of min(|predicted and defect| / saturation, 1), where predicted means
     score > t: of a missing part nobody knows which pixels are wrong, so some number of them is enough. FPR(t)
     = alarmed pixels that lie in no defect / all pixels that lie in no defect, good images included. The
     figure is the area under sPRO over FPR from 0 to `fpr_limit`, divided by it. The publication's limit is
-    0.05; it counts structural and logical anomalies apart, each with all good images, and means the two.
+    0.05; it evaluates structural and logical anomalies apart, each with all good images, and averages the
+    two.
 
-    maps: n arrays (H, W), higher is more anomalous, at the images' own size, which the saturations are meant
-    at. masks: n arrays (m, H, W), one layer a defect, m = 0 for a good image; bool, 0/1 or 0/255; layers may
-    overlap. saturations: n arrays (m,), whole numbers of pixels from 1 on; above the area of its defect it
-    counts as that area. numpy or torch. Each of the three may be any sequence that makes its items when
-    asked; each is asked twice. Returns 0 to 1, higher is better. Ties count against the method, as in
-    `aupro`, which this is when every saturation is the area of one connected region. The official script
-    joins chosen points of the curve, about 0.01 apart, by straight lines. O(P log P) for P pixels; memory:
-    the defect-free scores from the lowest counted defect score on.
+    maps: n arrays (H, W), higher is more anomalous, at the images' own size, to which the saturations refer.
+    masks: n arrays (m, H, W), one layer a defect, m = 0 for a good image; bool, 0/1 or 0/255; layers may
+    overlap.
+    saturations: n arrays (m,), whole numbers of pixels from 1 on; one above the area of its defect counts as
+    that area. All numpy or torch. Each of the three may be any sequence that makes its items when they are
+    asked for; each item is asked for twice. Returns 0 to 1, higher is better.
+
+    Ties count against the method, as in `aupro`, to which this is equal when every saturation is the area of
+    one connected region. The official script joins chosen points of the curve, about 0.01 apart, by straight
+    lines. O(P log P) for P pixels; memory: the defect-free scores from the lowest counted defect score on.
 
     Raises UsageError for lengths that differ, masks that are not binary or empty, a saturation below 1, a
-    missing class or a bad limit; ShapeError for a mask of another shape than its map; NotFinite."""
+    missing class or a bad limit; ShapeError for a mask of another shape than its map; NotFinite.
+
+    >>> import numpy as np
+    >>> heat, layer = np.array([[0.1, 0.2, 0.8, 0.05]]), np.array([[[0, 0, 1, 1]]])
+    >>> spro([heat], [layer], [[1]]), spro([heat], [layer], [[2]])
+    (1.0, 0.5)
+    """
     check_limit(fpr_limit)
     if not len(maps) == len(masks) == len(saturations):
         raise UsageError(

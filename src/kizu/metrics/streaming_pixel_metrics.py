@@ -21,22 +21,29 @@ ROUNDING = 1e-12
 
 
 class StreamingPixelMetrics:
-    """The four figures of `pixel_metrics`, from batches, in memory that does not grow with the data, whatever
-    the range of the scores.
+    """The four figures of `pixel_metrics`, from batches, in memory that does not grow with the data.
 
     Scores are counted in at most `buckets` cells of a histogram over the ordered bits of float32 (see
-    _sketch.py): no range is asked for, monotone changes such as exp only move cells. Updates in any order or
-    in any pieces, and merges, give the same result. Memory: 28 bytes a cell, 7 MiB by default, and a few
-    times one block of 2^20 pixels while updating.
+    _sketch.py): no range is needed, and monotone changes such as exp only move cells. Updates in any order or
+    in any pieces, and merges,
+    give the same result. Memory: 28 bytes a cell, 7 MiB by default, and a few times one block of 2^20 pixels
+    during an update.
 
     Error: the exact figure lies between the value with every cell sorted for the method and the value with
-    every cell sorted against it; `bounds` gives both, `compute` the middle, off by at most half their
-    distance (`<key>_error`). With p_c and q_c the shares of defects and normals in cell c, the AUROC is off
-    by at most sum p_c q_c / 2. Half the distance was at most 5e-5 for any of the four on 33 million float32
-    pixels in 2^18 cells. When no more than `buckets` different scores came in (8-bit or 16-bit maps) the
-    figures are exact. float64 scores are rounded to float32, which the bounds account for.
+    every cell sorted against it. `bounds` gives both, `compute` the middle, which is off by at most half
+    their distance (`<key>_error`). With p_c and q_c the shares of defects and normals in cell c, the AUROC is
+    off by at most sum p_c q_c / 2. Half the distance was at most 5e-5 for any of the four on 33 million
+    float32 pixels in 2^18 cells. When no more than `buckets` different scores came in (8-bit or 16-bit maps)
+    the figures are exact. float64 scores are rounded to float32, which the bounds account for.
 
-    fpr_limit: where AUPRO's area ends, in (0, 1].   buckets: the most cells kept, at least 2.   Raises UsageError for others.
+    fpr_limit: where AUPRO's area ends, in (0, 1]. buckets: the largest number of cells, at least 2. Raises
+    UsageError for other values.
+
+    >>> import numpy as np
+    >>> metrics = StreamingPixelMetrics()
+    >>> metrics.update(np.array([[[0.1, 0.2], [0.3, 0.9]]], np.float32), np.array([[[0, 0], [0, 1]]]))
+    >>> round(metrics.compute()["auroc"], 6)
+    1.0
     """
 
     def __init__(self, *, fpr_limit: float = 0.3, buckets: int = 2**18) -> None:
@@ -108,7 +115,8 @@ class StreamingPixelMetrics:
             "aupro": cells.aupro(apart, self.fpr_limit),
         }
         return {
-            key: (max(low - ROUNDING, 0.0), min(high + ROUNDING, 1.0)) for key, (low, high) in found.items()
+            key: (float(max(low - ROUNDING, 0.0)), float(min(high + ROUNDING, 1.0)))
+            for key, (low, high) in found.items()
         }
 
 

@@ -17,7 +17,9 @@ CITATION = (
 
 
 def adpretrain(table: str | None = None) -> pl.DataFrame:
-    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "1", "5" or None for all.
+    """Printed numbers of the paper, in per cent; columns as in `kizu.papers.base`.
+
+    table: "1", "5" or None for all.
 
     Raises UnknownName for another table.
     """

@@ -1,12 +1,20 @@
 """Reads the published tables. One CSV per paper, one line per printed number.
 
-Columns: paper, source (citation and table), table, row (as printed), metric (kizu's name for it), value
-(percent, as printed, higher is better), spread (percent, standard deviation over runs, null if none is
-printed), dataset, category ("mean", "mean_textures" and "mean_objects" are averages printed by the paper;
-null where the data set has no categories), protocol, shots (null: all good images), runs (null where the
-paper does not say), detector, backbone, weights, selection ("best_on_test" where the paper or its code
-reports the best training step on the test set, else null: not known), note (what the reader must know, such
-as an arithmetic slip of the paper)."""
+The columns:
+
+    paper, source      citation and table
+    table, row         as printed
+    metric             kizu's name for it
+    value, spread      per cent, as printed, higher is better; spread: standard deviation over runs, or null
+    dataset, category  "mean", "mean_textures" and "mean_objects" are averages printed by the paper; category
+                       is null where the data set has none
+    protocol, shots    shots: null for all good images
+    runs               null where the paper does not say
+    detector, backbone, weights
+    selection          "best_on_test" where the paper or its code reports the best training step on the test
+                       set; null: not known
+    note               what the reader must know, such as an arithmetic slip of the paper
+"""
 
 from __future__ import annotations
 
@@ -50,9 +58,9 @@ def published(paper: str, citation: str, table: str | None) -> pl.DataFrame:
     if table is None:
         return frame
     wanted = table.lower().removeprefix("table").strip(" .").upper()
-    held = frame["table"].unique(maintain_order=True).to_list()
-    if wanted not in held:
-        raise UnknownName(f"table of {paper}", table, held)
+    tables = frame["table"].unique(maintain_order=True).to_list()
+    if wanted not in tables:
+        raise UnknownName(f"table of {paper}", table, tables)
     return frame.filter(pl.col("table") == wanted)
 
 

@@ -11,12 +11,16 @@ import polars as pl
 
 from kizu.papers.base import published
 
-CITATION = "Few-Shot Anomaly Detection on Industrial Images through Contrastive Fine-Tuning (anonymous, under review)"
+CITATION = (
+    "Few-Shot Anomaly Detection on Industrial Images through Contrastive Fine-Tuning (anonymous, under "
+    "review)"
+)
 
 
 def fewshot_contrastive(table: str | None = None) -> pl.DataFrame:
-    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "1", "2", "3", "6" or None
-    for all.
+    """Printed numbers of the paper, in per cent; columns as in `kizu.papers.base`.
+
+    table: "1", "2", "3", "6" or None for all.
 
     Raises UnknownName for another table.
     """

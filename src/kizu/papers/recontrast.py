@@ -15,8 +15,9 @@ CITATION = "Guo et al., ReContrast, NeurIPS 2023"
 
 
 def recontrast(table: str | None = None) -> pl.DataFrame:
-    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "1" to "6", "A2", "A3",
-    "A5", "A6" or None for all.
+    """Printed numbers of the paper, in per cent; columns as in `kizu.papers.base`.
+
+    table: "1" to "6", "A2", "A3", "A5", "A6" or None for all.
 
     Raises UnknownName for another table.
     """

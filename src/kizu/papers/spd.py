@@ -11,12 +11,16 @@ import polars as pl
 
 from kizu.papers.base import published
 
-CITATION = "Zou et al., SPot-the-Difference Self-supervised Pre-training for Anomaly Detection and Segmentation, ECCV 2022"
+CITATION = (
+    "Zou et al., SPot-the-Difference Self-supervised Pre-training for Anomaly Detection and Segmentation, "
+    "ECCV 2022"
+)
 
 
 def spd(table: str | None = None) -> pl.DataFrame:
-    """Printed numbers of the paper, in percent; columns as in `_tables`. `table`: "2", "4", "5", "6", "7" or
-    None for all.
+    """Printed numbers of the paper, in per cent; columns as in `kizu.papers.base`.
+
+    table: "2", "4", "5", "6", "7" or None for all.
 
     Raises UnknownName for another table.
     """

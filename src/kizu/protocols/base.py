@@ -13,11 +13,11 @@ from kizu.samples import Samples
 
 @dataclass(frozen=True)
 class Split:
-    """train: good images to learn from. calibration: good images held out for the promise (may be empty).
-    test: the rest, labelled.
+    """Who trains on what.
 
-    protocol, seed and settings name it in the run folder; notes say what a reader of the numbers should know.
-    """
+    train: images to learn from. calibration: good images held out for the promise (may be empty). test: the
+    rest, labelled. protocol, seed and settings name the split in the run folder; notes say what a reader of
+    the numbers should know."""
 
     train: Samples
     calibration: Samples
@@ -29,17 +29,26 @@ class Split:
 
 
 def units(samples: Samples) -> np.ndarray:
-    """(n,) number of the unit (group, or the image itself where no group is known) of each row."""
+    """(n,) int64: number of the unit of each row, its group, or the image itself where no group is known.
+
+    >>> import polars as pl
+    >>> units(Samples(pl.DataFrame({"image": ["/a", "/b", "/c"], "group": ["x", "x", None]}))).tolist()
+    [0, 0, 1]
+    """
     groups = samples.table["group"].to_list()
     names = [f"image {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
     return np.unique(names, return_inverse=True)[1] if names else np.zeros(0, dtype=np.int64)
 
 
 def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    """(kept, held out): about `share` of the units held out, whole units only, at least one on each side when
-    there are two.
+    """(kept, held out): about `share` of the units held out; whole units only, at least one on each side.
 
     Raises EmptyData when there are not two units to divide.
+
+    >>> import polars as pl
+    >>> kept, held = hold_out(Samples(pl.DataFrame({"image": ["/a", "/b", "/c", "/d"]})), 0.25, seed=0)
+    >>> len(kept), len(held)
+    (3, 1)
     """
     of_row = units(samples)
     count = int(of_row.max()) + 1 if len(of_row) else 0
@@ -57,11 +66,11 @@ def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Sample
 def learn_and_test(
     samples: Samples, calibration: float, train_share: float, seed: int
 ) -> tuple[Samples, Samples, Samples, tuple[str, ...]]:
-    """(train, calibration, test, notes) of one category: its official split, else `train_share` of its good
-    images for training.
+    """(train, calibration, test, notes) of one category.
 
-    calibration: share of the good training images held out. Raises EmptyData as `one_class` says.
-    """
+    Its official split, else `train_share` of its good images (whole groups) for training. calibration: share
+    of the good training images held out. Raises EmptyData when there are no good images to learn from, or too
+    few to hold some out."""
     notes: tuple[str, ...] = ()
     if len(samples.train):
         train, test = samples.train.normal, samples.test

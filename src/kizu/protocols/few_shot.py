@@ -1,7 +1,7 @@
 """few_shot: learn from k good images, test on all others.
 
-Source of the random draw: few-shot contrastive fine-tuning, section 4.1 and Table 2 (k of the good images,
-every other image is a test image). Where the same part was photographed several times that puts a part on
+Source: few-shot contrastive fine-tuning, section 4.1 and Table 2 (k of the good images, drawn at random;
+every other image is a test image). Where the same part was photographed several times, that puts a part on
 both sides: leak_safe=True draws k images of k different groups and tests on no image of those groups."""
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from kizu.samples import Samples
 def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed: int = 0) -> Split:
     """Samples -> Split with `shots` good training images drawn by `seed`, and no calibration images.
 
-    With an official split the draw is from its training images and the test images are its test split. Raises
-    EmptyData when there are fewer good images (or groups) than shots; UsageError for shots < 1."""
+    With an official split the draw is from its training images, and the test images are its test split.
+    Raises EmptyData when there are fewer good images (or groups) than shots; UsageError for shots < 1.
+
+    >>> import polars as pl
+    >>> images = [f"/{n}.png" for n in range(12)]
+    >>> samples = Samples(pl.DataFrame({"image": images, "label": [0] * 10 + [1] * 2}))
+    >>> split = few_shot(samples, shots=3)
+    >>> len(split.train), len(split.test)
+    (3, 9)
+    """
     if shots < 1:
         raise UsageError(f"shots is how many good images to learn from, at least 1, got {shots}.")
     official = len(samples.train) > 0
@@ -40,7 +48,7 @@ def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed:
 
 def _others(samples: Samples, train: Samples, leak_safe: bool) -> Samples:
     """Every labelled row that is not a training image, nor (leak_safe) of a training image's group."""
-    taken = set(train.paths)
+    training = set(train.paths)
     groups = set(train.table["group"].drop_nulls().to_list()) if leak_safe else set()
     table = samples.table
     keep = [
@@ -48,6 +56,6 @@ def _others(samples: Samples, train: Samples, leak_safe: bool) -> Samples:
         for row, (image, group, label) in enumerate(
             zip(table["image"], table["group"], table["label"], strict=True)
         )
-        if image not in taken and label is not None and (group is None or group not in groups)
+        if image not in training and label is not None and (group is None or group not in groups)
     ]
     return samples.take(keep)

@@ -16,8 +16,17 @@ def one_class(
     """Samples -> Split. calibration: share of the good training images held out for the promised false-alarm
     rate.
 
-    train_share counts only without an official split. Anomalous rows of an official training split are left
-    out. Raises EmptyData when there are no good images to learn from, or too few to hold some out."""
+    train_share: of the good images, where there is no official split. Anomalous rows of an official training
+    split are left out. Raises EmptyData when there are no good images to learn from, or too few to hold some
+    out.
+
+    >>> import polars as pl
+    >>> images = [f"/{n}.png" for n in range(12)]
+    >>> samples = Samples(pl.DataFrame({"image": images, "label": [0] * 10 + [1] * 2}))
+    >>> split = one_class(samples, calibration=0.25)
+    >>> len(split.train), len(split.calibration), len(split.test)
+    (6, 2, 4)
+    """
     train, held, test, notes = learn_and_test(samples, calibration, train_share, seed)
     return Split(
         train, held, test, "one_class", seed, {"calibration": calibration, "train_share": train_share}, notes

@@ -17,7 +17,7 @@ from kizu.reports._heat import colour, draw_outline, overlay, ramp, resize_map, 
 
 PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 26, 31), (98, 104, 114), (222, 225, 230)
 CALLED, PASSED = (198, 84, 22), (32, 104, 158)
-"""Frames: called anomalous (vermilion) and called normal (blue); told apart with any kind of colour vision,
+"""Frames: called anomalous (vermilion) and called normal (blue); different with any kind of colour vision,
 and named in words besides."""
 
 
@@ -80,7 +80,7 @@ def shorten(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def frame(pixels: NDArray[np.uint8], called: bool | None, width: int = 4) -> Image.Image:
-    """The image inside a frame that tells the decision; a thin grey one without a decision. The size does
+    """The image inside a frame that shows the decision; a thin grey one without a decision. The size does
     not change."""
     framed = Image.fromarray(pixels)
     if called is None:
@@ -98,7 +98,7 @@ def colour_bar(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.repeat(ramp()[index][None], height, axis=0))
 
 
-def said(called: bool | None) -> str:
+def decision_word(called: bool | None) -> str:
     """The decision in a word."""
     return "not decided" if called is None else "ANOMALOUS" if called else "normal"
 

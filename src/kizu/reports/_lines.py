@@ -17,7 +17,7 @@ from kizu.reports._heat import colour
 from kizu.reports._svg import svg, thin, ticks
 
 SERIES = 9
-"""Lines that the style sheet tells apart."""
+"""Lines that have a colour of their own in the style sheet."""
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 520, 300, 52, 10, 12, 40
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -50,15 +50,16 @@ def lines(
 
     parts = _axes(place, (left, right), (low, high), labels)
     for name, path in points.items():
-        kind, said = f"line s{names.index(name) % SERIES}", f"<title>{escape(name)}</title>"
+        kind, tooltip = f"line s{names.index(name) % SERIES}", f"<title>{escape(name)}</title>"
         drawn = thin([place(*point) for point in path])
         if len(drawn) == 1:
             parts.append(
-                f'<circle class="{kind}" cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3">{said}</circle>'
+                f'<circle class="{kind}" cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="3">'
+                f"{tooltip}</circle>"
             )
         elif drawn:
             joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-            parts.append(f'<polyline class="{kind}" points="{joined}">{said}</polyline>')
+            parts.append(f'<polyline class="{kind}" points="{joined}">{tooltip}</polyline>')
     return svg(_WIDTH, _HEIGHT, title, f"{labels[1]} against {labels[0]} of {', '.join(given)}.", parts)
 
 

@@ -20,8 +20,7 @@ def markdown(
         "",
         *_heading([*used, *columns], len(used)),
     ]
-    for row in rows:
-        lines.append(_line([*(row["setting"][name] or "" for name in used), *_cells(row, many)]))
+    lines += [_line([*(row["setting"][name] or "" for name in used), *_cells(row, many)]) for row in rows]
     groups = {
         "Published, under the same detector, protocol, backbone and weights:": False,
         "Published, not comparable:": True,
@@ -30,8 +29,10 @@ def markdown(
         group = [row for row in published if bool(row["reason"]) is has_reason]
         if group:
             lines += ["", title, "", *_heading(["row", *columns, "why not", "source"], 1)]
-        for row in group:
-            lines.append(_line([named(row), *_cells(row, many), row["reason"], row["facts"]["source"]]))
+            lines += [
+                _line([named(row), *_cells(row, many), row["reason"], row["facts"]["source"]])
+                for row in group
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -10,8 +10,8 @@ import polars as pl
 def published_rows(
     frame: pl.DataFrame, published: pl.DataFrame, metric: str, categories: list[str]
 ) -> list[dict[str, Any]]:
-    """Published rows of the same metric and data sets: {"facts", "cells", "mean", "reason"}, cells and mean as
-    fractions, reason why the row cannot be compared, "" if it can."""
+    """Published rows of the same metric and data sets: {"facts", "cells", "mean", "reason"}, cells and mean
+    as fractions, reason why the row cannot be compared, "" if it can."""
     kept = published.filter(
         (pl.col("metric") == metric) & pl.col("dataset").is_in(frame["dataset"].unique().to_list())
     )
@@ -48,12 +48,14 @@ def why_not(facts: dict[str, Any], frame: pl.DataFrame) -> str:
         ("weights", facts["weights"]),
     )
     for name, wanted in rules:
-        held = ours[name].unique().to_list()
-        if name == "weights" and (wanted is None or held == [None]):
+        present = ours[name].unique().to_list()
+        if name == "weights" and (wanted is None or present == [None]):
             return "weights not stated " + ("by the paper" if wanted is None else "by these results")
         ours = ours.filter(pl.col(name).eq_missing(pl.lit(wanted, dtype=pl.String)))
         if ours.is_empty():
-            here = ", ".join(sorted(str(value) if value is not None else "all good images" for value in held))
+            here = ", ".join(
+                sorted(str(value) if value is not None else "all good images" for value in present)
+            )
             return f"{name}: {wanted if wanted is not None else 'all good images'}; here: {here}"
     backbone = facts["backbone"]
     if backbone is None:

@@ -115,8 +115,8 @@ def _tick(x: float | str, y: float | str, anchor: str, text: str) -> str:
 
 def _grid_count(tallest: list[int], unit: float, middle: float, left: float, right: float) -> str:
     parts = []
-    found = ticks(0, max(1, *tallest), 4)
-    step = max(1.0, found[1] if len(found) > 1 else 1.0)
+    marks = ticks(0, max(1, *tallest), 4)
+    step = max(1.0, marks[1] if len(marks) > 1 else 1.0)
     for side, most in enumerate(tallest):
         for tick in np.arange(0, most + 0.5, step):
             if tick or side == 0:

@@ -13,7 +13,8 @@ Rows = list[dict[str, Any]]
 
 
 def plot(path: Path, metric: str, categories: list[str], rows: Rows, published: Rows) -> None:
-    """Write a PNG. Our rows have points with spread, comparable published rows open marks, others grey ones."""
+    """Write a PNG. Our rows have points with spread, comparable published rows open marks, others grey
+    ones."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

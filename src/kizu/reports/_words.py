@@ -62,7 +62,10 @@ def learnt(run: Run) -> str:
         else f" so that at most {percent(promised)} of good parts should raise a false alarm"
     )
     if calibration.get("method") == "cross":
-        return f"{first} Its threshold was set on the same images, each judged by a detector that had not learnt from it,{rate}."
+        return (
+            f"{first} Its threshold was set on the same images, each judged by a detector that had not "
+            f"learnt from it,{rate}."
+        )
     return f"{first} Its threshold was set on {_many(images, 'other good image')}{rate}."
 
 
@@ -110,20 +113,20 @@ def sureness(run: Run) -> str:
     counted, promised = tally(run), run.promised
     if counted.false_alarms is None or counted.found is None:
         return ""
-    said = []
+    sentences = []
     if counted.good and promised is not None:
-        said.append(_promise(counted.false_alarms, counted.good, promised))
+        sentences.append(_promise(counted.false_alarms, counted.good, promised))
     bounds = []
     if counted.good:
         bounds.append(f"{_span(counted.false_alarms, counted.good)} for false alarms")
     if counted.flawed:
         bounds.append(f"{_span(counted.found, counted.flawed)} for flaws found")
     if bounds:
-        said.append(
+        sentences.append(
             f"Judged by this many images, the true rates lie (95\N{NO-BREAK SPACE}% intervals) at "
             f"{' and '.join(bounds)}."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _promise(alarms: int, good: int, promised: float) -> str:

@@ -47,8 +47,8 @@ def attention(folder: Path | str, *, limit: int = 8, longest: int = 160) -> Path
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         info = json.loads((folder / "attention.json").read_text("utf-8"))
-        with np.load(folder / "attention.npz", allow_pickle=False) as held:
-            arrays = {name: held[name] for name in _ARRAYS}
+        with np.load(folder / "attention.npz", allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS}
         n, (high, wide) = len(info["columns"]), info["image_size"]
         shapes = [
             (n, high, wide, 3),
@@ -70,64 +70,53 @@ def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _sheet(info: dict[str, Any], arrays: dict[str, NDArray[Any]], limit: int, longest: int) -> Image.Image:
-    """Rows of images, a column a flawed image."""
+    """Rows of images, one column for each flawed image; the columns are taken evenly from all."""
     total, labels = len(info["columns"]), info["representations"]
-    shown = sorted(
-        {place * total // min(limit, total) for place in range(min(limit, total))}
-    )  # evenly over all
+    count = min(limit, total)
+    shown = sorted({place * total // count for place in range(count)})
     high, wide = fit(tuple(info["image_size"]), longest)
-    step, places = (
-        high + _FOOT + _GAP,
-        [_MARGIN + _TEXT + index * (wide + _GAP) for index in range(len(shown))],
-    )
-    sheet = Image.new("RGB", (places[-1] + wide + _MARGIN, _HEAD + (2 + len(labels)) * step + _MARGIN), PAPER)
+    step = high + _FOOT + _GAP
+    lefts = [_MARGIN + _TEXT + index * (wide + _GAP) for index in range(len(shown))]
+    size = (lefts[-1] + wide + _MARGIN, _HEAD + (2 + len(labels)) * step + _MARGIN)
+    sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text(
-        (_MARGIN, _MARGIN - 6),
-        "What sets a flawed image apart from its nearest good one",
-        INK,
-        font(18, True),
-    )
-    pen.text(
-        (_MARGIN, _MARGIN + 20),
-        f"{_counted(info, len(shown))} Each map in units of its own peak.",
-        SOFT,
-        font(12),
-    )
-    for line, label in enumerate(["nearest good", "flawed, outlined", *labels]):
-        pen.text(
-            (_MARGIN, _HEAD + line * step), shorten(label, font(14, True), _TEXT - 14), INK, font(14, True)
-        )
-        if line > 1:
-            pen.text(
-                (_MARGIN, _HEAD + line * step + 20),
-                _said(info["share_inside"][label], info["area"]),
-                SOFT,
-                font(12),
-            )
-    for index, place in enumerate(shown):
-        column = info["columns"][place]
-        good, flawed = (resize_image(arrays[name][place], (high, wide)) for name in ("normals", "images"))
-        mask = resize_mask(arrays["masks"][place], (high, wide))
-        tiles = [(good, ""), (_outlined(flawed, mask), column["defect"] or "")]
-        for number, label in enumerate(labels):
-            unit = np.clip(resize_map(arrays["maps"][number, place].astype(np.float32), (high, wide)), 0, 1)
-            share = column["looks"][label]["share_inside"]
-            tiles.append(
-                (
-                    _outlined(overlay(flawed, unit), mask),
-                    "" if share is None else f"{100 * share:.0f} % in the flaw",
-                )
-            )
-        for line, (tile, words) in enumerate(tiles):
-            sheet.paste(Image.fromarray(tile), (places[index], _HEAD + line * step))
-            pen.text(
-                (places[index], _HEAD + line * step + high + 2),
-                shorten(words, font(12), wide),
-                SOFT,
-                font(12),
-            )
+    _write_labels(pen, info, len(shown), step)
+    for left, place in zip(lefts, shown, strict=True):
+        for line, (tile, words) in enumerate(_tiles(info, arrays, place, (high, wide))):
+            top = _HEAD + line * step
+            sheet.paste(Image.fromarray(tile), (left, top))
+            pen.text((left, top + high + 2), shorten(words, font(12), wide), SOFT, font(12))
     return sheet
+
+
+def _write_labels(pen: ImageDraw.ImageDraw, info: dict[str, Any], shown: int, step: int) -> None:
+    """Title, and on the left what each row holds."""
+    title = "What sets a flawed image apart from its nearest good one"
+    pen.text((_MARGIN, _MARGIN - 6), title, INK, font(18, True))
+    counted = f"{_counted(info, shown)} Each map in units of its own peak."
+    pen.text((_MARGIN, _MARGIN + 20), counted, SOFT, font(12))
+    for line, label in enumerate(["nearest good", "flawed, outlined", *info["representations"]]):
+        top = _HEAD + line * step
+        pen.text((_MARGIN, top), shorten(label, font(14, True), _TEXT - 14), INK, font(14, True))
+        if line > 1:
+            words = _share_in_words(info["share_inside"][label], info["area"])
+            pen.text((_MARGIN, top + 20), words, SOFT, font(12))
+
+
+def _tiles(
+    info: dict[str, Any], arrays: dict[str, NDArray[Any]], place: int, size: tuple[int, int]
+) -> list[tuple[NDArray[np.uint8], str]]:
+    """The images of one column with the words beneath them, from top to bottom."""
+    column = info["columns"][place]
+    good, flawed = (resize_image(arrays[name][place], size) for name in ("normals", "images"))
+    mask = resize_mask(arrays["masks"][place], size)
+    tiles = [(good, ""), (_outlined(flawed, mask), column["defect"] or "")]
+    for number, label in enumerate(info["representations"]):
+        unit = np.clip(resize_map(arrays["maps"][number, place].astype(np.float32), size), 0, 1)
+        share = column["looks"][label]["share_inside"]
+        words = "" if share is None else f"{100 * share:.0f} % in the flaw"
+        tiles.append((_outlined(overlay(flawed, unit), mask), words))
+    return tiles
 
 
 def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -139,7 +128,7 @@ def _counted(info: dict[str, Any], shown: int) -> str:
     return f"{total} flawed images" + ("." if shown == total else f", {shown} of them shown.")
 
 
-def _said(share: float | None, area: float | None) -> str:
+def _share_in_words(share: float | None, area: float | None) -> str:
     """In words how much of the maps lies in the flaws; chance is the flaws' share of the images."""
     return "" if share is None or area is None else f"{100 * share:.1f} % in flaws (area {100 * area:.1f} %)"
 

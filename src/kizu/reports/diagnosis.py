@@ -76,9 +76,11 @@ def _content(runs: list[dict[str, Any]]) -> dict[str, Any]:
     names = [run["name"] for run in runs]
     charts = [(title, _chart(runs, names, title, part, key)) for title, part, key in _CHARTS]
     first = runs[0]
+    images = first["images"]
     return {
         "title": "How the reconstruction was learned",
-        "about": f"{first['representation']}, {first['images']['train']} good images to learn from, {first['images']['test']} to test on.",
+        "about": f"{first['representation']}, {images['train']} good images to learn from, "
+        f"{images['test']} to test on.",
         "names": names,
         "charts": [(title, drawn) for title, drawn in charts if drawn],
         "columns": [label for label, _ in _FIGURES],

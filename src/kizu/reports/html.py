@@ -103,7 +103,7 @@ def _outcome(counted: _words.Tally) -> list[dict[str, Any]]:
         "wrong": counted.flawed - counted.found,
     }
     words = (("passed", "false alarm" if counted.false_alarms == 1 else "false alarms"), ("found", "missed"))
-    return [{**bar, "words": said} for bar, said in zip((good, flawed), words, strict=True) if bar["n"]]
+    return [{**bar, "words": pair} for bar, pair in zip((good, flawed), words, strict=True) if bar["n"]]
 
 
 def _metric_rows(run: Run) -> list[tuple[str, list[str]]]:
@@ -119,8 +119,8 @@ def _metric_rows(run: Run) -> list[tuple[str, list[str]]]:
 
 
 def _fixed(value: Any) -> str:
-    found = number(value)
-    return "" if found is None else f"{found:.3f}"
+    finite = number(value)
+    return "" if finite is None else f"{finite:.3f}"
 
 
 def _defect_rows(run: Run) -> list[dict[str, Any]]:
@@ -129,8 +129,8 @@ def _defect_rows(run: Run) -> list[dict[str, Any]]:
     entries = [entry for entry in _listed(run.metrics.get("by_defect")) if isinstance(entry, dict)]
     aurocs = {str(entry.get("defect")): _fixed(entry.get("auroc")) for entry in entries}
     flawed = run.samples.filter(pl.col("label") == 1).with_columns(pl.col("defect").fill_null("(not named)"))
-    found = pl.when(pl.col("is_anomalous").null_count() == 0).then(pl.col("is_anomalous").sum())
-    grouped = flawed.group_by("defect").agg(pl.len().alias("images"), found.alias("found")).sort("defect")
+    detected = pl.when(pl.col("is_anomalous").null_count() == 0).then(pl.col("is_anomalous").sum())
+    grouped = flawed.group_by("defect").agg(pl.len().alias("images"), detected.alias("found")).sort("defect")
     return [{**row, "auroc": aurocs.get(row["defect"], "")} for row in grouped.iter_rows(named=True)]
 
 

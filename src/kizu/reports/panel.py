@@ -1,6 +1,6 @@
 """One image and what a detector says of it, side by side in one image.
 
-Image, true defect (if it is known), heat map, and the heat map laid over the image inside a frame that tells
+Image, true defect (if it is known), heat map, and the heat map laid over the image inside a frame that shows
 the decision."""
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kizu.reports._draw import (
     RULE,
     SOFT,
     colour_bar,
+    decision_word,
     figure,
     font,
     frame,
     panel_images,
-    said,
     shorten,
 )
 
@@ -100,7 +100,7 @@ def _caption(
     pen.text(
         (_MARGIN, top + 9), shorten(title, font(15, True), sheet.width - 2 * _MARGIN), INK, font(15, True)
     )
-    word = said(called)
+    word = decision_word(called)
     pen.text(
         (_MARGIN, top + 31), word, SOFT if called is None else CALLED if called else PASSED, font(14, True)
     )

@@ -32,17 +32,17 @@ def table(
 ) -> str:
     """Tabulate one metric of an experiment; returns Markdown.
 
-    results: CSV or table with one line per run: representation, detector, dataset, category, protocol, seed; then,
-    optional, shots, weights and parameters (as JSON; the table shows those that a detector was run with several
-    values of); and the metrics as fractions in [0, 1], empty where not run. published: rows of kizu.papers (per
-    cent), such as `papers.recontrast("1")`. out: also write the Markdown there. plot: also write a PNG there, the
-    same numbers as points with spread.
+    results: CSV or table with one line per run: representation, detector, dataset, category, protocol, seed;
+    then, optional, shots, weights and parameters (as JSON; the table shows those that a detector was run with
+    several values of); and the metrics as fractions in [0, 1], empty where not run. published: rows of
+    kizu.papers (per cent), such as `papers.recontrast("1")`. out: also write the Markdown there. plot: also
+    write a PNG there, the same numbers as points with spread.
 
     A cell is `mean ± sample standard deviation (seeds)`, in per cent, without a spread for one seed. The last
-    column is the mean over categories of each seed that has every category of the table, then over those seeds;
-    it is empty where no seed has all. Raises DataError for missing columns, a setting that was run twice with
-    one seed or a metric outside [0, 1], UsageError when no run has the metric, and UnknownName for a metric that
-    is no column."""
+    column is the mean over categories of each seed that has every category of the table, then over those
+    seeds; it is empty where no seed has all. Raises DataError for missing columns, a setting that was run
+    twice with one seed or a metric outside [0, 1], UsageError when no run has the metric, and UnknownName for
+    a metric that is no column."""
     frame = _checked(results, metric)
     categories = frame["category"].unique().sort().to_list()
     rows = _rows(frame, metric, categories)
@@ -92,8 +92,8 @@ def _checked(results: Path | str | pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def _parameters_that_vary(frame: pl.DataFrame) -> pl.DataFrame:
-    """`parameters` (JSON) -> "name=value, ..." of those in which the runs of a detector differ; null where there
-    is none."""
+    """`parameters` (JSON) -> "name=value, ..." of those in which the runs of a detector differ; null where
+    there is none."""
     runs = [
         (detector, json.loads(text) if text else {})
         for detector, text in frame.select("detector", "parameters").iter_rows()
