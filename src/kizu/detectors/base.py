@@ -247,7 +247,7 @@ class Detector(ABC):
             every.add(batch)
         good = every.good()
         if len(good):
-            within = options.within("adaptation")
+            within = dataclasses.replace(options.within("adaptation"), evaluate=None)
             self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
         return every.batches(self.batch_size) if len(good) else iter(())
 
@@ -278,8 +278,7 @@ class Detector(ABC):
 
     def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self._scorer is not None  # there is one once fitted
-        maps, scores = self._scorer(self._features(batch), batch.size)
-        return maps, scores
+        return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
         if batch.images is not None:

@@ -12,8 +12,6 @@ The methods:
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -64,7 +62,7 @@ def fit_calibrated(
     kept, held = hold_out(good, HELD_OUT, seed) if chosen == "split" else (good, good.take([]))
     if len(held):
         refuse_seen(detector.representation, held)
-    detector.fit(kept.concat(flawed), options=_within(options, "final"))
+    detector.fit(kept.concat(flawed), options=options.within("final"))
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
 
@@ -136,15 +134,6 @@ def _parts(data: Samples) -> tuple[Samples, Samples]:
     return data.take(np.flatnonzero(data.labels != 1)), data.anomalous
 
 
-def _within(options: FitOptions, name: str) -> FitOptions:
-    """The options of one of several fits: a folder inside the common one, resumed if it holds a
-    checkpoint."""
-    if options.folder is None:
-        return options
-    folder = Path(options.folder) / name
-    return replace(options, folder=folder, resume=options.resume and (folder / "checkpoint.kizu").exists())
-
-
 def _cross(
     detector: AnyDetector,
     good: Samples,
@@ -158,11 +147,11 @@ def _cross(
     folds = calibration.folds(len(good), FOLDS, seed, units(good).tolist())
     for number, held in enumerate(folds, 1):
         rest = good.take(np.setdiff1d(np.arange(len(good)), held))
-        fold = detector.clone().fit(rest.concat(flawed), options=_within(options, f"fold_{number}"))
+        fold = detector.clone().fit(rest.concat(flawed), options=options.within(f"fold_{number}"))
         parts.append(score(fold, good.take(held), options.progress))
         del fold
     scores, pixels, peaks = (np.concatenate(values) for values in zip(*parts, strict=True))
-    detector.fit(good.concat(flawed), options=_within(options, "final"))
+    detector.fit(good.concat(flawed), options=options.within("final"))
     return _set(detector, scores, pixels, peaks, rate, "cross")
 
 

@@ -17,6 +17,11 @@ from kizu.errors import ModelFileError, UsageError
 NAME = "checkpoint.kizu"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one in `folder`."""
+    return (folder / NAME).exists()
+
+
 def save(
     folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, step: int, recipe: dict[str, Any]
 ) -> Path:
@@ -46,7 +51,7 @@ def step_of(folder: Path, recipe: dict[str, Any]) -> int:
     Raises UsageError when there is no checkpoint or it is of another recipe, ModelFileError when it is
     damaged.
     """
-    if not (folder / NAME).exists():
+    if not has_checkpoint(folder):
         raise UsageError(f"{folder} holds no checkpoint to resume from. Start it without resume.")
     card = store.load_card(folder / NAME)
     if card.get("kind") != "checkpoint":

@@ -40,11 +40,11 @@ class FitOptions:
 
     def within(self, name: str) -> FitOptions:
         """The options of one of several trainings: a folder inside the common one, gone on with if it holds a
-        checkpoint; nothing to evaluate."""
+        checkpoint."""
         if self.folder is None:
-            return replace(self, evaluate=None)
+            return self
         folder = Path(self.folder) / name
-        return replace(self, folder=folder, resume=self.resume and has_checkpoint(folder), evaluate=None)
+        return replace(self, folder=folder, resume=self.resume and has_checkpoint(folder))
 
     @property
     def trains(self) -> bool:
