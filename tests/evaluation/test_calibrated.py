@@ -85,16 +85,18 @@ def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
     """Wanted 10 %: 60 draws of 60 images to fit and calibrate and 180 new ones; the mean rate of false
     alarms stays at or below."""
     from kizu.calibration import conformal_threshold, folds
-    from kizu.detectors.gaussian import ShrunkCovariance, pooled, whitening
+    from kizu.detectors import gaussian
+
+    def unit(rows: torch.Tensor) -> torch.Tensor:
+        pooled, length = gaussian.pool([rows])
+        return (pooled / length).double()
 
     def fit(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        moments = ShrunkCovariance()
-        moments.update(pooled([rows]))
-        mean, covariance, _ = moments.finish()
-        return mean, whitening(covariance)
+        mean, covariance, _ = gaussian.ledoit_wolf(unit(rows))
+        return mean, gaussian.whitening(covariance)
 
     def score(model: tuple[torch.Tensor, torch.Tensor], rows: torch.Tensor) -> np.ndarray:
-        return ((pooled([rows]).double() - model[0]) @ model[1].T).norm(dim=1).numpy()
+        return ((unit(rows) - model[0]) @ model[1].T).norm(dim=1).numpy()
 
     rates = []
     for seed in range(60):
