@@ -13,11 +13,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from kizu.datasets.planted import planted
 from kizu.samples import Samples
 
 torch.set_num_threads(1)
+# How long it takes to draw examples says how busy the machine is, not whether the code is right.
+settings.register_profile("kizu", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kizu")
 
 
 @pytest.fixture(scope="session", autouse=True)
