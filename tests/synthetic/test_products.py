@@ -1,5 +1,5 @@
 """planted: the same seed draws the same bytes, twins differ nowhere but in the mask, and no trivial statistic
-tells them apart."""
+separates them."""
 
 import hashlib
 import json
@@ -100,10 +100,10 @@ def test_the_table_of_products_is_complete():
     kinds = [spec.kind for spec in PRODUCTS.values()]
     assert kinds.count("texture") >= 4
     assert kinds.count("object") >= 6
-    everything = {defect for found in product_defects().values() for defect in found}
+    everything = {defect for names in product_defects().values() for defect in names}
     assert len(everything) >= 8
     assert everything == set(defects.SURFACE) | set(defects.STRUCTURE)
-    assert all(len(found) >= 4 for found in product_defects().values())
+    assert all(len(names) >= 4 for names in product_defects().values())
 
 
 def test_the_mask_rule_on_a_known_change():
@@ -140,7 +140,7 @@ def test_a_tiny_set_on_disk(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_image_depends_on_nothing_but_its_own_place(tmp_path):
+def test_an_image_depends_on_its_place_in_the_set_alone(tmp_path):
     planted(tmp_path / "a", products=["wood", "cap"], train=2, test_good=1, test_defective=6, size=32, seed=7)
     planted(tmp_path / "b", products=("cap", "wood"), train=2, test_good=1, test_defective=6, size=32, seed=7)
     planted(tmp_path / "c", products="wood", train=1, test_good=2, test_defective=9, size=32, seed=7)
@@ -188,7 +188,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_misuse_is_told():
+def test_misuse_is_refused():
     with pytest.raises(UnknownName, match="Did you mean 'gear'"):
         planted_image("geer", None, 64, rng(0))
     with pytest.raises(UnknownName, match="planted defect of gear named 'snag'"):
@@ -219,11 +219,11 @@ def test_brightness_does_not_give_the_defect_away_but_the_place_does():
     is not."""
     means, places = [], []
     for k, product in enumerate(sorted(PRODUCTS)):
-        found = product_defects()[product]
+        names = product_defects()[product]
         normal = [planted_image(product, None, 32, rng(k, n, 0))[0].mean() for n in range(8)]
-        flawed = [planted_image(product, found[n % len(found)], 32, rng(k, n, 1))[0].mean() for n in range(8)]
+        flawed = [planted_image(product, names[n % len(names)], 32, rng(k, n, 1))[0].mean() for n in range(8)]
         means.append(auroc(normal, flawed))
-        image, mask = planted_image(product, found[0], 32, rng(k, 0, 2))
+        image, mask = planted_image(product, names[0], 32, rng(k, 0, 2))
         twin, _ = planted_image(product, None, 32, rng(k, 0, 2))
         places.append(np.abs(image.astype(float) - twin).max(axis=2)[mask].mean())
     assert 0.35 < np.mean(means) < 0.65

@@ -16,14 +16,14 @@ from kizu.synthetic.scenes.classes import FAMILIES, scene_class
 from kizu.synthetic.scenes.generator import photograph
 
 
-def drawn(label: int, take: int, size: int = 48) -> NDArray[np.uint8]:
+def drawn(label: int, shot: int, size: int = 48) -> NDArray[np.uint8]:
     """One image of a class."""
     _, family, parameters = scene_class(label)
-    canvas = SceneCanvas(size, np.random.default_rng([label, take]))
+    canvas = SceneCanvas(size, np.random.default_rng([label, shot]))
     return photograph(canvas, family(canvas, parameters))
 
 
-def test_a_image_is_what_its_numbers_say() -> None:
+def test_an_image_is_what_its_numbers_say() -> None:
     image, label = SceneGenerator(size=40, classes=12).image(7)
     assert image.shape == (40, 40, 3)
     assert image.dtype == np.uint8
@@ -83,9 +83,9 @@ def test_every_size(size: int) -> None:
 @pytest.mark.parametrize("family", range(len(FAMILIES)), ids=lambda family: FAMILIES[family].__name__)
 def test_no_class_is_flat(family: int) -> None:
     for number in range(4):
-        for take in range(2):
-            image = drawn(family + number * len(FAMILIES), take).astype(np.float32)
-            assert image.mean(2).std() > 8, f"variant {number}, take {take}"
+        for shot in range(2):
+            image = drawn(family + number * len(FAMILIES), shot).astype(np.float32)
+            assert image.mean(2).std() > 8, f"variant {number}, shot {shot}"
             assert 8 < image.mean() < 247
 
 
@@ -112,7 +112,7 @@ def statistic(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def test_a_class_is_more_alike_than_the_classes_are() -> None:
-    values = np.stack([[statistic(drawn(label, take)) for take in range(5)] for label in range(0, 180, 3)])
+    values = np.stack([[statistic(drawn(label, shot)) for shot in range(5)] for label in range(0, 180, 3)])
     within, between = values.var(1).mean(0), values.mean(1).var(0)
     assert (between > within).mean() > 0.8
     centres = values[:, :3].mean(1)
@@ -129,7 +129,7 @@ def test_a_class_is_more_alike_than_the_classes_are() -> None:
         ({"seed": -1}, "seed=-1.*seed=0"),
     ],
 )
-def test_what_cannot_be_meant_is_said(parameters: dict[str, int], said: str) -> None:
+def test_values_out_of_range_are_refused(parameters: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         SceneGenerator(**parameters)
 

@@ -48,6 +48,14 @@ class Pen:
             self._circle(*pixels[0], thickness / 2, value)
             self._circle(*pixels[-1], thickness / 2, value)
 
+    def tube(self, points: Sequence[Point], width: float, value: int) -> None:
+        """A line with round corners and ends, each a disc of whole pixels: rougher than `line`, and several
+        times faster."""
+        pixels, thickness = self._pixels(points), max(round(width * self.size), 1)
+        self._draw.line(pixels, fill=value, width=thickness)
+        for x, y in pixels if thickness > 2 else ():
+            self._circle(x, y, thickness / 2, value)
+
     def disc(self, x: float, y: float, radius: float, value: int) -> None:
         """A filled circle."""
         self._circle(*self._pixels([(x, y)])[0], radius * self.size, value)

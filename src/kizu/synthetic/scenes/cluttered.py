@@ -137,10 +137,10 @@ def cables(c: SceneCanvas, k: ClassParameters) -> Field:
         heading = main + c.uniform(-spread, spread)
         x, y = c.uniform(-1, 1) - 1.6 * math.cos(heading), c.uniform(-1, 1) - 1.6 * math.sin(heading)
         points = _curve(x, y, heading, 0.36, [c.uniform(-curl, curl) for _ in range(10)])[:10]
-        pen.line(points, width * 1.2, 255, round_ends=True)
+        pen.tube(points, width * 1.2, 255)
         for share, tone in ((1.0, 1), (0.6, 2), (0.2, 3)):
             offset = -(1 - share) * 0.2 * width
-            pen.line(moved(points, offset, offset), width * share, 4 * n + tone, round_ends=True)
+            pen.tube(moved(points, offset, offset), width * share, 4 * n + tone)
     bodies = c.palette(4)[c.rng.integers(0, 4, 64)] * 0.8 + 0.1
     colours = (bodies[:, None] * np.array([[1.0], [0.6], [0.95], [1.3]], np.float32)).reshape(256, 3)
     colours[0], colours[255] = c.palette(1)[0] * 0.7, 0.04

@@ -239,6 +239,6 @@ def glyph(c: SceneCanvas, k: ClassParameters) -> Field:
         ]
         if k.table[40 + stroke] > 0.5:
             points = bezier(*points)
-        pen.line(moved(points, dx, dy, scale, turn), width, round_ends=True)
+        pen.tube(moved(points, dx, dy, scale, turn), width, 255)
     shade = 0.9 + 0.1 * lookup(periodic_noise(c.rng, 9), c.x * 0.5)
     return place_object(c, (0.5 - pen.coverage()) * (1.2 * c.pixel), c.pixel, shade)

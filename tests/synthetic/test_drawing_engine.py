@@ -106,9 +106,11 @@ def test_a_disc_and_a_line_cover_their_area() -> None:
     pen = Pen(128)
     pen.disc(0.0, 0.0, 0.5, 255)
     assert pen.coverage().mean() * 4 == pytest.approx(math.pi / 4, rel=0.03)
-    pen = Pen(128)
-    pen.line([(-0.5, 0.0), (0.5, 0.0)], 0.2, round_ends=True)
-    assert pen.coverage().mean() * 4 == pytest.approx(0.2 + math.pi * 0.01, rel=0.06)
+    line, tube = Pen(128), Pen(128)
+    line.line([(-0.5, 0.0), (0.0, 0.0), (0.5, 0.0)], 0.2, round_ends=True)
+    tube.tube([(-0.5, 0.0), (0.0, 0.0), (0.5, 0.0)], 0.2, 255)
+    for pen in (line, tube):
+        assert pen.coverage().mean() * 4 == pytest.approx(0.2 + math.pi * 0.01, rel=0.06)
 
 
 def test_a_colour_sheet_has_its_colours() -> None:
