@@ -158,7 +158,7 @@ def job(method: str, data: str, images: int, out: str) -> dict[str, Any]:
         "peak_mib": peak_mib(),
         "images": {
             "train": len(train),
-            "test": len(readable),
+            "test": len(predictions.rows),
             "without_mask": found["images"]["without_mask"],
         },
         "metrics": values,

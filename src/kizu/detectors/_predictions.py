@@ -1,4 +1,4 @@
-"""Predictions of several batches as one, and features that must be finite."""
+"""Predictions of several batches as one; what is said of unreadable files; features that must be finite."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
     )
+
+
+def unreadable(errors: list[tuple[str, str]]) -> str:
+    """What is said of files that could not be read: nothing when there are none."""
+    return f"; {len(errors)} could not be read, the first: {': '.join(errors[0])}" if errors else ""
 
 
 def require_finite(levels: FeatureMaps, batch: Batch, name: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kizu import calibration, engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._predictions import joined, require_finite
+from kizu.detectors._predictions import joined, require_finite, unreadable
 from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFitted, UsageError
 from kizu.reader import Channels, Images, Supervision, read
@@ -123,10 +123,7 @@ class Detector(ABC):
         )
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
-            broken = (
-                f"; {len(skipped)} could not be read, the first: {': '.join(skipped[0])}" if skipped else ""
-            )
-            raise EmptyData(f"There is no good image to learn from{broken}.")
+            raise EmptyData(f"There is no good image to learn from{unreadable(skipped)}.")
         self.fitted_, self.images_seen_, self.skipped_ = True, seen, skipped
         self._prepare_scoring()
         return self
@@ -140,11 +137,7 @@ class Detector(ABC):
         errors: list[tuple[str, str]] = []
         parts = list(self.predict_batches(images, errors=errors, channels=channels))
         if not parts:
-            raise EmptyData(
-                f"None of the images could be read; the first: {': '.join(errors[0])}"
-                if errors
-                else "There is no image to look at."
-            )
+            raise EmptyData(f"There is no image to look at{unreadable(errors)}.")
         return joined(parts, errors)
 
     def predict_batches(
