@@ -71,7 +71,7 @@ def extra_memory(case: str, folder: str) -> None:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process, MiB. Not getrusage's, which a child inherits from its parent."""
+    """Largest resident memory of this process, MiB; getrusage's is inherited from a parent."""
     status = Path("/proc/self/status").read_text("ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 

@@ -51,7 +51,8 @@ def lightly_example(folder: Path, backbone: str, size: int, batch_size: int, ste
     modules = torch.nn.ModuleList([net, projector, predictor])
     loader = torch.utils.data.DataLoader(
         LightlyDataset(str(folder), transform=SimSiamTransform(input_size=size)),
-        batch_size=batch_size, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1, persistent_workers=True,
+        batch_size=batch_size, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1,
+        persistent_workers=True,
     )  # fmt: skip
     optimiser = torch.optim.SGD(
         modules.parameters(), lr=0.05 * batch_size / 256, momentum=0.9, weight_decay=1e-4

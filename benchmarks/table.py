@@ -9,20 +9,22 @@ from _harness import RESULTS, ROOT
 
 HEAD = """# Benchmarks
 
-Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians. `python benchmarks/table.py` writes this page from
-benchmarks/results/*.json, which also hold quartiles, versions and the commit. `make peer-env` builds the peers' environment.
+Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians. `python benchmarks/table.py`
+writes this page from benchmarks/results/*.json, which also hold quartiles, versions and the commit.
+`make peer-env` builds the peers' environment.
 
-Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of different days do not compare.
+Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of different
+days do not compare.
 
 | script | what |
 |---|---|
-| `benchmarks/pixel_metrics.py` | all four exact pixel metrics on 500 maps of 256 x 256, beside anomalib and scikit-learn |
-| `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, random projection included, beside anomalib and the plain loop |
-| `benchmarks/nearest.py` | exact nearest neighbours beside torch.cdist, a float32 product, faiss and the backbone's forward pass |
+| `benchmarks/pixel_metrics.py` | four exact pixel metrics, 500 maps of 256 x 256, beside anomalib, scikit-learn |
+| `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, beside anomalib and the plain loop |
+| `benchmarks/nearest.py` | exact nearest neighbours beside torch.cdist, a product, faiss, the backbone |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
-| `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly, bf16 beside fp32 |
+| `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/table.py` | this page |
 """
@@ -151,8 +153,9 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
     for name, case in row["rows"].items():
         plain, loop = (case["training"][kind]["median"] / steps for kind in ("plain", "loop"))
         rates = [count / case["inference"][kind]["median"] for kind in ("fp32", "bf16")]
-        told = f"{100 * case['overhead']:+.1f} % | {rates[0]:.1f} | {rates[1]:.1f} | {case['bf16_over_fp32']:.2f}"
-        lines.append(f"| {name} | {plain:.2f} | {loop:.2f} | {told} |")
+        measured = [f"{100 * case['overhead']:+.1f} %", *(f"{rate:.1f}" for rate in rates)]
+        measured.append(f"{case['bf16_over_fp32']:.2f}")
+        lines.append(f"| {name} | {plain:.2f} | {loop:.2f} | {' | '.join(measured)} |")
     return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
 

@@ -22,7 +22,7 @@ from kizu import accel
 from kizu.errors import UsageError
 
 Part = TypeVar("Part")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 MAX_CHUNK = 4
 PRECISIONS = ("auto", "fp32", "bf16")
 _PAUSE_SOFT = 1
@@ -81,7 +81,7 @@ def one_thread() -> Iterator[None]:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU when there is one. Raises UsageError when it is not there."""
+    """The device of that name; "auto" is the GPU when there is one. Raises UsageError without such a device."""
     try:
         device = torch.device(pick_device() if name == "auto" else name)
     except RuntimeError as error:
@@ -115,7 +115,7 @@ def map_chunks(
     return list(parts[0]) if len(parts) == 1 else [torch.cat(same) for same in zip(*parts, strict=True)]
 
 
-def thread_map(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made]:
+def thread_map(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of
     which computes alone.
 
@@ -136,7 +136,7 @@ def thread_map(work: Callable[[Part], Made], parts: Sequence[Part]) -> list[Made
         raise
 
 
-def imap_ordered(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterator[Made]:
+def imap_ordered(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
     """work(part) of each part in order, as `thread_map`, while what was made before is used: streams are up
     to two parts each ahead.
 
@@ -147,7 +147,7 @@ def imap_ordered(work: Callable[[Part], Made], parts: Iterable[Part]) -> Iterato
         yield from map(work, parts)
         return
     alone = _alone(work)
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Result]] = deque()
     release_omp_threads()
     try:
         for part in parts:
@@ -214,11 +214,11 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
-def _alone(work: Callable[[Part], Made]) -> Callable[[Part], Made]:
+def _alone(work: Callable[[Part], Result]) -> Callable[[Part], Result]:
     """`work` in the mode of this thread, whichever does it."""
     inference = torch.is_inference_mode_enabled()
 
-    def alone(part: Part) -> Made:
+    def alone(part: Part) -> Result:
         with torch.inference_mode(inference):
             return work(part)
 

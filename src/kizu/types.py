@@ -30,7 +30,8 @@ class Batch:
 
     images: (B, 3, H, W) float32 in [0, 1], RGB.   features: the representation's maps of these very images,
     [(B, C_l, h_l, w_l)], when they were computed before (a cache); they are then not computed again.
-    labels: (B,) int64, 0 good, 1 anomalous, -1 unknown; None: nobody says.   masks: (B, H, W) bool, True = defect.
+    labels: (B,) int64, 0 good, 1 anomalous, -1 unknown; None: not given.
+    masks: (B, H, W) bool, True = defect.
     paths: their files.   rows: their row numbers in the Samples.   size: (H, W), needed without images.
     """
 
@@ -85,7 +86,8 @@ class Prediction:
     map: (B, H, W) float32, higher is more anomalous.   score: (B,) float32, higher is more anomalous.
     p_value: (B,) conformal p-value in (0, 1], or None before calibration.
     is_anomalous: (B,) bool at the promised false-alarm rate, or None before calibration.
-    paths: names of the images when they came from disk.   errors: images that could not be read: (path, reason).
+    paths: names of the images when they came from disk.
+    errors: (path, reason) of images that could not be read.
     """
 
     map: Tensor

@@ -28,7 +28,8 @@ from kizu.training import Position
 from kizu.types import Batch
 
 FAST: dict[str, Any] = {
-    "iterations": 3, "batch_size": 3, "embedding_width": 8, "image_size": 32, "precision": "fp32", "training_precision": "fp32",
+    "iterations": 3, "batch_size": 3, "embedding_width": 8, "image_size": 32, "precision": "fp32",
+    "training_precision": "fp32",
 }  # fmt: skip
 
 

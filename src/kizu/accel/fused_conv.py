@@ -110,7 +110,7 @@ class MaxPoolAfterReLU(nn.Module):
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this torch has the operators for this device, and this processor their arithmetic in `dtype`."""
+    """Whether torch has the operators for this device, and the processor their arithmetic in `dtype`."""
     names = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
     operators = torch.ops.mkldnn
     there = torch.backends.mkldnn.is_available() and all(hasattr(operators, name) for name in names)

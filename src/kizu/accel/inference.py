@@ -1,4 +1,4 @@
-"""A network for inference: batch norms folded, in its precision, channels last, convolutions fused on CPUs."""
+"""A network for inference: batch norms folded, channels last, convolutions fused on CPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from kizu.accel.fused_conv import can_fuse, fuse_activations
 
 
 def optimised(net: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """`net`, of no other use afterwards, as the same function (rounding apart) with fewer passes over the maps."""
+    """`net`, of no other use afterwards, as the same function (rounding apart) with fewer passes over the
+    maps."""
     net = fold_batch_norms(net, in_place=True).to(dtype)
     for parameter in net.parameters():
         if parameter.ndim == 4:

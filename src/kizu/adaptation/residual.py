@@ -79,11 +79,8 @@ def spread(pooled: np.ndarray, count: int, seed: int) -> list[int]:
 def _pooled(base: Representation, good: SampleStore) -> np.ndarray:
     """(n, sum C_l): features of each image, averaged over positions."""
     extract = base.inference_copy()
-    rows = []
-    for batch in good.batches(BATCH):
-        rows.append(
-            torch.cat([level.mean((2, 3)).cpu() for level in extract(batch.require_images())], dim=1)
-            .double()
-            .numpy()
-        )
-    return np.concatenate(rows)
+    pooled = [
+        torch.cat([level.mean((2, 3)).cpu() for level in extract(batch.require_images())], dim=1)
+        for batch in good.batches(BATCH)
+    ]
+    return torch.cat(pooled).double().numpy()

@@ -92,7 +92,7 @@ class ReconstructionObjective(Objective):
         return batch["images"], alpha
 
     def loss(self, batch: tuple[Tensor, float | None]) -> dict[str, Tensor]:
-        """Sum over levels, mean over images and pairs; "diversity" of the encoder's second level beside it."""
+        """Sum over levels, mean over images and pairs; and the "diversity" of the encoder's second level."""
         images, alpha = batch
         pairs = self.pairs(images)
         losses = [self._distance(rebuilt, target, alpha) for rebuilt, target in pairs]

@@ -83,7 +83,7 @@ class Detector(ABC):
 
     @abstractmethod
     def scorer(self) -> nn.Module:
-        """What was learned as a module on the CPU: (FeatureMaps, size (H, W)) -> (map (B, H, W), score (B,))."""
+        """What was learned, as a module on the CPU: (FeatureMaps, (H, W)) -> (map (B, H, W), score (B,))."""
 
     @abstractmethod
     def _state(self) -> dict[str, Tensor]:
@@ -256,7 +256,7 @@ class Detector(ABC):
             return self._inference
 
     def _features(self, batch: Batch) -> FeatureMaps:
-        """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite naming the image."""
+        """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
         if batch.features is not None and self.takes_features:
             levels = batch.features
         else:

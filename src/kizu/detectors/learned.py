@@ -40,7 +40,7 @@ class LearnedDetector(Detector):
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network before training, its weights drawn from `seed` alone; also the mould for a saved one."""
+        """The network before training, drawn from `seed` alone; a saved one is loaded into it as well."""
 
     @abstractmethod
     def objective(self, network: nn.Module) -> Objective:

@@ -127,7 +127,9 @@ class PatchCore(OnePassDetector):
         generator = torch.Generator().manual_seed(self.seed)
         if self.projection is not None and self.projection < rows.shape[1]:
             rows = random_projection(rows, self.projection, generator=generator)
-        return greedy_coreset(rows, n, method=self.selection, generator=generator)
+        if self.selection == "exact":
+            return greedy_coreset(rows, n)
+        return greedy_coreset(rows, n, method="approximate", generator=generator)
 
     def _state(self) -> dict[str, Tensor]:
         return {"bank": self.bank_}

@@ -46,7 +46,7 @@ def greedy_coreset(
             over a random pool of rows, for N far larger than n; rows outside the pool are covered a little
             worse (docs/methods/neighbours.md has the measured loss).
         pool: rows in the pool for each pick, 4 by default; with "approximate" only.
-        generator: draws the pool of "approximate", which needs it; "exact" draws nothing.
+        generator: draws the pool, with "approximate" only, which needs it.
         progress: called as progress(picks so far, n) now and then.
 
     Raises:
@@ -64,8 +64,9 @@ def greedy_coreset(
         raise UsageError(f"method must be 'exact' or 'approximate', got {method!r}.")
     check_finite("features", features)
     if method == "exact":
-        if pool is not None:
-            raise UsageError(f"pool={pool!r} has no effect with method='exact': leave it out.")
+        for name, value in (("pool", pool), ("generator", generator)):
+            if value is not None:
+                raise UsageError(f"{name}={value!r} has no effect with method='exact': leave it out.")
         return _exact(features, n, start, progress)
     rows = _pool(features, n, start, POOL if pool is None else pool, generator)
     return rows[_exact(features[rows], n, int((rows == start).nonzero()[0, 0]), progress)]

@@ -26,12 +26,12 @@ class StableBatchNorm2d(nn.BatchNorm2d):
     def of(cls, norm: nn.BatchNorm2d) -> StableBatchNorm2d:
         """The same norm, its present running variance taken as the pretrained one. Parameters are shared, not
         copied."""
-        made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        made.weight, made.bias = norm.weight, norm.bias
-        made.running_mean, made.running_var = norm.running_mean, norm.running_var
-        made.num_batches_tracked = norm.num_batches_tracked
-        made.register_buffer("reference", norm.running_var.detach().clone(), persistent=False)  # type: ignore[union-attr]
-        return made.train(norm.training)
+        twin = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        twin.weight, twin.bias = norm.weight, norm.bias
+        twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
+        twin.num_batches_tracked = norm.num_batches_tracked
+        twin.register_buffer("reference", norm.running_var.detach().clone(), persistent=False)  # type: ignore[union-attr]
+        return twin.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape. Running statistics take the variance that was used."""
@@ -51,7 +51,7 @@ class StableBatchNorm2d(nn.BatchNorm2d):
 
 
 def floored(variance: Tensor, reference: Tensor, floor: float = FLOOR) -> Tensor:
-    """Variances (C,), with those below min(floor, reference) replaced by `reference`; these send no gradient."""
+    """Variances (C,), those below min(floor, reference) replaced by `reference`, which sends no gradient."""
     return torch.where(variance < reference.clamp(max=floor), reference, variance)
 
 
@@ -71,11 +71,11 @@ def unstabilise(net: nn.Module) -> None:
 def _plain(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
     if not isinstance(norm, StableBatchNorm2d):
         return norm
-    made = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    made.weight, made.bias = norm.weight, norm.bias
-    made.running_mean, made.running_var = norm.running_mean, norm.running_var
-    made.num_batches_tracked = norm.num_batches_tracked
-    return made.train(norm.training)
+    twin = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    twin.weight, twin.bias = norm.weight, norm.bias
+    twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
+    twin.num_batches_tracked = norm.num_batches_tracked
+    return twin.train(norm.training)
 
 
 def _exchange(net: nn.Module, replace: Callable[[nn.BatchNorm2d], nn.Module]) -> None:

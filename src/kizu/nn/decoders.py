@@ -14,7 +14,7 @@ class MirroredDecoder(nn.Module):
     """(B, width, h, w) -> [(B, C_l, h_l, w_l)], finest first, at the sizes of `like`.
 
     Stages of residual blocks of the encoder's kind; each stage's first block goes up by a transposed
-    convolution (Deng and Li, CVPR 2022, section 3.3). width: channels of the embedding, 2 C_L unless told.
+    convolution (Deng and Li, CVPR 2022, section 3.3). width: channels of the embedding, 2 C_L unless given.
     blocks "code": the coarsest level gets as many blocks as the encoder's finest (3, 4, 6 from the top of
     Wide ResNet-50), as in the released code, with which the published sizes agree; "mirrored": 6, 4, 3, each
     level as many as in the encoder. What doubling overshoots, where a grid's side is odd, is cut off."""

@@ -44,18 +44,18 @@ def landscape(
     """
     first, second = (filter_normalised_direction(net, generator) for _ in range(2))
     weights = {name: weight for name, weight in net.named_parameters() if name in first}
-    home = {name: weight.detach().clone() for name, weight in weights.items()}
+    start_weights = {name: weight.detach().clone() for name, weight in weights.items()}
     offsets = torch.linspace(-distance / 2, distance / 2, steps, dtype=torch.float64)
     values = torch.empty(steps, steps, dtype=torch.float64)
     try:
         for i, a in enumerate(offsets.tolist()):
             for j, b in enumerate(offsets.tolist()):
                 for name, weight in weights.items():
-                    weight.copy_(home[name] + a * first[name] + b * second[name])
+                    weight.copy_(start_weights[name] + a * first[name] + b * second[name])
                 values[i, j] = measure()
     finally:
         for name, weight in weights.items():
-            weight.copy_(home[name])
+            weight.copy_(start_weights[name])
     return offsets, values
 
 

@@ -21,7 +21,7 @@ from kizu.types import FeatureMaps
 class OneClassEmbedding(nn.Module):
     """[(B, C_l, h_l, w_l)] -> (B, width, ceil(h_L / 2), ceil(w_L / 2)).
 
-    width: 2 C_L unless told, as the encoder's fourth stage. Residual blocks of the encoder's kind, the first
+    width: 2 C_L unless given, as the encoder's fourth stage. Residual blocks of the encoder's kind, the first
     of stride 2; as many as the encoder's first stage has, which is what the fourth has in all ResNets of the
     literature (2 in ResNet-18, 3 in ResNet-50)."""
 

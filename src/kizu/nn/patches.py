@@ -1,4 +1,4 @@
-"""Feature maps of several levels -> one grid of patch features: alignment, neighbourhoods, pooled dimensions."""
+"""Feature maps of several levels -> one grid of patch features: alignment, neighbourhoods, pooling."""
 
 from __future__ import annotations
 

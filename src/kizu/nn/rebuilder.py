@@ -16,8 +16,8 @@ from kizu.types import FeatureMaps
 class Rebuilder(nn.Module):
     """Features -> features rebuilt from a compact embedding of them.
 
-    twin: with the projections of ReContrast, for `cross_reconstruct`. blocks, width: see MirroredDecoder. Weights are
-    drawn from `seed` alone; None leaves them undefined, for loading."""
+    twin: with the projections of ReContrast, for `cross_reconstruct`. blocks, width: see MirroredDecoder.
+    Weights are drawn from `seed` alone; None leaves them undefined, for loading."""
 
     def __init__(
         self,

@@ -28,19 +28,19 @@ class Representation(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Images (B, 3, H, W) float32 in [0, 1] -> one (B, C_l, h_l, w_l) a level. It normalises them itself."""
+        """Images (B, 3, H, W) float32 in [0, 1] -> one (B, C_l, h_l, w_l) a level. Normalises them."""
 
     @classmethod
     @abstractmethod
     def from_card(cls, card: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Build what `sealed_card()` and `state()` describe. Runs no code of theirs. Raises ModelFileError."""
+        """Build what `sealed_card()` and `state()` describe; runs none of it as code. Raises ModelFileError."""
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a file must hold beside the card."""
         return dict(self.state_dict())
 
     def sealed_card(self) -> dict[str, Any]:
-        """The card as a file holds it; weights that are drawn again from a seed are sealed by their digest."""
+        """The card as a file holds it; weights that are drawn again from a seed are held to their digest."""
         return dict(self.card)
 
     def for_inference(self, dtype: torch.dtype, device: torch.device) -> Representation:
@@ -59,7 +59,7 @@ class Representation(nn.Module, ABC):
 
 
 class InferenceCopy:
-    """A representation ready to look at images: evaluation mode, on its device, in its dtype, no gradients."""
+    """A representation for inference: evaluation mode, on its device, in its dtype, without gradients."""
 
     def __init__(self, representation: Representation, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
@@ -68,7 +68,7 @@ class InferenceCopy:
         self.channels, self.strides = representation.channels, representation.strides
 
     def __call__(self, images: Tensor) -> FeatureMaps:
-        """Images (B, 3, H, W) float32 in [0, 1], any device -> [(B, C_l, h_l, w_l) float32] on this device."""
+        """Images (B, 3, H, W) float32 in [0, 1] -> [(B, C_l, h_l, w_l) float32] on this device."""
         return [level.float() for level in self.forward_native_dtype(images)]
 
     @torch.inference_mode()

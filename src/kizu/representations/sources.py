@@ -54,8 +54,8 @@ def open_representation(
 
 
 def save_representation(net: Representation, path: Path | str, *, overwrite: bool = False) -> Path:
-    """Write a representation: card and tensors, all of them where a model's file would draw them again. Raises
-    OutputExists."""
+    """Write a representation: card and tensors, all of them where a model's file would draw them again.
+    Raises OutputExists."""
     card = {"kind": "representation", "representation": net.sealed_card()}
     return store.save(path, net.state() or net.state_dict(), card, overwrite=overwrite)
 

@@ -76,10 +76,9 @@ def file_state(path: Path) -> dict[str, Tensor]:
 def randomise(net: nn.Module, seed: int) -> None:
     """Draw the weights of `net` again, in place, from `seed` alone and not from the global generator.
 
-    Convolutions and linear layers by He's initialisation (normal, fan-in), their biases 0, norms at rest; what a
-    module holds beside these (position embeddings, class tokens) normal with standard deviation 0.02, and vectors
-    (layer scales) as the constructor set them.
-    """
+    Convolutions and linear layers by He's initialisation (normal, fan-in), their biases 0, norms at rest;
+    what a module holds beside these (position embeddings, class tokens) normal with standard deviation 0.02,
+    and vectors (layer scales) as the constructor set them."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -125,7 +124,7 @@ def _cached(hub: str, filename: str | None) -> str | None:
 
 
 def _reachable(hub: str | None, url: str | None) -> bool:
-    """Whether the download's host answers within a few seconds; with a proxy set, it is for the proxy to say."""
+    """Whether the download's host answers within a few seconds; with a proxy set, True."""
     from huggingface_hub import constants
 
     if hub and constants.HF_HUB_OFFLINE:
