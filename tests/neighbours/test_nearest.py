@@ -1,4 +1,4 @@
-"""Nearest neighbours against float64 distances by direct difference: the search and its fast twin."""
+"""Nearest neighbours against float64 direct differences: the readable search and its fast twin."""
 
 from __future__ import annotations
 
