@@ -37,7 +37,7 @@ class NestedGaussians:
 
     channels: (D,), those chosen of all levels. eps: added to the diagonal of each covariance. Learned:
         nested_mean       (M,) float16     mean of every cell and chosen channel, stage by stage
-        nested_whitening  (K,) float16     full form: rows of W of every group, stage by stage, no zeros
+        nested_whitening  (K,) float16     full form: rows of W of every group, stage by stage, without zeros
         nested_rows       (n, M) float32   low-rank form: the cells of each image minus their mean
     """
 
