@@ -13,13 +13,16 @@ from kizu import registry
 from kizu.errors import ShapeError, UsageError
 
 NAMES = registry.names("losses")
-INPUTS: dict[str, dict[str, tuple[int, ...]]] = {}
+INPUTS: dict[str, dict[str, tuple[int, ...]]] = {"focal": {"logits": (6, 5)}}
 """Shapes of the tensors of a loss that takes others than (6, 5) for each positional argument."""
+
+CLASSES = {"focal": {"targets": [0, 4, 1, 2, 3, 0]}}
+"""Integer arguments of a loss: they get no gradient."""
 
 STOPPED = {"negative_cosine": {"target"}}
 """Arguments that get no gradient by default."""
 
-NOT_OF_COSINES: set[str] = set()
+NOT_OF_COSINES = {"focal"}
 """Losses for which the lengths of the rows matter."""
 
 
@@ -35,7 +38,9 @@ def tensors(name: str, dtype: torch.dtype = torch.float64, requires_grad: bool =
 
 
 def loss(name: str, given: dict[str, Tensor], **options: Any) -> Tensor:
-    return registry.load("losses", name)(**given, **options)
+    count = len(next(iter(given.values())))
+    classes = {key: torch.tensor(value[:count]) for key, value in CLASSES.get(name, {}).items()}
+    return registry.load("losses", name)(**given, **classes, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,7 +119,7 @@ def test_misuse_is_refused(name: str) -> None:
     given = tensors(name)
     last = list(given)[-1]
     with pytest.raises(ShapeError, match=last):
-        loss(name, {**given, last: given[last][:, :-1]})
+        loss(name, {**given, last: given[last][:, :-1] if len(given) > 1 else given[last][:-1, :, None]})
     with pytest.raises(ShapeError, match="empty"):
         loss(name, {key: value[:0] for key, value in given.items()})
     with pytest.raises(UsageError, match="reduction"):

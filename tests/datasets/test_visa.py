@@ -12,7 +12,7 @@ from trees import visa as tree
 from kizu.datasets._layout import Row, to_samples
 from kizu.datasets.checking import compare_counts
 from kizu.datasets.visa import COUNTS, SPLITS, expected_counts, read_split, visa
-from kizu.errors import LayoutError, MaskError, UnknownName
+from kizu.errors import LayoutError, MaskError, UnknownName, UsageError
 from kizu.loader import masks_for
 
 
@@ -27,6 +27,18 @@ def test_downloaded(tmp_path: Path) -> None:
     assert visa(tmp_path, category="pcb1", split="train") == samples.where(category="pcb1", split="train")
     (tmp_path / "split_csv" / "1cls.csv").rename(tmp_path / "1cls.csv")
     assert visa(tmp_path) == samples
+
+
+def test_lists_that_lie_elsewhere(tmp_path: Path) -> None:
+    tree(tmp_path / "visa")
+    before = visa(tmp_path / "visa")
+    (tmp_path / "visa" / "split_csv").rename(tmp_path / "lists")
+    assert visa(tmp_path / "visa", lists=tmp_path / "lists") == before
+    with pytest.raises(LayoutError, match=r"lists holds no 2cls_fewshot\.csv"):
+        visa(tmp_path / "visa", split_csv="2cls_fewshot", lists=tmp_path / "lists")
+    visa_prepared(tmp_path / "prepared")
+    with pytest.raises(UsageError, match="lists has no effect"):
+        visa(tmp_path / "prepared", lists=tmp_path / "lists")
 
 
 def test_downloaded_order_does_not_depend_on_the_lists(tmp_path: Path) -> None:

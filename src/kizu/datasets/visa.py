@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 from kizu.datasets._layout import Row, chosen, folders_in, need_good, read_tree, root_of, to_samples
-from kizu.errors import LayoutError, UnknownName, some
+from kizu.errors import LayoutError, UnknownName, UsageError, some
 from kizu.images import is_image
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -94,7 +94,12 @@ anomalous."""
 
 
 def visa(
-    path: Path | str, *, category: Wanted = None, split: Wanted = None, split_csv: SplitName = "1cls"
+    path: Path | str,
+    *,
+    category: Wanted = None,
+    split: Wanted = None,
+    split_csv: SplitName = "1cls",
+    lists: Path | str | None = None,
 ) -> Samples:
     """VisA by the split list `split_csv`: "1cls", "2cls_highshot" or "2cls_fewshot" (whose train is the pool
     to draw from).
@@ -102,7 +107,8 @@ def visa(
     As downloaded: <product>/Data/Images/{Normal,Anomaly}, <product>/Data/Masks/Anomaly, and <split_csv>.csv
     in `path` or in split_csv/. As prepared: <split_csv>/<product>/{train,test}/{good,bad} and
     ground_truth/bad (two classes: ground_truth/{train,test}/bad), from `path` or its folder <split_csv>.
-    category, split: take only these. Raises LayoutError when the list or listed images are missing, MaskError
+    category, split: take only these. lists: the folder of the split lists where it is neither of these (as
+    downloaded only). Raises LayoutError when the list or listed images are missing, MaskError
     for missing masks, UnknownName for a product that is not there."""
     if split_csv not in SPLITS:
         raise UnknownName("split list of VisA", split_csv, SPLITS)
@@ -112,7 +118,14 @@ def visa(
         for base in (root / split_csv, root)
         if base.is_dir() and any(_is_prepared(sub) for sub in folders_in(base))
     ]
-    samples = _prepared(prepared[0], category, split_csv) if prepared else _raw(root, category, split_csv)
+    if prepared and lists is not None:
+        raise UsageError(f"lists has no effect on VisA as prepared, got {lists!r}. Leave it away.")
+    listed = _list_file(root if lists is None else Path(lists), split_csv)
+    if lists is not None and listed is None:
+        raise LayoutError(f"{lists} holds no {split_csv}.csv, here or in split_csv/.")
+    samples = (
+        _prepared(prepared[0], category, split_csv) if prepared else _raw(root, category, split_csv, listed)
+    )
     return samples.where(split=split)
 
 
@@ -152,8 +165,7 @@ def problems(root: Path, samples: Samples) -> list[str]:
     return [f"{len(extra)} images that the split list does not name: {some(extra)}"] if extra else []
 
 
-def _raw(root: Path, category: Wanted, split_csv: SplitName) -> Samples:
-    listed = _list_file(root, split_csv)
+def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None) -> Samples:
     if listed is None:
         raise LayoutError(
             f"{root} holds neither {split_csv}.csv (here or in split_csv/) nor the prepared folder "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
     from kizu.detectors.base import Detector
+    from kizu.detectors.classifier import Classifier
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
     from kizu.detectors.one_pass import OnePassDetector
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from kizu.detectors.simplenet import SimpleNet
 
 __all__ = [
-    "Detector", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
-    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
-    "SimpleNet",
+    "Classifier", "Detector", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM",
+    "PatchCore", "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation",
+    "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {

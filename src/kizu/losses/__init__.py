@@ -9,11 +9,12 @@ from kizu import registry
 
 if TYPE_CHECKING:
     from kizu.losses.cosine import cosine
+    from kizu.losses.focal import focal
     from kizu.losses.info_nce import info_nce
     from kizu.losses.negative_cosine import negative_cosine
     from kizu.losses.nt_xent import nt_xent
     from kizu.losses.spd import spd
 
-__all__ = ["cosine", "info_nce", "negative_cosine", "nt_xent", "spd"]
+__all__ = ["cosine", "focal", "info_nce", "negative_cosine", "nt_xent", "spd"]
 
 registry.open_room(__name__)

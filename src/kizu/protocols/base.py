@@ -15,9 +15,9 @@ from kizu.samples import Samples
 class Split:
     """Who trains on what.
 
-    train: images to learn from. calibration: good images held out for the promise (may be empty). test: the
-    rest, labelled. protocol, seed and settings name the split in the run folder; notes say what a reader of
-    the numbers should know."""
+    train: images to learn from, good ones; of two_class, good and anomalous ones. calibration: good images
+    held out for the promise (may be empty). test: the rest, labelled. protocol, seed and settings name the
+    split in the run folder; notes say what a reader of the numbers should know."""
 
     train: Samples
     calibration: Samples

@@ -54,6 +54,11 @@ class SampleStore:
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64: 0 good, 1 anomalous, -1 unknown."""
+        return torch.tensor([sample.label for sample in self._samples], dtype=torch.int64)
+
     def add(self, batch: Batch) -> None:
         """Keep a batch. Raises ShapeError for another size than before, UsageError for features where images
         are needed."""
