@@ -9,18 +9,18 @@ from _harness import RESULTS, ROOT
 
 HEAD = """# Benchmarks
 
-Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians. `python benchmarks/table.py`
-writes this page from benchmarks/results/*.json, which also hold quartiles, versions and the commit.
+Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians.
+`python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles, versions and the commit.
 `make peer-env` builds the peers' environment.
 
-Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of different
-days do not compare.
+Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of
+different days do not compare.
 
 | script | what |
 |---|---|
 | `benchmarks/pixel_metrics.py` | four exact pixel metrics, 500 maps of 256 x 256, beside anomalib, scikit-learn |
 | `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, beside anomalib and the plain loop |
-| `benchmarks/nearest.py` | exact nearest neighbours beside torch.cdist, a product, faiss, the backbone |
+| `benchmarks/nearest.py` | nearest neighbours beside torch.cdist, a product, faiss, the backbone |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |

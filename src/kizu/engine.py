@@ -81,7 +81,7 @@ def one_thread() -> Iterator[None]:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU when there is one. Raises UsageError without such a device."""
+    """The device of that name; "auto" is the GPU when there is one. Raises UsageError without one."""
     try:
         device = torch.device(pick_device() if name == "auto" else name)
     except RuntimeError as error:

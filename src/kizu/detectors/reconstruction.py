@@ -1,4 +1,4 @@
-"""What reverse distillation and ReContrast share: the network that rebuilds features, its scores and checks."""
+"""What reverse distillation and ReContrast share: the rebuilding network, its scores and checks."""
 
 from __future__ import annotations
 

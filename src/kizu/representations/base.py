@@ -33,7 +33,7 @@ class Representation(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_card(cls, card: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
-        """Build what `sealed_card()` and `state()` describe; runs none of it as code. Raises ModelFileError."""
+        """Build what `sealed_card()` and `state()` describe; runs no code of it. Raises ModelFileError."""
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a file must hold beside the card."""
