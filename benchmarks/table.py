@@ -10,7 +10,8 @@ from _harness import RESULTS, ROOT
 HEAD = """# Benchmarks
 
 Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians.
-`python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles, versions and the commit.
+`python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles, versions
+and the commit.
 `make peer-env` builds the peers' environment.
 
 Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of
@@ -18,7 +19,7 @@ different days do not compare.
 
 | script | what |
 |---|---|
-| `benchmarks/pixel_metrics.py` | four exact pixel metrics, 500 maps of 256 x 256, beside anomalib, scikit-learn |
+| `benchmarks/pixel_metrics.py` | exact pixel metrics, 500 maps of 256 x 256, beside anomalib, scikit-learn |
 | `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, beside anomalib and the plain loop |
 | `benchmarks/nearest.py` | nearest neighbours beside torch.cdist, a product, faiss, the backbone |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |

@@ -77,7 +77,7 @@ class Classifier(LearnedDetector):
                 raise UnknownName(name, value, known)
         checks.numbers(least=0.0, gamma=gamma, weight_decay=weight_decay)
         checks.numbers(least=0.0, above=True, learning_rate=learning_rate)
-        checks.numbers(least=0.0, most=1.0, momentum=momentum)
+        checks.numbers(least=0.0, most=0.999, momentum=momentum)
         if alpha is not None:
             checks.numbers(least=0.0, most=1.0, alpha=alpha)
         self.train, self.gamma, self.alpha, self.augmentation = train, gamma, alpha, augmentation

@@ -74,7 +74,7 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     rows = [_row(cell, split, detector, name, test) for name, test in tests.items()]
     started = time.perf_counter()
     try:
-        detector.fit(cache.require(detector, split.train))
+        detector.fit(cache.require(detector, _learned_from(split, detector)))
         fitted = (time.perf_counter() - started) / len(rows)
         for row, test in zip(rows, tests.values(), strict=True):
             row |= {"error": None, "fit_seconds": round(fitted, 3), **_measured(detector, test, cache)}
@@ -83,6 +83,11 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
             {**_row(cell, split, detector, name, test), "error": str(error)} for name, test in tests.items()
         ]
     return {"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]
+
+
+def _learned_from(split: Split, detector: Detector) -> Samples:
+    """The training images; of a two-class protocol's only the good ones for a detector that learns from these."""
+    return split.train if detector.supervision == "labelled" else split.train.normal
 
 
 def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samples) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samp
         "protocol": _protocol(split),
         "shots": split.settings.get("shots"),
         "seed": cell.seed,
-        "train_images": len(split.train),
+        "train_images": len(_learned_from(split, detector)),
         "test_normal": int((test.labels == 0).sum()),
         "test_anomalous": int((test.labels == 1).sum()),
         **dict.fromkeys(HEADLINE, None),
