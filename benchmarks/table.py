@@ -10,8 +10,8 @@ from _harness import RESULTS, ROOT
 HEAD = """# Benchmarks
 
 Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians.
-`python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles, versions
-and the commit.
+`python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles,
+versions and the commit.
 `make peer-env` builds the peers' environment.
 
 Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of

@@ -86,7 +86,7 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
 
 
 def _learned_from(split: Split, detector: Detector) -> Samples:
-    """The training images; of a two-class protocol's only the good ones for a detector that learns from these."""
+    """The training images; only the good ones for a detector that learns from these."""
     return split.train if detector.supervision == "labelled" else split.train.normal
 
 
