@@ -1,6 +1,7 @@
 # make needs nothing but Python >= 3.11 with venv. Everything goes into .venv; a finished one is reused, a broken or half-made one rebuilt.
 #   make demo    the main job on embedded data          make test       the whole test suite
 #   make check   format, lint, types, fast tests        make peer-env   .peer, the environment of the benchmarks' peers
+#   make docs    the documentation as a site, into site/; needs no network once its packages are installed
 #   make processors   the whole suite with the arithmetic of other processors, as far as this one can do it
 # TORCH_BACKEND=cpu make demo   takes a small CPU-only torch where its index can be reached (uv's own switch).
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV = $(BIN)/uv pip install --quiet --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --constraint constraints.txt
 
-.PHONY: demo test fast processors check format peer-env clean
+.PHONY: demo test fast processors check format docs peer-env clean
 
 demo: $(STAMP)
 	$(BIN)/kizu demo -o demo --overwrite
@@ -35,6 +36,10 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP)
+	$(BIN)/python -c "import mkdocstrings, material" 2>/dev/null || $(UV) --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --quiet --clean
+
 # The stamp is written last: an install that broke off leaves none, and the next make starts again from nothing.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("kizu needs Python >= 3.11, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -52,4 +57,4 @@ peer-env:
 	.peer/bin/uv pip install --quiet torch==2.13.0 torchvision==0.28.0 anomalib
 
 clean:
-	rm -rf $(VENV) .peer .pytest_cache .mypy_cache .ruff_cache demo
+	rm -rf $(VENV) .peer .pytest_cache .mypy_cache .ruff_cache demo site
