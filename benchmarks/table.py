@@ -27,6 +27,7 @@ different days do not compare.
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
+| `benchmarks/residual_promise.py` | the same under an adaptation: [results](results/residual_promise.md) |
 | `benchmarks/table.py` | this page |
 """
 

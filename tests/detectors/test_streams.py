@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import kizu
-from kizu.detectors.patchcore import PatchCore
 from kizu.errors import NotFinite, ShapeError
-from kizu.representations.base import InferenceCopy
+from kizu.representations.backbone import Backbone
 from kizu.types import Batch
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -18,33 +17,33 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each pass through a network had."""
     seen: list[int] = []
-    maps = InferenceCopy._maps
+    forward = Backbone.forward
 
-    def counted(self: InferenceCopy, images: torch.Tensor) -> list[torch.Tensor]:
+    def counted(self: Backbone, images: torch.Tensor) -> list[torch.Tensor]:
         seen.append(len(images))
-        return maps(self, images)
+        return forward(self, images)
 
-    monkeypatch.setattr(InferenceCopy, "_maps", counted)
+    monkeypatch.setattr(Backbone, "forward", counted)
     return seen
 
 
 def test_features_of_a_batch_are_those_of_its_images(parts: list[int]) -> None:
-    frozen = kizu.representation("random/resnet18@2,3").inference_copy("fp32")
+    extractor = kizu.representation("random/resnet18@2,3").inference_copy("fp32")
     images = torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    together = frozen(images)
+    together = extractor(images)
     assert sorted(parts) == [1, 2, 2, 2, 2, 2]
     assert [tuple(level.shape) for level in together] == [(11, 128, 8, 8), (11, 256, 4, 4)]
     for number in range(11):
-        for level, alone in zip(together, frozen(images[number : number + 1]), strict=True):
+        for level, alone in zip(together, extractor(images[number : number + 1]), strict=True):
             torch.testing.assert_close(level[number : number + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_patchcore_scores_a_batch_as_its_images(parts: list[int]) -> None:
     make = torch.Generator().manual_seed(1)
     good, images = (torch.rand(count, 3, 64, 64, generator=make) for count in (6, 40))
-    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40).fit(
-        good
-    )
+    detector = kizu.detector(
+        "patchcore", "random/resnet18", image_size=64, precision="fp32", coreset=0.5, batch_size=40
+    ).fit(good)
     parts.clear()
     together = detector.predict(images)
     assert parts == [4] * 10
@@ -55,16 +54,16 @@ def test_patchcore_scores_a_batch_as_its_images(parts: list[int]) -> None:
 
 
 def test_an_error_in_a_stream_is_the_users() -> None:
-    frozen = kizu.representation("random/vit_tiny_patch16_224@6").inference_copy("fp32")
+    extractor = kizu.representation("random/vit_tiny_patch16_224@6").inference_copy("fp32")
     with pytest.raises(ShapeError, match="patches"):
-        frozen(torch.rand(16, 3, 60, 60))
+        extractor(torch.rand(16, 3, 60, 60))
 
 
 def test_a_broken_image_is_named_from_its_stream() -> None:
     make = torch.Generator().manual_seed(2)
-    detector = PatchCore("random/resnet18", image_size=64, precision="fp32", coreset=1.0).fit(
-        torch.rand(2, 3, 64, 64, generator=make)
-    )
+    detector = kizu.detector(
+        "patchcore", "random/resnet18", image_size=64, precision="fp32", coreset=1.0
+    ).fit(torch.rand(2, 3, 64, 64, generator=make))
     images = torch.rand(12, 3, 64, 64, generator=make)
     features = [level.clone() for level in detector._features(Batch(images))]
     features[1][9, 3] = float("nan")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kizu import checks, maps
+from kizu.detectors._predictions import require_finite
 from kizu.detectors.learned import LearnedDetector
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
@@ -103,6 +104,7 @@ class ReconstructionDetector(LearnedDetector):
         images = samples.take([0]).require_images()
         with torch.inference_mode():
             features = self.representation_.inference_copy(self.precision, self.device)(images)
+        require_finite(features, samples.take([0]), self.representation_.card["name"])
         if smallest_grid(features) * self.batch_size < 2:
             raise UsageError(
                 f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a "

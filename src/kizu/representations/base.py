@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kizu import engine
-from kizu.errors import ShapeError
+from kizu.errors import ModelFileError, ShapeError
 from kizu.types import FeatureMaps
 
 
@@ -31,9 +31,9 @@ class Representation(nn.Module, ABC):
         """Images (B, 3, H, W) float32 in [0, 1] -> one (B, C_l, h_l, w_l) a level. Normalises them."""
 
     @classmethod
-    @abstractmethod
     def from_card(cls, card: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """Build what `sealed_card()` and `state()` describe; runs no code of it. Raises ModelFileError."""
+        raise ModelFileError(f"A {cls.__name__} cannot be opened: its class writes no from_card.")
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a file must hold beside the card."""
