@@ -26,11 +26,13 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path, shell: Callable[[list[str]], None]) -> None:
-    """Do what the page says in the current folder. A block with a title is saved, Python shares one namespace,
-    and `shell` gets the words of each line of a console block."""
+    """Do what the page says in the current folder. A block with a title is saved (or, "FILE, after: LINE",
+    put after that line of the file), Python shares one namespace, and `shell` gets the words of each line of a console block."""
     names: dict[str, Any] = {"__name__": "tutorial"}
     for block in blocks(page):
-        if block.title:
+        if ", after: " in block.title:
+            _insert(*block.title.split(", after: "), block.text)
+        elif block.title:
             Path(block.title).parent.mkdir(parents=True, exist_ok=True)
             Path(block.title).write_text(block.text, "utf-8")
         elif block.language == "python":
@@ -40,3 +42,10 @@ def run(page: Path, shell: Callable[[list[str]], None]) -> None:
                 shell(shlex.split(line, comments=True))
         else:
             raise AssertionError(f"{page.name}: a block of {block.language} without a title is not run")
+
+
+def _insert(file: str, line: str, text: str) -> None:
+    """Put `text` after the one line of `file` that holds `line`."""
+    before, found, after = Path(file).read_text("utf-8").partition(line + "\n")
+    assert found, f"{file} has no line {line}"
+    Path(file).write_text(before + found + text + after, "utf-8")
