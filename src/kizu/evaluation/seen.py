@@ -14,10 +14,12 @@ from kizu.samples import Samples
 def seen_digests(card: dict[str, Any]) -> set[str]:
     """SHA-256 of the decoded images that a card lists under "images_seen", those of the cards within it too.
 
-    >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}}))
-    ['a', 'b']
+    >>> parts = [{"images_seen": ["c"]}]
+    >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}, "parts": parts}))
+    ['a', 'b', 'c']
     """
-    inner = [seen_digests(value) for value in card.values() if isinstance(value, dict)]
+    values = [one for value in card.values() for one in (value if isinstance(value, list) else [value])]
+    inner = [seen_digests(value) for value in values if isinstance(value, dict)]
     return set(card.get("images_seen", ())).union(*inner)
 
 
