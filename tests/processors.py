@@ -29,6 +29,7 @@ NUMERIC = (
     "test_cosine_loss.py",
     "test_gaussian.py",
     "test_maps.py",
+    "test_nested_gaussians.py",
     "test_padim.py",
     "test_patches.py",
 )
