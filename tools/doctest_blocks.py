@@ -1,4 +1,6 @@
-"""For `make docs`: examples (`>>>`) in docstrings become code blocks. An extension of griffe, named in mkdocs.yml."""
+"""For `make docs`: examples (`>>>`) in docstrings become code blocks.
+
+An extension of griffe, which mkdocs.yml names."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def blocks(page: Path) -> list[Block]:
 
 def run(page: Path, shell: Callable[[list[str]], None]) -> None:
     """Do what the page says in the current folder. A block with a title is saved (or, "FILE, after: LINE",
-    put after that line of the file), Python shares one namespace, and `shell` gets the words of each line of a console block."""
+    put after that line of the file), Python shares one namespace, and `shell` gets the words of each line of
+    a console block."""
     names: dict[str, Any] = {"__name__": "tutorial"}
     for block in blocks(page):
         if ", after: " in block.title:
