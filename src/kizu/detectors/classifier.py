@@ -92,7 +92,7 @@ class Classifier(LearnedDetector):
         """64 pixels, 40 steps."""
         return cls(
             representation,
-            learning_rate=0.05,
+            learning_rate=0.005,
             iterations=40,
             training_precision="fp32",
             adaptation=adaptation,

@@ -16,11 +16,12 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError
 from kizu.store import without_prefix
 from kizu.training import FitOptions, Objective, SampleStore, train
-from kizu.types import Batch
+from kizu.types import Batch, FeatureMaps
 
 
 class LearnedDetector(Detector):
@@ -71,6 +72,8 @@ class LearnedDetector(Detector):
         samples = self._collected(batches, options)
         if not len(samples):
             return 0
+        if self.trains_on == "images":
+            self._first_features(samples)
         self._check_samples(samples)
         network = self.network()
         seen = len(samples)
@@ -103,6 +106,13 @@ class LearnedDetector(Detector):
             if options.progress:
                 options.progress(len(samples), "good images" if self.supervision == "normal" else "images")
         return samples
+
+    def _first_features(self, samples: SampleStore) -> FeatureMaps:
+        """Features of the first image before training. Raises NotFinite, naming representation and image."""
+        first = samples.take([0])
+        features = self.representation_.inference_copy(self.precision, self.device)(first.require_images())
+        require_finite(features, first, self.representation_.card["name"])
+        return features
 
     def _features_of_images(self, images: Tensor) -> list[Tensor]:
         return self._features(Batch(images))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from kizu import checks, maps
-from kizu.detectors._predictions import require_finite
 from kizu.detectors.learned import LearnedDetector
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
@@ -101,11 +100,7 @@ class ReconstructionDetector(LearnedDetector):
         self._check_training()
 
     def _check_samples(self, samples: SampleStore) -> None:
-        images = samples.take([0]).require_images()
-        with torch.inference_mode():
-            features = self.representation_.inference_copy(self.precision, self.device)(images)
-        require_finite(features, samples.take([0]), self.representation_.card["name"])
-        if smallest_grid(features) * self.batch_size < 2:
+        if smallest_grid(self._first_features(samples)) * self.batch_size < 2:
             raise UsageError(
                 f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a "
                 "larger "
