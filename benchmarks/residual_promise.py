@@ -76,7 +76,7 @@ def main() -> None:
                     cell.write_text(json.dumps(rates), "utf-8")
                 rows.append((name, adapted, method, rates[: options.seeds]))
                 print(name, adapted, method, f"{np.mean(rates):.3f}", flush=True)
-    PAGE.write_text(page(rows, options), "utf-8")
+                PAGE.write_text(page(rows, options), "utf-8")
 
 
 def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Namespace) -> str:
@@ -98,7 +98,10 @@ def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Names
         for method in ("split", "cross"):
             cells = []
             for adapted in (False, True):
-                rates = np.asarray(table[name, adapted, method])
+                rates = np.asarray(table.get((name, adapted, method), ()))
+                if not len(rates):
+                    cells.append("")
+                    continue
                 error = rates.std(ddof=1) / math.sqrt(len(rates))
                 cells.append(f"{100 * rates.mean():.1f} ± {100 * error:.1f} %")
             lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
