@@ -123,6 +123,9 @@ def test_what_cannot_be_read_is_said(data: Any, error: type[Exception], says: st
 def test_channels_are_for_arrays(paths: list[str]) -> None:
     with pytest.raises(UsageError, match="channels is for arrays"):
         list(read(paths, size=SIZE, batch_size=4, errors=[], channels="bgr"))
+    for data in (Batch(torch.rand(1, 3, 8, 8)), [Image.fromarray(open_image(paths[0]))]):
+        with pytest.raises(UsageError, match="channels is for arrays"):
+            list(read(data, size=SIZE, batch_size=4, errors=[], channels="bgr"))
     with pytest.raises(UsageError, match="'rgb' or 'bgr'"):
         list(read(paths, size=SIZE, batch_size=4, errors=[], channels="gbr"))  # type: ignore[arg-type]
 
@@ -142,15 +145,24 @@ def test_fit_and_predict_take_the_same(paths: list[str]) -> None:
 
 
 def test_a_batch_says_what_it_is() -> None:
-    batch = Batch(torch.rand(5, 3, 8, 6), labels=torch.arange(5), paths=tuple("abcde"), rows=tuple(range(5)))
+    batch = Batch(
+        torch.rand(5, 3, 8, 6),
+        labels=torch.tensor([0, 1, 1, 0, -1]),
+        paths=tuple("abcde"),
+        rows=tuple(range(5)),
+    )
     assert batch.size == (8, 6)
     parts = batch.split(2)
     assert [len(part) for part in parts] == [2, 2, 1]
     assert parts[1].paths == ("c", "d")
     assert parts[1].labels is not None
-    assert parts[1].labels.tolist() == [2, 3]
+    assert parts[1].labels.tolist() == [1, 0]
     with pytest.raises(UsageError, match="neither"):
         Batch()
+    with pytest.raises(UsageError, match="for the same images"):
+        Batch(torch.rand(5, 3, 8, 6), labels=torch.zeros(2))
+    with pytest.raises(UsageError, match="labels are 0"):
+        Batch(torch.rand(2, 3, 8, 6), labels=torch.tensor([0, 2]))
     with pytest.raises(UsageError, match="size"):
         Batch(features=[torch.zeros(1, 2, 2, 2)])
     with pytest.raises(UsageError, match="without the images"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from kizu import accel as accel
@@ -107,6 +107,7 @@ def adapt(
     image_size: int | tuple[int, int] = 256,
     seed: int = 0,
     options: FitOptions | None = None,
+    channels: Literal["rgb", "bgr"] = "rgb",
     **parameters: Any,
 ) -> Representation:
     """A representation adapted to the product in the good images, for use under any detector.
@@ -117,7 +118,9 @@ def adapt(
     from kizu.adaptation.base import Adaptation, adapt_to
 
     adaptation = Adaptation(name, parameters, seed)
-    return adapt_to(adaptation, representation, good, image_size=image_size, options=options)
+    return adapt_to(
+        adaptation, representation, good, image_size=image_size, options=options, channels=channels
+    )
 
 
 def detector(

@@ -123,6 +123,21 @@ def numbers(
             )
 
 
+def image_size(value: Any) -> tuple[int, int]:
+    """(H, W) of one side or of (height, width), whole numbers from 8 on; raises UsageError for anything else.
+
+    >>> image_size(64), image_size((48, 64))
+    ((64, 64), (48, 64))
+    """
+    sides = (value, value) if isinstance(value, int) else value
+    whole = isinstance(sides, tuple | list) and len(sides) == 2
+    if not whole or not all(
+        isinstance(side, int) and not isinstance(side, bool) and side >= 8 for side in sides
+    ):
+        raise UsageError(f"image_size is one side or (height, width), at least 8 pixels, got {value!r}.")
+    return int(sides[0]), int(sides[1])
+
+
 def without_effect(mode: str, **values: tuple[Any, Any]) -> None:
     """Raise UsageError for a (value, default) that differs where it has no effect: `mode` says where."""
     for name, (value, default) in values.items():

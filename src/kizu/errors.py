@@ -132,7 +132,7 @@ def some(files: Iterable[object], limit: int = 10) -> str:
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     if len(names) > MANY:
         examples = ", ".join(names[:: len(names) // 6][:6])

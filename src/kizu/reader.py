@@ -59,6 +59,7 @@ def read(
     if isinstance(data, str | Path) and supervision is not None and _is_data_set(Path(data)):
         data = _training_samples(Path(data), supervision)
     if isinstance(data, Samples):
+        _refuse_channels(channels)
         found = _from_samples(data, size, batch_size, errors, supervision)
     else:
         found = _from_items(data, size, batch_size, errors, channels)
@@ -99,6 +100,8 @@ def _labelled(given: Iterator[Batch], samples: Samples, size: tuple[int, int]) -
 def _without_labels(batch: Batch) -> Batch:
     if batch.labels is not None:
         _refuse_anomalous(int((batch.labels == 1).sum()), len(batch))
+    elif batch.masks is not None:
+        _refuse_anomalous(int(batch.masks.flatten(1).any(1).sum()), len(batch))
     return replace(batch, labels=None, masks=None)
 
 
@@ -124,17 +127,24 @@ def _from_items(
     if first is None:
         return iter(())
     items = itertools.chain([first], items)
+    if isinstance(first, str | Path | Batch | Image.Image):
+        _refuse_channels(channels)
     if isinstance(first, str | Path):
-        if channels != "rgb":
-            raise UsageError(
-                "channels is for arrays and tensors; colours in files are in no doubt. Leave it away."
-            )
         return _from_files(_paths(items), size, batch_size, errors)
     if isinstance(first, Batch):
         return (_checked(item) if isinstance(item, Batch) else _raise(item) for item in items)
     arrays = (_tensor(item, size) for item in items)
     turned = (images.flip(1) for images in arrays) if channels == "bgr" else arrays
     return (Batch(part) for images in _gathered(turned, batch_size) for part in images.split(batch_size))
+
+
+def _refuse_channels(channels: Channels) -> None:
+    if channels != "rgb":
+        raise UsageError(
+            "channels is for arrays and tensors; colours in files, PIL images and Batches are in no doubt. "
+            "Leave "
+            "it away."
+        )
 
 
 def _paths(items: Iterable[Any]) -> list[Path]:
@@ -163,6 +173,8 @@ def _from_files(
 
 
 def _checked(batch: Batch) -> Batch:
+    if batch.features is not None:
+        batch = replace(batch, features=[level.detach() for level in batch.features])
     return batch if batch.images is None else replace(batch, images=_float_images(batch.images))
 
 

@@ -52,6 +52,17 @@ class Batch:
             raise UsageError("A Batch holds images, or their features, or both; it got neither.")
         elif min(self.size) < 1:
             raise UsageError("A Batch of features alone says the size (H, W) of the images: size=(256, 256).")
+        given = [
+            one for one in (self.images, self.labels, self.masks, *(self.features or ())) if one is not None
+        ]
+        if any(len(one) != len(given[0]) for one in given):
+            raise UsageError(
+                f"All of a Batch is for the same images, got {[len(one) for one in given]} of them."
+            )
+        if self.labels is not None and not set(self.labels.tolist()) <= {-1, 0, 1}:
+            raise UsageError(
+                f"labels are 0 (good), 1 (anomalous) or -1 (unknown), got {self.labels.tolist()[:8]}."
+            )
 
     def __len__(self) -> int:
         first = self.images if self.images is not None else (self.features or [])[0]

@@ -15,7 +15,7 @@ from kizu import registry
 from kizu.detectors.base import Detector
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import parameter_names
-from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, UsageError
+from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, TooFewImages, UsageError
 from kizu.metrics.image_metrics import image_metrics
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation, save_representation
@@ -365,7 +365,10 @@ def test_a_clone_starts_from_the_base(
     net = representations["random"]
     if kind.supervision == "labelled":
         pytest.skip("adapted to good images of both parts in the same way")
-    detector = kind.tiny(net, adaptation="residual").fit(images(6))
+    adaptation = kizu.Adaptation("residual", {"shots": 2})
+    detector = kind.tiny(net, adaptation=adaptation).fit(images(6))
+    with pytest.raises(TooFewImages, match="smaller number of shots"):
+        kind.tiny(net, adaptation="residual").fit(images(6))
     assert detector.representation is net
     assert detector.representation_ is not net
     twin = detector.clone()

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from kizu import registry
-from kizu.errors import EmptyData
-from kizu.reader import Images, read
+from kizu import checks, registry
+from kizu.errors import EmptyData, UsageError
+from kizu.reader import Channels, Images, read
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
 from kizu.training import FitOptions, SampleStore
@@ -33,6 +33,7 @@ class Adaptation:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checks.whole_numbers(least=0, seed=self.seed)
         registry.check_keywords(f"adaptation {self.name}", self.function, self.parameters, but=GIVEN)
 
     @property
@@ -71,15 +72,18 @@ def adapt_to(
     *,
     image_size: int | tuple[int, int] = 256,
     options: FitOptions | None = None,
+    channels: Channels = "rgb",
 ) -> Representation:
     """See kizu.adapt."""
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = checks.image_size(image_size)
+    if options is not None and options.trains and not adaptation.trains:
+        raise UsageError(f"{adaptation.name} does not train: folder=, resume= and evaluate= have no effect.")
     base = (
         representation if isinstance(representation, Representation) else open_representation(representation)
     )
     errors: list[tuple[str, str]] = []
     good = SampleStore()
-    for batch in read(data, size=size, batch_size=16, errors=errors, supervision="normal"):
+    for batch in read(data, size=size, batch_size=16, errors=errors, supervision="normal", channels=channels):
         good.add(batch)
     if errors and not len(good):
         raise EmptyData(f"None of the good images could be read; the first: {': '.join(errors[0])}")

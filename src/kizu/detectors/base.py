@@ -24,7 +24,7 @@ from kizu import calibration, engine, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._predictions import joined, require_finite, unreadable
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFitted, UsageError
+from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
 from kizu.reader import Channels, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -240,8 +240,12 @@ class Detector(ABC):
             every.add(batch)
         good = every.good()
         if len(good):
-            within = dataclasses.replace(options.within("adaptation"), evaluate=None)
+            within = options.within("adaptation").without_evaluation()
             self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
+            references = getattr(self.representation_, "reference_images", 0)
+            if references >= len(good):
+                advice = "Give more good images, or a smaller number of shots."
+                raise TooFewImages(f"All {len(good)} good images are references, of no residual. {advice}")
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:

@@ -13,18 +13,17 @@ is s.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from kizu import maps
+from kizu import checks, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import ShapeError, UsageError
+from kizu.errors import ShapeError
 from kizu.nn.patches import align_levels
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
@@ -50,8 +49,7 @@ class Gaussian(OnePassDetector):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
-        if not 0 <= sigma < math.inf:
-            raise UsageError(f"sigma is a length in pixels, at least 0 (0: no smoothing), got {sigma}.")
+        checks.numbers(least=0.0, sigma=sigma)
         self.sigma = sigma
 
     @classmethod

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from kizu import checks
 from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError
@@ -60,8 +61,8 @@ class LearnedDetector(Detector):
 
     def _check_training(self) -> None:
         """Raise UsageError for shared parameters that cannot be meant."""
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise UsageError(f"iterations is a number of steps, at least 1, got {self.iterations!r}.")
+        checks.whole_numbers(iterations=self.iterations)
+        checks.whole_numbers(least=0, seed=self.seed)
         if self.training_precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"training_precision is auto, fp32 or bf16, got {self.training_precision!r}.")
 

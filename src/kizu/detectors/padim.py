@@ -14,7 +14,6 @@ whitening are rounded to float16, which changes a distance by about 1e-4 of itse
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -22,12 +21,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from kizu import accel, maps, store
+from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import EmptyData, ModelFileError, ShapeError, UsageError
+from kizu.errors import EmptyData, ModelFileError, ShapeError
 from kizu.nn.patches import align_levels, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
@@ -66,16 +65,10 @@ class PaDiM(OnePassDetector):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
-        if dimensions is not None and not (isinstance(dimensions, int) and dimensions >= 1):
-            raise UsageError(
-                f"dimensions is how many channels to keep, at least 1 (None: all), got {dimensions!r}."
-            )
-        if not MIN_EPS <= eps < math.inf:
-            raise UsageError(
-                f"eps is added to the variances, to keep them above 0: at least {MIN_EPS}, got {eps}."
-            )
-        if not 0 <= sigma < math.inf:
-            raise UsageError(f"sigma is a length in pixels, at least 0 (0: no smoothing), got {sigma}.")
+        checks.whole_numbers(none=True, dimensions=dimensions)
+        checks.whole_numbers(least=0, seed=seed)
+        checks.numbers(least=MIN_EPS, eps=eps)
+        checks.numbers(least=0.0, sigma=sigma)
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
 
     @classmethod

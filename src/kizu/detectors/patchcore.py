@@ -15,7 +15,6 @@ selection is exact, from patch 0."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -70,17 +69,15 @@ class PatchCore(OnePassDetector):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
-        if not 0.0 < coreset <= 1.0:
-            raise UsageError(
-                f"coreset is the share of patches to keep, above 0 and at most 1, got {coreset}."
-            )
+        checks.numbers(least=0.0, most=1.0, above=True, coreset=coreset)
         if selection not in ("exact", "approximate"):
             raise UsageError(f"selection is 'exact' or 'approximate', got {selection!r}.")
         checks.whole_numbers(neighbourhood=neighbourhood, neighbours=neighbours)
         checks.whole_numbers(none=True, dimensions=dimensions, projection=projection, reweight=reweight)
+        checks.whole_numbers(least=0, seed=seed)
         checks.numbers(least=0.0, sigma=sigma)
-        if memory is not None and not 0 < memory < math.inf:
-            raise UsageError(f"memory is in GiB and above 0, got {memory}.")
+        if memory is not None:
+            checks.numbers(least=0.0, above=True, memory=memory)
         self.neighbourhood, self.dimensions, self.coreset = neighbourhood, dimensions, coreset
         self.projection, self.selection, self.neighbours = projection, selection, neighbours
         self.reweight, self.squared, self.sigma = reweight, squared, sigma

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kizu import engine
+from kizu import checks, engine
 from kizu.adaptation.base import Adaptation
 from kizu.errors import UnknownParameter, UsageError
 from kizu.representations.base import Representation
@@ -28,13 +28,11 @@ class Runtime:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
-        if len(sides) != 2 or not all(isinstance(side, int) and side >= 8 for side in sides):
-            raise UsageError(
-                f"image_size is one side or (height, width), at least 8 pixels, got {self.image_size!r}."
-            )
-        if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
-            raise UsageError(f"batch_size is a whole number from 1 on, got {self.batch_size!r}.")
+        sides = checks.image_size(self.image_size)
+        checks.whole_numbers(batch_size=self.batch_size)
+        for name in ("precision", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is a name such as 'auto', got {getattr(self, name)!r}.")
         engine.inference_dtype(self.precision, engine.device_named(self.device))
         object.__setattr__(self, "image_size", sides)
 

@@ -55,6 +55,7 @@ class Residual(Representation):
         )
         self._indexes = [NearestNeighbours(self._matched(bank.detach())) for bank in self.references]
         self.channels, self.strides = base.channels, base.strides
+        self.reference_images = int((card or {}).get("shots", 0))
         self.card = {
             **{key: base.card[key] for key in ("licence", "trained_on") if key in base.card},
             "name": f"{base.card['name']}+residual",

@@ -35,6 +35,12 @@ class FitOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name} is a number of steps, at least 1, got {value!r}.")
+        for name, partner, default in (
+            ("checkpoint_every", "folder", 200),
+            ("evaluate_every", "evaluate", 250),
+        ):
+            if getattr(self, name) != default and getattr(self, partner) is None:
+                raise UsageError(f"{name} has no effect without {partner}: give that too, or leave it away.")
         if self.resume and self.folder is None:
             raise UsageError("resume goes on from a checkpoint: say in which folder it lies, folder=PATH.")
 
@@ -45,6 +51,10 @@ class FitOptions:
             return self
         folder = Path(self.folder) / name
         return replace(self, folder=folder, resume=self.resume and has_checkpoint(folder))
+
+    def without_evaluation(self) -> FitOptions:
+        """The same, with nothing to evaluate on the way."""
+        return replace(self, evaluate=None, evaluate_every=250)
 
     @property
     def trains(self) -> bool:
