@@ -12,7 +12,8 @@ from kizu.neighbours import greedy_coreset, nearest
 def inspect(data: Path, out: Path) -> kizu.Prediction:
     samples: kizu.Samples = kizu.dataset("folder", data, category="bolt")
     base: kizu.Representation = kizu.representation("random/resnet18")
-    detector: kizu.Detector = kizu.detector("patchcore", base, adaptation="residual", image_size=64)
+    one = kizu.Adaptation("residual", {"shots": 1})
+    detector: kizu.Detector = kizu.detector("patchcore", base, adaptation=one, image_size=64)
     detector.fit(samples.normal, options=kizu.FitOptions()).save(out)
     adapted: kizu.Representation = kizu.adapt("residual", base, samples.normal, image_size=64, shots=2)
     print(detector.representation_.card, adapted.card)

@@ -186,7 +186,9 @@ def test_save_and_load(net: Representation, train: str, tmp_path: Path) -> None:
 
 def test_with_a_residual_adaptation(net: Representation, tmp_path: Path) -> None:
     """Adapted to the good images among the labelled ones."""
-    detector = Classifier(net, adaptation="residual", runtime=SMALL, **FAST).fit(labelled())
+    detector = Classifier(
+        net, adaptation=kizu.Adaptation("residual", {"shots": 1}), runtime=SMALL, **FAST
+    ).fit(labelled())
     assert detector.representation_.card["kind"] == "residual"
     loaded = kizu.load(detector.save(tmp_path / "model"))
     assert torch.equal(loaded.predict(images()).score, detector.predict(images()).score)
