@@ -162,10 +162,9 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         "# The promise of calibration, measured",
         "",
         f"`python benchmarks/calibration.py --seeds {options.seeds} --known {options.known}`: planted "
-        f"{options.product}, 64 pixels, "
-        f"{options.known} good images to fit and calibrate on, {options.new} new ones to count false "
-        f"alarms on, {options.seeds} seeds. "
-        f"Wanted: at most {RATE:.0%}, on average over draws.",
+        f"{options.product}, 64 pixels, {options.known} good images to fit and calibrate on, {options.new} "
+        f"new ones to count false alarms on, {options.seeds} seeds. Wanted: at most {RATE:.0%}, on average "
+        "over draws.",
         "",
         "| detector | method | calibration images | exact expectation | measured mean | standard error |",
         "|---|---|---|---|---|---|",

@@ -143,10 +143,9 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
             )
         print(
             f"{case['detector']} {name} {size} px batch {count}: backbone "
-            f"{seconds['backbone']['median'] * 1e3:.1f} ms, "
-            f"our features {seconds['features']['median'] * 1e3:.1f} ms, "
-            f"end to end {seconds['predict']['median'] * 1e3:.1f} ms, ratio "
-            f"{row[f'batch_{count}']['ratio']:.2f}"
+            f"{seconds['backbone']['median'] * 1e3:.1f} ms, our features "
+            f"{seconds['features']['median'] * 1e3:.1f} ms, end to end "
+            f"{seconds['predict']['median'] * 1e3:.1f} ms, ratio {row[f'batch_{count}']['ratio']:.2f}"
         )
     return row
 

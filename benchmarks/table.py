@@ -96,8 +96,8 @@ def latency(row: dict[str, Any]) -> list[str]:
             slower = f"{search['products'] / search['tree']:.2f} times" if search else ""
             lines.append(
                 f"| {case['detector']} | {case['weights']} | {case['size']} | {' x '.join(map(str, bank))} | "
-                f"{count} | {own['backbone']} | "
-                f"{own['features']} | {own['predict']} | {found['ratio']:.2f} | {slower} |"
+                f"{count} | {own['backbone']} | {own['features']} | {own['predict']} | {found['ratio']:.2f} "
+                f"| {slower} |"
             )
     return lines
 

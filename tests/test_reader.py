@@ -91,6 +91,9 @@ def test_anomalous_samples_are_refused_by_every_way(tiny_planted: Samples) -> No
     for data in (tiny_planted.test, [Batch(images, labels=labels)], [features], Batch(images, labels=labels)):
         with pytest.raises(UsageError, match="good images only"):
             list(read(data, size=SIZE, batch_size=4, errors=[], supervision="normal"))
+    painted = Batch(images, masks=torch.ones(len(labels), 8, 8, dtype=torch.bool))
+    with pytest.raises(UsageError, match="good images only"):
+        list(read(painted, size=SIZE, batch_size=4, errors=[], supervision="normal"))
     good = Batch(images, labels=torch.zeros(len(labels), dtype=torch.int64))
     (batch,) = read(good, size=SIZE, batch_size=64, errors=[], supervision="normal")
     assert batch.labels is None

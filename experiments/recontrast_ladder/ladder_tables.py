@@ -106,8 +106,7 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
         "# The ablation of ReContrast, with the embedded representation",
         "",
         f"Every variant of table 6 on `{name}`: {parameters['iterations']} iterations of "
-        f"{parameters['batch_size']} "
-        f"images of {side}",
+        f"{parameters['batch_size']} images of {side}",
         "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
         "The encoder's rate here is",
         f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the "

@@ -123,10 +123,9 @@ def estimate(options: argparse.Namespace) -> None:
     total = sum((0.0 if job.objective == UNTRAINED else seconds[job.spd]) + test for job in todo)
     say(
         f"{len(todo)} runs to do; a training takes about {seconds[False]:.0f} s without SPD, "
-        f"{seconds[True]:.0f} s with it (SimSiam), "
-        f"its tests {test:.0f} s: {total / 3600:.1f} h one after the other, about "
-        f"{total / 3600 / options.workers:.1f} h "
-        f"with {options.workers} workers if each has a core to itself"
+        f"{seconds[True]:.0f} s with it (SimSiam), its tests {test:.0f} s: {total / 3600:.1f} h one after "
+        f"the other, about {total / 3600 / options.workers:.1f} h with {options.workers} workers if each has "
+        "a core to itself"
     )
 
 

@@ -101,8 +101,8 @@ def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str
 
 THEIRS = (
     "ResNet-50 trained on the 1.28 million images of ImageNet, tested on VisA and MVTec AD with PaDiM: "
-    "other images, another budget, "
-    "other test sets. Only the sign and the order of the differences can be held against ours."
+    "other images, another budget, other test sets. Only the sign and the order of the differences can be "
+    "held against ours."
 )
 
 
@@ -117,15 +117,13 @@ def how_it_was_run(main: pl.DataFrame, settings: dict[str, Any]) -> str:
     again += "".join(f" --set {text}" for text in settings["set"] or [])
     return (
         f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of "
-        f"{settings['batch_size']} images of {data}, "
-        f"views of {settings['size']} pixels; with and without SPD: the same initial weights, images and "
-        f"order. Seeds {seeds}; "
-        f"mean ± standard deviation over seeds, in per cent; test images of {settings['image_size']} "
-        f"pixels.{more}\n"
-        "Difference: with minus without, paired by seed, mean ± standard error; bold where 0 is outside its "
-        "95 % interval "
-        "(Student's t; many such intervals are looked at here, so some would be outside by chance alone).\n\n"
-        f"Again: `python experiments/spd_study/study.py {again}`; all runs: [results.csv](results.csv)."
+        f"{settings['batch_size']} images of {data}, views of {settings['size']} pixels; with and without "
+        f"SPD: the same initial weights, images and order. Seeds {seeds}; mean ± standard deviation over "
+        f"seeds, in per cent; test images of {settings['image_size']} pixels.{more}\nDifference: with minus "
+        "without, paired by seed, mean ± standard error; bold where 0 is outside its 95 % interval "
+        "(Student's t; many such intervals are looked at here, so some would be outside by chance "
+        f"alone).\n\nAgain: `python experiments/spd_study/study.py {again}`; all runs: "
+        "[results.csv](results.csv)."
     )
 
 
@@ -153,8 +151,8 @@ def verdict(main: pl.DataFrame) -> list[str]:
             )
         )
     explanation = (
-        "Difference that SPD makes, mean over data sets and detectors. "
-        "Better in: means above 0 among data set x detector x metric."
+        "Difference that SPD makes, mean over data sets and detectors. Better in: means above 0 among data "
+        "set x detector x metric."
     )
     return ["## All together", explanation, "\n".join(lines)]
 

@@ -197,8 +197,7 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
                 raise ImageError(
                     path,
                     f"{width} x {height} pixels are more than the limit of {limit:,}. If the file can be "
-                    "trusted, raise the limit "
-                    "with max_pixels= or the environment variable KIZU_MAX_PIXELS.",
+                    "trusted, raise the limit with max_pixels= or the environment variable KIZU_MAX_PIXELS.",
                 )
             yield opened
     except KizuError:

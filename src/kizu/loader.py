@@ -181,8 +181,8 @@ def masks_for(
     if missing and not allow_missing:
         raise MaskError(
             f"{len(missing)} images that are not labelled normal have no mask: {some(missing)}. Leave them "
-            "out of pixel metrics with "
-            "samples.pixel_labelled, or pass allow_missing=True to count them as without defect."
+            "out of pixel metrics with samples.pixel_labelled, or pass allow_missing=True to count them as "
+            "without defect."
         )
     masks = np.zeros((len(rows), height, width), dtype=bool)
     rules = {dataset: mask_rule(dataset) for dataset in {row[3] for row in rows}}

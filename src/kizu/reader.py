@@ -109,8 +109,7 @@ def _refuse_anomalous(bad: int, count: int) -> None:
     if bad:
         raise UsageError(
             f"fit takes good images only, got {bad} labelled anomalous among {count}. Give "
-            "samples.train.normal, or "
-            "use a protocol."
+            "samples.train.normal, or use a protocol."
         )
 
 
@@ -142,8 +141,7 @@ def _refuse_channels(channels: Channels) -> None:
     if channels != "rgb":
         raise UsageError(
             "channels is for arrays and tensors; colours in files, PIL images and Batches are in no doubt. "
-            "Leave "
-            "it away."
+            "Leave it away."
         )
 
 
@@ -200,15 +198,13 @@ def _float_images(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise UsageError(
             f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
-            "arrays "
-            "(H, W, 3) uint8."
+            "arrays (H, W, 3) uint8."
         )
     low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(
             f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; "
-            "do not "
-            "normalise."
+            "do not normalise."
         )
     return images.float()
 
@@ -229,8 +225,7 @@ def _gathered(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
 def _unknown(item: Any) -> UsageError:
     return UsageError(
         "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in "
-        "[0, 1], "
-        f"or Batches of them; got {type(item).__name__}."
+        f"[0, 1], or Batches of them; got {type(item).__name__}."
     )
 
 

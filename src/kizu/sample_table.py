@@ -84,8 +84,7 @@ def _check_values(table: pl.DataFrame) -> None:
     if clash.height:
         raise DataError(
             f"{clash.height} rows say label 0 with a defect, or label 1 with the defect 'good': "
-            f"{some(clash['image'].to_list(), 3)}. "
-            "Normal images have label 0 and defect 'good'."
+            f"{some(clash['image'].to_list(), 3)}. Normal images have label 0 and defect 'good'."
         )
 
 

@@ -350,13 +350,14 @@ def test_an_adapted_model_is_saved_and_opened_with_every_base(
 
 def test_options_without_effect_are_refused(fitted: Detector, tmp_path: Path) -> None:
     options = FitOptions(folder=tmp_path / "run")
+    for useless in ({"resume": True}, {"checkpoint_every": 3}, {"evaluate_every": 3}):
+        with pytest.raises(UsageError, match="folder|evaluate"):
+            FitOptions(**useless)
     if isinstance(fitted, LearnedDetector):
-        assert not (tmp_path / "run").exists()
-    else:
-        with pytest.raises(UsageError, match="one pass"):
-            fitted.clone().fit(images(2), options=options)
-    with pytest.raises(UsageError, match="folder"):
-        FitOptions(resume=True)
+        pytest.skip("it trains: options have an effect, see the tests of resuming")
+    with pytest.raises(UsageError, match="one pass"):
+        fitted.clone().fit(images(2), options=options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_clone_starts_from_the_base(

@@ -62,9 +62,8 @@ def test_measured() -> None:
 
 def test_learnt() -> None:
     assert _words.learnt(run((1, 0), (1, 0))) == (
-        "The padim detector was trained on 1 good image (screw). "
-        f"Its threshold was set on 40 other good images so that at most 5{NBSP}% of good parts should "
-        "raise a false alarm."
+        "The padim detector was trained on 1 good image (screw). Its threshold was set on 40 other good "
+        f"images so that at most 5{NBSP}% of good parts should raise a false alarm."
     )
     crossed = run((1, 0), (1, 0))
     crossed.info["calibration"]["method"] = "cross"

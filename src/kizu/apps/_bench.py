@@ -54,9 +54,9 @@ def _how(results: pl.DataFrame) -> str:
     spent = results.select(pl.col("fit_seconds", "predict_seconds", "measure_seconds").sum()).row(0)
     seeds = sorted(results["seed"].unique().to_list())
     return (
-        f"{results.height} runs, seeds {', '.join(map(str, seeds))}; "
-        f"fit {spent[0]:.0f} s, predict {spent[1]:.0f} s, measure {spent[2]:.0f} s in all. "
-        "Mean and standard deviation over seeds, in per cent; nothing is chosen on the test set."
+        f"{results.height} runs, seeds {', '.join(map(str, seeds))}; fit {spent[0]:.0f} s, predict "
+        f"{spent[1]:.0f} s, measure {spent[2]:.0f} s in all. Mean and standard deviation over seeds, in per "
+        "cent; nothing is chosen on the test set."
     )
 
 

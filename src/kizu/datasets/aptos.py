@@ -165,8 +165,7 @@ def _grades(root: Path) -> dict[str, int]:
     if missing or extra or len(grades) < table.height:
         raise LayoutError(
             f"{root / 'train.csv'} and train_images/ disagree: {len(missing)} images of the list are not "
-            f"there ({some(missing)}), "
-            f"{len(extra)} are not in the list ({some(extra)}), {table.height - len(grades)} are listed "
-            "twice."
+            f"there ({some(missing)}), {len(extra)} are not in the list ({some(extra)}), "
+            f"{table.height - len(grades)} are listed twice."
         )
     return grades

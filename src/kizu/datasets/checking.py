@@ -85,8 +85,8 @@ def compare_counts(samples: Samples, expected: Counts) -> list[str]:
     keys = sorted(wanted.keys() | {key for key in got if key[0] in known}, key=str)
     return [
         f"{category}, {split or 'no split'}, {'anomalous' if label else 'normal'}: "
-        f"{got.get((category, split, label), 0)} images where "
-        f"{wanted.get((category, split, label), 0)} are published"
+        f"{got.get((category, split, label), 0)} images where {wanted.get((category, split, label), 0)} are "
+        "published"
         for category, split, label in keys
         if got.get((category, split, label), 0) != wanted.get((category, split, label), 0)
     ]

@@ -158,8 +158,8 @@ def _kinds(root: Path, split: str) -> dict[str, str]:
     if missing or extra or len(kinds) < table.height:
         raise LayoutError(
             f"{file.name} and {images.name}/ disagree: {len(missing)} images of the list are not there "
-            f"({some(missing)}), "
-            f"{len(extra)} are not in the list ({some(extra)}), {table.height - len(kinds)} are listed twice."
+            f"({some(missing)}), {len(extra)} are not in the list ({some(extra)}), "
+            f"{table.height - len(kinds)} are listed twice."
         )
     return kinds
 

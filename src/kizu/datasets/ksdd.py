@@ -17,8 +17,7 @@ from kizu.samples import Samples, Wanted
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
     "D. Tabernik, S. Sela, J. Skvarc, D. Skocaj: Segmentation-based deep-learning approach for "
-    "surface-defect detection, "
-    "Journal of Intelligent Manufacturing 31, 2020"
+    "surface-defect detection, Journal of Intelligent Manufacturing 31, 2020"
 )
 HOMEPAGE = "https://www.vicos.si/resources/kolektorsdd/"
 MASK_RULE: MaskRule = "half"

@@ -109,9 +109,8 @@ def _groups_from_csv(root: Path, rows: list[Row]) -> dict[Path, str]:
     if unknown or gone:
         raise LayoutError(
             f"{root / 'groups.csv'} and the images disagree: {len(unknown)} images not in the file "
-            f"({some(unknown)}), "
-            f"{len(gone)} in the file and not on disk ({some(gone)}). Remove the file to have the groups "
-            "worked out from the names."
+            f"({some(unknown)}), {len(gone)} in the file and not on disk ({some(gone)}). Remove the file to "
+            "have the groups worked out from the names."
         )
     return groups
 

@@ -11,9 +11,8 @@ from kizu.samples import Samples, Wanted
 
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
-    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly Detection Dataset, IJCV "
-    "129, 2021; "
-    "P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD, CVPR 2019"
+    "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly Detection Dataset, "
+    "IJCV 129, 2021; P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD, CVPR 2019"
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 MASK_RULE: MaskRule = "half"

@@ -19,8 +19,7 @@ from kizu.samples import Samples, Wanted
 LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 CITATION = (
     "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: Beyond Dents and Scratches: Logical "
-    "Constraints in Unsupervised Anomaly "
-    "Detection and Localization, IJCV 130, 2022"
+    "Constraints in Unsupervised Anomaly Detection and Localization, IJCV 130, 2022"
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
 MASK_RULE: MaskRule = "folder"
@@ -93,8 +92,7 @@ def defects(mask: Path | str) -> list[Defect]:
         if len(marked) != 1 or marked[0] not in config:
             raise MaskError(
                 f"{file}: a mask of MVTec LOCO AD marks one defect with one grey value of "
-                "defects_config.json "
-                f"({some(sorted(config))}), got {some(marked) or 'none'}."
+                f"defects_config.json ({some(sorted(config))}), got {some(marked) or 'none'}."
             )
         name, threshold, relative = config[marked[0]]
         area = int((values > 0).sum())
@@ -170,8 +168,8 @@ def _anomalous(folder: Path, kind: str) -> list[Row]:
     if missing or extra:
         raise MaskError(
             f"{masks}: {len(missing)} images without a mask ({some(missing)}), {len(extra)} mask folders "
-            f"without an image ({some(extra)}). "
-            "The masks of an image lie in the folder of its name, as 000/000.png."
+            f"without an image ({some(extra)}). The masks of an image lie in the folder of its name, as "
+            "000/000.png."
         )
     return [Row(image, folder.name, kind, 1, "test", parts[image.stem][0]) for image in images]
 
@@ -185,8 +183,8 @@ def _config(file: Path) -> dict[int, tuple[str, float, bool]]:
         detail = f"{type(error).__name__}: {error}"
         raise LayoutError(
             f"{file} does not give the saturation areas ({detail}). A list of objects with defect_name, "
-            "pixel_value, saturation_threshold "
-            "and relative_saturation was expected; it comes with the data set."
+            "pixel_value, saturation_threshold and relative_saturation was expected; it comes with the data "
+            "set."
         ) from error
     return config
 

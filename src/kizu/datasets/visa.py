@@ -169,8 +169,7 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None
     if listed is None:
         raise LayoutError(
             f"{root} holds neither {split_csv}.csv (here or in split_csv/) nor the prepared folder "
-            f"{split_csv}/<product>/train/good. "
-            f"The list comes with VisA's code: {HOMEPAGE}."
+            f"{split_csv}/<product>/train/good. The list comes with VisA's code: {HOMEPAGE}."
         )
     table = read_split(listed)
     names = chosen(category, table["category"].unique(maintain_order=True).to_list(), "category")

@@ -228,8 +228,7 @@ class Detector(ABC):
         if options.trains and not (self.adaptation and self.adaptation.trains):
             raise UsageError(
                 f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to "
-                "resume or "
-                "to evaluate on the way. Leave these options away."
+                "resume or to evaluate on the way. Leave these options away."
             )
 
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
@@ -245,7 +244,7 @@ class Detector(ABC):
             references = getattr(self.representation_, "reference_images", 0)
             if references >= len(good):
                 advice = "Give more good images, or a smaller number of shots."
-                raise TooFewImages(f"All {len(good)} good images are references, of no residual. {advice}")
+                raise TooFewImages(f"Of {len(good)} good images all would be references. {advice}")
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:
@@ -293,6 +292,5 @@ class Detector(ABC):
         if not self.fitted_:
             raise NotFitted(
                 f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or "
-                "kizu.load "
-                "a saved one."
+                "kizu.load a saved one."
             )

@@ -136,15 +136,13 @@ class Classifier(LearnedDetector):
         if unknown:
             raise UsageError(
                 f"{unknown} of {len(samples)} images have no label, and a classifier learns from labels. "
-                "Give Samples "
-                "or Batches with label 0 (good) or 1 (anomalous) in every row."
+                "Give Samples or Batches with label 0 (good) or 1 (anomalous) in every row."
             )
         if not good or not anomalous:
             raise UsageError(
                 f"A classifier learns from good and anomalous images, got {good} good and {anomalous} "
-                "anomalous. Give "
-                "both (protocols.two_class divides a data set so), or take a detector that learns from "
-                "good ones alone."
+                "anomalous. Give both (protocols.two_class divides a data set so), or take a detector that "
+                "learns from good ones alone."
             )
 
 

@@ -103,8 +103,7 @@ class ReconstructionDetector(LearnedDetector):
         if smallest_grid(self._first_features(samples)) * self.batch_size < 2:
             raise UsageError(
                 f"Images of {samples.size} leave one number a channel to normalise: take larger images, or a "
-                "larger "
-                "batch_size."
+                "larger batch_size."
             )
 
     def _new_rebuilder(self) -> Rebuilder:

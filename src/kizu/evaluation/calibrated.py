@@ -94,8 +94,7 @@ def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
         total = needed if method == "cross" else round(needed / HELD_OUT)
         raise TooFewImages(
             f"A false-alarm rate of {rate:g} takes {needed} good images to calibrate on; {count} good images "
-            f"leave {available} "
-            f"({method}). Provide at least {total}, or ask for "
+            f"leave {available} ({method}). Provide at least {total}, or ask for "
             f"{calibration.smallest_rate(max(available, 1)):.3g} or more."
         )
     return method

@@ -81,9 +81,8 @@ def defect_index(masks: NDArray[Any]) -> NDArray[np.intp]:
         if bad.size:
             raise UsageError(
                 f"masks must hold 0 and 1 (or 0 and 255, or bool), got {bad[0]} among {bad.size} other "
-                "values. "
-                "Masks of several defect kinds: pass masks > 0. Masks that were resized smoothly: resize "
-                "them with nearest instead."
+                "values. Masks of several defect kinds: pass masks > 0. Masks that were resized smoothly: "
+                "resize them with nearest instead."
             )
     return index
 

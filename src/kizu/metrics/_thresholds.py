@@ -68,7 +68,7 @@ def kept_rates(
     if not kept.any() or rate[kept].max() == rate[kept].min():
         raise NotFinite(
             f"Of {count} equidistant thresholds fewer than two false-positive rates lie below {fpr_limit}: "
-            "this variant is not defined on "
-            "these maps (heavy tails do that). Use aupro, which looks at every threshold."
+            "this variant is not defined on these maps (heavy tails do that). Use aupro, which looks at "
+            "every threshold."
         )
     return rate[kept], pixels.overlap(thresholds)[kept]

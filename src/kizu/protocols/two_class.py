@@ -105,8 +105,7 @@ def _require_both(samples: Samples, train: Samples, test: Samples) -> None:
         return
     raise EmptyData(
         "Training and testing on both classes takes at least 2 good and 2 anomalous images (or groups); "
-        "there are "
-        f"{len(samples.normal)} good and {len(samples.anomalous)} anomalous images, in "
+        f"there are {len(samples.normal)} good and {len(samples.anomalous)} anomalous images, in "
         f"{len(np.unique(units(samples)))} groups."
     )
 

@@ -34,8 +34,8 @@ def render(template: str, **values: Any) -> str:
     style, script = (_source(environment, name) for name in ("_style.css", "_script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
     )
     return environment.get_template(template).render(
         style=Markup(style), script=Markup(script), policy=policy, version=__version__, **values

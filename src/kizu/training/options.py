@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kizu import checks
 from kizu.errors import UsageError
 from kizu.training.checkpoint import has_checkpoint
 from kizu.types import Progress
@@ -31,10 +32,7 @@ class FitOptions:
     evaluate_every: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "evaluate_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} is a number of steps, at least 1, got {value!r}.")
+        checks.whole_numbers(checkpoint_every=self.checkpoint_every, evaluate_every=self.evaluate_every)
         for name, partner, default in (
             ("checkpoint_every", "folder", 200),
             ("evaluate_every", "evaluate", 250),
