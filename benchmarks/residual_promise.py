@@ -87,8 +87,8 @@ def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Names
         f"Wanted: at most {RATE:.0%} false alarms on average over draws. `python "
         "benchmarks/residual_promise.py`:",
         f"planted {options.product} at 64 pixels, {REPRESENTATION}, {options.known} good images to fit and",
-        f"calibrate, {options.new} new good ones, {options.seeds} seeds; 4 reference images. Mean and standard",
-        "error; empty: not run yet, the command goes on with what is missing.",
+        f"calibrate, {options.new} new good ones, {options.seeds} seeds; 4 reference images. Mean,",
+        "standard error; empty: not run yet, the command goes on with what is missing.",
         "",
         "| detector | method | plain | with residual |",
         "|---|---|---|---|",

@@ -351,7 +351,7 @@ def test_an_adapted_model_is_saved_and_opened_with_every_base(
 def test_options_without_effect_are_refused(fitted: Detector, tmp_path: Path) -> None:
     options = FitOptions(folder=tmp_path / "run")
     for useless in ({"resume": True}, {"checkpoint_every": 3}, {"evaluate_every": 3}):
-        with pytest.raises(UsageError, match="folder|evaluate"):
+        with pytest.raises(UsageError, match=r"folder|evaluate"):
             FitOptions(**useless)
     if isinstance(fitted, LearnedDetector):
         pytest.skip("it trains: options have an effect, see the tests of resuming")
