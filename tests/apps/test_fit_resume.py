@@ -157,3 +157,16 @@ def test_adaptations_are_listed(run_cli: Cli) -> None:
     code, said, _ = run_cli("list", "adaptations", "--json")
     assert code == 0
     assert "residual" in {row["name"] for row in json.loads(said)}
+
+
+def test_a_folder_of_somebody_else_is_left_alone(data: Path, tmp_path: Path, run_cli: Cli) -> None:
+    """OUT.training is where checkpoints go; what kizu did not write there is never removed."""
+    kept = tmp_path / "m.kizu.training" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine", "utf-8")
+    code, _, error = run_cli(
+        *fit_arguments(data, "--calibration", "none", "-o", tmp_path / "m.kizu", "--overwrite")
+    )
+    assert code == 2
+    assert "did not write" in error
+    assert kept.read_text("utf-8") == "mine"

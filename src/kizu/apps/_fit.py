@@ -134,6 +134,7 @@ def adapt(
     from kizu.adaptation.base import Adaptation, adapt_to
     from kizu.representations.sources import open_representation, save_representation
     from kizu.training import FitOptions
+    from kizu.training.checkpoint import has_checkpoint
 
     screen = Screen(as_json)
     if out.exists() and not overwrite:
@@ -150,11 +151,8 @@ def adapt(
     ) as folder:
         screen.say(f"Adapting {base.card['name']} to {len(good)} good images with {name}")
         with screen.progress(len(good)) as progress:
-            options = FitOptions(
-                progress=progress,
-                folder=folder,
-                resume=resume and folder is not None and (folder / "checkpoint.kizu").exists(),
-            )
+            started = folder is not None and has_checkpoint(folder)
+            options = FitOptions(progress=progress, folder=folder, resume=resume and started)
             adapted = adapt_to(adaptation, base, good, image_size=size, options=options)
         save_representation(adapted, out, overwrite=overwrite)
     screen.say(f"Wrote {out}. Use it with --representation {out}")
@@ -189,6 +187,10 @@ def training_folder(
             "--overwrite to begin again."
         )
     else:
+        if folder.exists() and any(folder.iterdir()) and not record.exists():
+            raise UsageError(
+                f"{folder} is needed for checkpoints, and holds what kizu did not write: move it."
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         store.write_json(record, facts)
