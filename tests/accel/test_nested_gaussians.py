@@ -9,8 +9,8 @@ import torch
 from kizu.accel import block_whitening, nested_moments
 from kizu.accel.nested_gaussians import NestedDistance, NestedGaussians, expand
 from kizu.accel.nested_moments import NestedMoments
-from kizu.accel.nesting import Layout, gather_channels, grids_of
-from kizu.detectors.padim import PositionGaussians, embed
+from kizu.accel.nesting import cells_of_stages, grids_of, nesting_of
+from kizu.detectors.padim import PositionGaussians, choose, embed
 from kizu.errors import EmptyData, ModelFileError
 
 GRIDS = {
@@ -27,28 +27,19 @@ UNIT = 2.0**-24
 
 
 def features(name: str, count: int, seed: int = 0) -> list[torch.Tensor]:
-    """Correlated channels of mean 1, [(count, C_l, h_l, w_l)]."""
+    """Correlated channels of mean 1, [(count, d_l, h_l, w_l)]: all but some of the last level's."""
     generator = torch.Generator().manual_seed(seed)
     levels = []
     for (h, w), width in zip(GRIDS[name], WIDTHS, strict=False):
         mix = torch.eye(width) + 0.1 * torch.randn(width, width, generator=torch.Generator().manual_seed(9))
         rows = torch.randn(count, h, w, width, generator=generator)
         levels.append((rows @ mix + 1.0).permute(0, 3, 1, 2))
-    return levels
+    return choose(levels, [*(torch.arange(level.shape[1]) for level in levels[:-1]), torch.tensor([3, 1])])
 
 
-def channels_of(levels: list[torch.Tensor]) -> torch.Tensor:
-    """All but some of the last level's, in falling order."""
-    total = sum(level.shape[1] for level in levels)
-    keep = [*range(total - levels[-1].shape[1]), total - 3, total - 1]
-    return torch.tensor(sorted(keep, reverse=True))
-
-
-def truth(
-    known: list[torch.Tensor], query: list[torch.Tensor], channels: torch.Tensor
-) -> tuple[np.ndarray, float]:
+def truth(known: list[torch.Tensor], query: list[torch.Tensor]) -> tuple[np.ndarray, float]:
     """Distances (B, P) by inverse matrices in float64, and the largest condition number of a covariance."""
-    rows, queries = (embed(levels, channels).double().numpy() for levels in (known, query))
+    rows, queries = (embed(levels).double().numpy() for levels in (known, query))
     B, P, D = queries.shape
     distances, condition = np.empty((B, P)), 1.0
     for p in range(P):
@@ -60,17 +51,12 @@ def truth(
     return distances, condition
 
 
-def layout_of(levels: list[torch.Tensor]) -> Layout:
-    return Layout(channels_of(levels), grids_of(levels), [level.shape[1] for level in levels])
-
-
 def moments_of(known: list[torch.Tensor]) -> NestedMoments:
     """Of images that come four at a time."""
-    layout = layout_of(known)
-    moments = NestedMoments(layout.nesting())
+    moments = NestedMoments(nesting_of(known))
     for start in range(0, len(known[0]), 4):
         part = [level[start : start + 4] for level in known]
-        moments.update(gather_channels(part, layout.channels, moments.nest))
+        moments.update(cells_of_stages(part, moments.nest))
     return moments
 
 
@@ -93,7 +79,7 @@ def test_both_forms_are_the_mahalanobis_distance(
     monkeypatch.setattr(nested_moments, "FOLD", fold)
     monkeypatch.setattr(nested_moments, "CHUNK_BYTES_CPU", 4 * 24 * 64)  # a group a thread
     known, query = features(name, count), features(name, 3, seed=1)
-    layout, D = layout_of(known), len(channels_of(known))
+    nest, D = nesting_of(known), sum(level.shape[1] for level in known)
     tensors = moments_of(known).finalize(EPS, torch.float32)
     rounded = moments_of(known).finalize(EPS)
     assert ("nested_rows" in tensors) == (4 * count <= D)
@@ -101,9 +87,9 @@ def test_both_forms_are_the_mahalanobis_distance(
         key: value.shape for key, value in rounded.items()
     }
     assert all(torch.equal(value.to(rounded[key].dtype), rounded[key]) for key, value in tensors.items())
-    got = NestedDistance(tensors, layout, EPS)(query)
-    expected, condition = truth(known, query, channels_of(known))
-    assert got.shape == (3, *layout.finest)
+    got = NestedDistance(tensors, nest, EPS)(query)
+    expected, condition = truth(known, query)
+    assert got.shape == (3, *nest.finest)
     assert np.allclose(got.flatten(1).numpy(), expected, rtol=4 * max(count, D) ** 0.5 * condition * UNIT)
 
 
@@ -113,14 +99,13 @@ def test_the_twin_is_the_reference(name: str, count: int) -> None:
     """Both round W and mu to float16, each entry by 2^-11 of itself: W (f - mu) moves by |W| |f - mu| + |W|
     |mu| at most, entry by entry, and may be rounded up by one and down by the other."""
     known, query = features(name, count), features(name, 3, seed=1)
-    channels = channels_of(known)
-    reference, twin = PositionGaussians(channels, EPS), NestedGaussians(channels, EPS)
+    reference, twin = PositionGaussians(EPS), NestedGaussians(EPS)
     for gaussians in (reference, twin):
         for start in range(0, count, 7):
             gaussians.update([level[start : start + 7] for level in known])
         gaussians.finalize()
     measure = reference.distance()
-    difference = embed(query, channels) - measure.mean
+    difference = embed(query) - measure.mean
     moved = torch.einsum("pde,bpe->bpd", measure.whitening.abs(), difference.abs() + measure.mean.abs())
     bound = 2 * 2.0**-11 * moved.norm(dim=2)
     gap = (twin.distance()(query) - measure(query)).abs().flatten(1)
@@ -131,9 +116,9 @@ def test_the_twin_is_the_reference(name: str, count: int) -> None:
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_each_form_reads_the_other(name: str, count: int) -> None:
     known, query = features(name, count), features(name, 3, seed=1)
-    channels, grids, widths = channels_of(known), grids_of(known), [level.shape[1] for level in known]
+    grids, widths = grids_of(known), [level.shape[1] for level in known]
     for first, second in ((NestedGaussians, PositionGaussians), (PositionGaussians, NestedGaussians)):
-        written, read, again = first(channels, EPS), second(channels, EPS), first(channels, EPS)
+        written, read, again = first(EPS), second(EPS), first(EPS)
         written.update(known)
         written.finalize()
         read.restore(written.tensors(), grids, widths)
@@ -150,16 +135,14 @@ def test_each_form_reads_the_other(name: str, count: int) -> None:
 def test_tensors_that_do_not_fit_together() -> None:
     for count in (2, 20):
         known = features("nested", count)
-        channels, grids, widths = channels_of(known), grids_of(known), [level.shape[1] for level in known]
-        twin = NestedGaussians(channels, EPS)
+        grids, widths = grids_of(known), [level.shape[1] for level in known]
+        twin = NestedGaussians(EPS)
         twin.update(known)
         twin.finalize()
         for key, value in twin.tensors().items():
             with pytest.raises(ModelFileError, match=key):
-                NestedGaussians(channels, EPS).restore(
-                    {**twin.tensors(), key: value[..., :-1]}, grids, widths
-                )
+                NestedGaussians(EPS).restore({**twin.tensors(), key: value[..., :-1]}, grids, widths)
             with pytest.raises(ModelFileError, match=key):
-                expand({**twin.tensors(), key: value[..., :-1]}, channels, EPS, grids, widths)
+                expand({**twin.tensors(), key: value[..., :-1]}, EPS, grids, widths)
     with pytest.raises(EmptyData):
-        NestedGaussians(channels, EPS).finalize()
+        NestedGaussians(EPS).finalize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kizu.accel.nesting import Layout, features_of_groups, gather_channels, grids_of, nesting
+from kizu.accel.nesting import cells_of_stages, features_of_groups, nesting, nesting_of
 from kizu.nn.patches import align_levels
 
 SIZES = [
@@ -25,13 +25,12 @@ def test_features_of_groups_are_the_aligned_levels(
 ) -> None:
     """Each position's group has the features that repeating the levels gives, the last level's first."""
     levels = [torch.rand(2, 3 + number, *grid) for number, grid in enumerate(sizes)]
-    channels = [torch.tensor(kept) for _ in levels]
-    nest = nesting(grids_of(levels), tuple(len(kept) for _ in levels), CPU)
-    cells = gather_channels(levels, channels, nest)
+    levels = [level[:, kept] for level in levels]
+    nest = nesting_of(levels)
+    cells = cells_of_stages(levels, nest)
     rows = features_of_groups(cells, nest.stages[-1], slice(None))
     aligned = [
-        align_levels([level, torch.empty(2, 0, *max(sizes))], mode="nearest")[:, kept]
-        for level in reversed(levels)
+        align_levels([level, torch.empty(2, 0, *max(sizes))], mode="nearest") for level in reversed(levels)
     ]
     expected = torch.cat(aligned, 1).flatten(2).permute(2, 0, 1)
     assert torch.equal(rows[nest.group_of_position], expected)
@@ -64,11 +63,6 @@ def test_levels_without_channels_have_no_stage() -> None:
     assert [stage.levels for stage in nest.stages] == [(2,), (1,)]
     assert [stage.children_per_parent for stage in nest.stages] == [1, 4]
     assert len(nest.group_of_position) == 64
+    assert nest.finest == (8, 8)
     assert int(nest.group_of_position.max()) == 15
     assert [len(entries) for entries in nest.packed_entries] == [3 * 4 // 2, 5 * 3 + 5 * 6 // 2]
-
-
-def test_a_layout_splits_channels_by_level() -> None:
-    layout = Layout(torch.tensor([11, 8, 4, 3, 0]), ((4, 4), (2, 2), (1, 1)), (4, 4, 4))
-    assert [chosen.tolist() for chosen in layout.channels] == [[3, 0], [0], [3, 0]]
-    assert layout.finest == (4, 4)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from kizu import store
 from kizu.accel.block_whitening import pack_rows, unpack_rows, whiten
 from kizu.accel.nested_moments import NestedMoments, join_cells
-from kizu.accel.nesting import Grids, Layout, Nesting, features_of_groups, gather_channels, grids_of
+from kizu.accel.nesting import Grids, Nesting, cells_of_stages, features_of_groups, nesting, nesting_of
 from kizu.errors import EmptyData
 from kizu.types import FeatureMaps
 
@@ -35,25 +35,24 @@ from kizu.types import FeatureMaps
 class NestedGaussians:
     """One Gaussian per position; same use and same distances as detectors.padim.PositionGaussians.
 
-    channels: (D,), those chosen of all levels. eps: added to the diagonal of each covariance. Learned:
+    eps: added to the diagonal of each covariance. Learned:
         nested_mean       (M,) float16     mean of every cell and chosen channel, stage by stage
         nested_whitening  (K,) float16     full form: rows of W of every group, stage by stage, without zeros
         nested_rows       (n, M) float32   low-rank form: the cells of each image minus their mean
     """
 
-    def __init__(self, channels: Tensor, eps: float) -> None:
-        self.channels, self.eps = channels, eps
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
         self.moments: NestedMoments | None = None
         self.learned: dict[str, Tensor] = {}
 
     @torch.inference_mode(False)
     def update(self, features: FeatureMaps) -> None:
-        """Add the features [(B, C_l, h_l, w_l)] of B images, float32; all images of one size."""
-        self.layout = Layout(self.channels, grids_of(features), [level.shape[1] for level in features])
-        nest = self.layout.nesting(features[0].device)
+        """Add the chosen channels [(B, d_l, h_l, w_l)] of B images, float32; all images of one size."""
         if self.moments is None:
-            self.moments = NestedMoments(nest)
-        self.moments.update(gather_channels(features, self.layout.channels, nest))
+            self.nest = nesting_of(features, torch.device("cpu"))
+            self.moments = NestedMoments(nesting_of(features))
+        self.moments.update(cells_of_stages(features, self.moments.nest))
 
     @torch.inference_mode(False)
     def finalize(self) -> None:
@@ -71,25 +70,24 @@ class NestedGaussians:
         """Use what `tensors` of this class or of the reference gave. Raises ModelFileError if it does not fit
         together.
 
-        grids, widths: (h, w) and number of channels of each level."""
-        self.layout = Layout(self.channels, grids, widths)
-        self.learned = _checked(tensors, self.layout.nesting())
+        grids, widths: (h, w) and number of chosen channels of each level."""
+        self.nest = nesting(grids, tuple(widths), torch.device("cpu"))
+        self.learned = _checked(tensors, self.nest)
 
     def distance(self) -> NestedDistance:
         """The module that measures distances."""
-        return NestedDistance(self.learned, self.layout, self.eps)
+        return NestedDistance(self.learned, self.nest, self.eps)
 
 
 class NestedDistance(nn.Module):
-    """features [(B, C_l, h_l, w_l)] -> Mahalanobis distances (B, h, w) on the finest grid.
+    """Chosen channels [(B, d_l, h_l, w_l)] -> Mahalanobis distances (B, h, w) on the finest grid.
 
     tensors: learned by NestedGaussians; in memory W is float32 and transposed, with its zeros.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], layout: Layout, eps: float) -> None:
+    def __init__(self, tensors: dict[str, Tensor], nest: Nesting, eps: float) -> None:
         super().__init__()
-        self.layout, self.eps = layout, eps
-        nest = layout.nesting()
+        self.eps = eps
         self.is_low_rank = "nested_rows" in tensors
         means = _split_cells(tensors["nested_mean"][None].float(), nest)
         if self.is_low_rank:
@@ -105,11 +103,11 @@ class NestedDistance(nn.Module):
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Distances (B, h, w) of B images whose levels have the grids that the model was fitted on."""
-        nest = self.layout.nesting(features[0].device)
-        cells = gather_channels(features, self.layout.channels, nest)
-        differences = [one.sub_(self.get_buffer(f"mean_{number}")) for number, one in enumerate(cells)]
+        nest = nesting_of(features)
+        cells = cells_of_stages(features, nest)
+        differences = [one - self.get_buffer(f"mean_{number}") for number, one in enumerate(cells)]
         squared = self._low_rank(differences, nest) if self.is_low_rank else self._full(differences, nest)
-        return squared.sqrt_()[nest.group_of_position].T.unflatten(1, self.layout.finest)
+        return squared.sqrt_()[nest.group_of_position].T.unflatten(1, nest.finest)
 
     def _full(self, differences: list[Tensor], nest: Nesting) -> Tensor:
         """Squared distances (G, B) of the last stage's groups: each stage adds its term to that of its
@@ -195,14 +193,12 @@ def _nest_reference(mean: Tensor, whitening: Tensor, nest: Nesting) -> dict[str,
     return {"nested_mean": join_cells(means)[0], "nested_whitening": torch.cat(packed)}
 
 
-def expand(
-    tensors: dict[str, Tensor], channels: Tensor, eps: float, grids: Grids, widths: Sequence[int]
-) -> dict[str, Tensor]:
+def expand(tensors: dict[str, Tensor], eps: float, grids: Grids, widths: Sequence[int]) -> dict[str, Tensor]:
     """The learned tensors of NestedGaussians as the reference has them: mean (P, D), whitening (P, D (D + 1)
     / 2).
 
     Raises ModelFileError if they do not fit together."""
-    nest = Layout(channels, grids, widths).nesting()
+    nest = nesting(grids, tuple(widths), torch.device("cpu"))
     tensors = _checked(tensors, nest)
     means = _split_cells(tensors["nested_mean"][None], nest)
     mean = torch.cat([one[nest.cells_of_positions(s), 0] for s, one in enumerate(means)], dim=1)

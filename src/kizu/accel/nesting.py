@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,10 +50,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Nesting:
-    """stages: the coarsest first. group_of_position: the last stage's group of each position (P,)."""
+    """stages: the coarsest first. group_of_position: the last stage's group of each position (P,). finest:
+    (h, w) of the positions' grid."""
 
     stages: tuple[Stage, ...]
     group_of_position: Tensor
+    finest: tuple[int, int]
 
     @functools.cached_property
     def widths(self) -> list[int]:
@@ -108,7 +109,7 @@ def nesting(grids: Grids, widths: tuple[int, ...], device: torch.device) -> Nest
                     children_per_parent=_children_per_parent(parent) if previous else 1,
                 )
             )
-    return Nesting(tuple(stages), group.to(device))
+    return Nesting(tuple(stages), group.to(device), (height, width))
 
 
 def _inherit(of_parents: tuple[Tensor, ...], parent: Tensor) -> tuple[Tensor, ...]:
@@ -127,22 +128,19 @@ def grids_of(features: FeatureMaps) -> Grids:
     return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
 
 
-def gather_channels(features: FeatureMaps, channels: Sequence[Tensor], nest: Nesting) -> list[Tensor]:
-    """For each stage the chosen channels of its cells, (C, B, d). channels: of each level, those chosen."""
-    return [
-        torch.cat([_gather(features[level], channels[level]) for level in stage.levels], dim=2).transpose(
-            0, 1
-        )
-        for stage in nest.stages
-    ]
+def cells_of_stages(features: FeatureMaps, nest: Nesting) -> list[Tensor]:
+    """Chosen channels [(B, d_l, h_l, w_l)] -> for each stage those of its cells, (C, B, d)."""
+    cells = []
+    for stage in nest.stages:
+        levels = [features[number].flatten(2).permute(2, 0, 1) for number in stage.levels]
+        cells.append(levels[0] if len(levels) == 1 else torch.cat(levels, dim=2))
+    return cells
 
 
-def _gather(level: Tensor, channels: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, d). Networks compute in channels-last layout; indexing it takes four times
-    as long."""
-    B, C, h, w = level.shape
-    rows = level.permute(0, 2, 3, 1).reshape(-1, C)
-    return rows.gather(1, channels.to(level.device).expand(len(rows), -1)).view(B, h * w, -1)
+def nesting_of(features: FeatureMaps, device: torch.device | None = None) -> Nesting:
+    """The nesting of chosen channels [(B, d_l, h_l, w_l)], on `device` or on theirs."""
+    widths = tuple(level.shape[1] for level in features)
+    return nesting(grids_of(features), widths, device or features[0].device)
 
 
 def features_of_groups(cells: list[Tensor], stage: Stage, part: slice) -> Tensor:
@@ -152,21 +150,3 @@ def features_of_groups(cells: list[Tensor], stage: Stage, part: slice) -> Tensor
     """
     values = [one[cell[part]] for one, cell in zip(cells, stage.cells, strict=False)]
     return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
-
-
-class Layout:
-    """Which channels of which levels belong to which position.
-
-    channels: (D,), those chosen, numbered over all levels together. grids, widths: (h, w) and number of
-    channels of each level. After it, `channels` holds those of each level, in the same order; `finest` is the
-    largest grid.
-    """
-
-    def __init__(self, channels: Tensor, grids: Grids, widths: Sequence[int]) -> None:
-        bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
-        self.channels = [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
-        self.grids, self.finest = grids, max(grids, key=lambda grid: grid[0] * grid[1])
-
-    def nesting(self, device: torch.device | str = "cpu") -> Nesting:
-        """Its stages and groups, with their tensors on `device`."""
-        return nesting(self.grids, tuple(len(chosen) for chosen in self.channels), torch.device(device))
