@@ -136,6 +136,29 @@ def test_channels_are_for_arrays(paths: list[str]) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(EmptyData, match="holds no images"):
         list(read(tmp_path, size=SIZE, batch_size=4, errors=[]))
+    (tmp_path / "monday").mkdir()
+    with pytest.raises(EmptyData, match=r"holds folders \(monday\).*kizu\.dataset\('folder'"):
+        list(read(tmp_path, size=SIZE, batch_size=4, errors=[]))
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (np.zeros((8, 9), np.uint8), "Repeat a grey image"),
+        (np.zeros((8, 9, 1), np.uint8), "Repeat a grey image"),
+        (np.zeros((8, 9, 4), np.uint8), "alpha"),
+        (np.zeros((3, 8, 9), np.uint8), "moveaxis"),
+        (np.zeros((8, 9, 3), np.float32), "moveaxis"),
+        (torch.zeros(2, 8, 9, 3), "movedim"),
+        (torch.zeros(2, 1, 8, 9), "Repeat a grey image"),
+        (torch.zeros(8, 9), "Repeat a grey image"),
+        (torch.zeros(5), "not a row"),
+        (torch.zeros(2, 7, 8, 9), "three channels"),
+    ],
+)
+def test_arrays_of_other_shapes_are_told_what_to_do(data: Any, advice: str) -> None:
+    with pytest.raises(ShapeError, match=advice):
+        list(read(data, size=SIZE, batch_size=4, errors=[]))
 
 
 def test_fit_and_predict_take_the_same(paths: list[str]) -> None:

@@ -123,6 +123,19 @@ def numbers(
             )
 
 
+def switches(**values: bool) -> None:
+    """Raise UsageError, naming the value, for one that is neither True nor False.
+
+    >>> switches(squared="no")
+    Traceback (most recent call last):
+        ...
+    kizu.errors.UsageError: squared is True or False, got 'no'.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is True or False, got {value!r}.")
+
+
 def image_size(value: Any) -> tuple[int, int]:
     """(H, W) of one side or of (height, width), whole numbers from 8 on; raises UsageError for anything else.
 

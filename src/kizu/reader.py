@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from kizu.datasets.folder import folder
-from kizu.errors import EmptyData, ShapeError, UsageError
+from kizu.errors import EmptyData, ShapeError, UsageError, some
 from kizu.images import list_images, resize_image
 from kizu.loader import batches, masks_for
 from kizu.samples import Samples
@@ -153,9 +153,20 @@ def _paths(items: Iterable[Any]) -> list[Path]:
         path = Path(item)
         inside = list_images(path) if path.is_dir() else [path]
         if not inside:
-            raise EmptyData(f"{path} holds no images.")
+            raise EmptyData(_no_images(path))
         paths += inside
     return paths
+
+
+def _no_images(folder: Path) -> str:
+    """Why a folder gives no image, and what to give instead."""
+    deeper = sorted(inner.name for inner in folder.iterdir() if inner.is_dir())
+    if not deeper:
+        return f"{folder} holds no images."
+    return (
+        f"{folder} holds folders ({some(deeper)}) and no images of its own. Give the folder that holds the "
+        f"images, or kizu.dataset('folder', {str(folder)!r}) for all of them."
+    )
 
 
 def _from_files(
@@ -182,7 +193,9 @@ def _tensor(item: Any, size: tuple[int, int]) -> Tensor:
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         if item.ndim not in (3, 4) or item.shape[-1] != 3:
-            raise ShapeError(f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}.")
+            raise ShapeError(
+                f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}. {_advice(item.shape)}"
+            )
         stacked = np.stack([resize_image(one, size) for one in (item if item.ndim == 4 else item[None])])
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div_(255.0)
     if isinstance(item, np.ndarray):
@@ -194,7 +207,8 @@ def _tensor(item: Any, size: tuple[int, int]) -> Tensor:
 
 def _float_images(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
+        shape = tuple(images.shape)
+        raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
     if not images.is_floating_point():
         raise UsageError(
             f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
@@ -207,6 +221,21 @@ def _float_images(images: Tensor) -> Tensor:
             "do not normalise."
         )
     return images.float()
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    """What to do with an array of that shape."""
+    if len(shape) < 2:
+        return "Give an image, not a row of numbers."
+    if len(shape) == 2 or 1 in (shape[-1], shape[-3]):
+        return "Repeat a grey image three times along its channels, or give its file, or PIL's image of it."
+    if shape[-1] == 3:
+        return "Turn channels-last values with numpy.moveaxis(array, -1, -3) or tensor.movedim(-1, -3)."
+    if shape[-3] == 3:
+        return "Turn channels-first 8-bit values with numpy.moveaxis(array, -3, -1)."
+    if 4 in (shape[-1], shape[-3]):
+        return "Leave out the alpha channel."
+    return "An image has three channels: red, green and blue."
 
 
 def _gathered(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:

@@ -160,11 +160,11 @@ def test_misuse_teaches(bases: dict[str, Representation], tmp_path: Path) -> Non
     base = bases["random"]
     for shots in (0, -1, 1.5, True):
         with pytest.raises(UsageError, match="shots"):
-            Adaptation("residual", {"shots": shots}).adapt(base, store())
+            Adaptation("residual", {"shots": shots})
     with pytest.raises(UnknownName, match="kmeans"):
-        Adaptation("residual", {"selection": "k-means"}).adapt(base, store())
+        Adaptation("residual", {"selection": "k-means"})
     with pytest.raises(UnknownName, match="cosine"):
-        Adaptation("residual", {"matching": "cos"}).adapt(base, store())
+        Adaptation("residual", {"matching": "cos"})
     with pytest.raises(UnknownParameter, match="shots"):
         Adaptation("residual", {"shot": 2})
     with pytest.raises(UnknownName, match="residual"):

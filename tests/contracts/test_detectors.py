@@ -3,6 +3,7 @@ by itself."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +377,19 @@ def test_a_clone_starts_from_the_base(
     assert twin.representation is net
     assert twin.representation_ is net
     assert twin.adaptation == detector.adaptation
+
+
+@pytest.mark.parametrize("name", registry.names("detectors"))
+def test_a_switch_is_true_or_false(name: str) -> None:
+    """A text is true to Python, whatever it says."""
+    parameters = inspect.signature(registry.load("detectors", name)).parameters.values()
+    for parameter in parameters:
+        if isinstance(parameter.default, bool):
+            with pytest.raises(UsageError, match=f"{parameter.name} is True or False"):
+                kizu.detector(name, "random/resnet10t@2,3", **{parameter.name: "no"})
+
+
+def test_options_of_a_fit_are_checked() -> None:
+    for given in ({"evaluate": 3}, {"progress": "yes"}, {"folder": 3}, {"resume": "no", "folder": "x"}):
+        with pytest.raises(UsageError, match=next(iter(given))):
+            FitOptions(**given)  # type: ignore[arg-type]

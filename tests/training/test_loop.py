@@ -331,6 +331,10 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         train(Line(), points, folder=tmp_path, recipe={**recipe, "eta": 0.2}, resume=True, **PLAIN)
     with pytest.raises(UsageError, match="another recipe: steps was 6 there and is 7 here"):
         train(Line(), points, folder=tmp_path, recipe=recipe, resume=True, **{**PLAIN, "steps": 7})
+    with pytest.raises(UsageError, match="of another detector: None there, simplenet here"):
+        train(
+            Line(), points, folder=tmp_path, recipe={**recipe, "detector": "simplenet"}, resume=True, **PLAIN
+        )
     with pytest.raises(UsageError, match="another recipe: more was None there"):
         train(Line(), points, folder=tmp_path, recipe={**recipe, "more": 1}, resume=True, **PLAIN)
 

@@ -25,7 +25,8 @@ GIVEN = ("generator", "options")
 class Adaptation:
     """name: a file of kizu/adaptation. parameters: its keywords. seed: of what it draws.
 
-    Raises UnknownName, and UnknownParameter naming the nearest.
+    Raises UnknownName, UnknownParameter naming the nearest, and what the member's `check_parameters` raises
+    for values out of range.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Adaptation:
     def __post_init__(self) -> None:
         checks.whole_numbers(least=0, seed=self.seed)
         registry.check_keywords(f"adaptation {self.name}", self.function, self.parameters, but=GIVEN)
+        registry.module("adaptation", self.name).check_parameters(**self.settings())
 
     @property
     def function(self) -> Callable[..., Representation]:

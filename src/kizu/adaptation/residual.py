@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kizu.errors import TooFewImages, UnknownName, UsageError
+from kizu import checks
+from kizu.errors import TooFewImages, UnknownName
 from kizu.nn.patches import to_rows
 from kizu.representations.base import Representation
 from kizu.representations.residual import MATCHINGS, Residual
@@ -21,6 +22,14 @@ from kizu.training import FitOptions, SampleStore
 SELECTIONS = ("random", "kmeans")
 BATCH = 16
 """Images a forward pass."""
+
+
+def check_parameters(*, shots: int, selection: str, matching: str) -> None:
+    """Raise UsageError, UnknownName for values out of range."""
+    checks.whole_numbers(shots=shots)
+    for name, value, known in (("selection", selection, SELECTIONS), ("matching", matching, MATCHINGS)):
+        if value not in known:
+            raise UnknownName(name, str(value), known)
 
 
 def residual(
@@ -37,13 +46,9 @@ def residual(
     fewer).
 
     shots: K, how many images. selection: "random", or "kmeans", spread over the images' pooled features.
-    matching: nearest reference by "l2" distance or "cosine" similarity. Raises UsageError, UnknownName, and
-    TooFewImages when K-means has fewer images than shots."""
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
-        raise UsageError(f"shots is a number of reference images, at least 1, got {shots!r}.")
-    for name, value, known in (("selection", selection, SELECTIONS), ("matching", matching, MATCHINGS)):
-        if value not in known:
-            raise UnknownName(name, value, known)
+    matching: nearest reference by "l2" distance or "cosine" similarity. Raises what `check_parameters`
+    raises, and TooFewImages when K-means has fewer images than shots."""
+    check_parameters(shots=shots, selection=selection, matching=matching)
     if options.progress:
         options.progress(0, f"choosing {shots} reference images")
     if selection == "random":

@@ -255,7 +255,10 @@ def promise(model: Detector) -> str:
     """The decision's promise in a sentence."""
     facts = model.calibration_
     if facts is None:
-        return "Not calibrated: scores and heat maps, but no decision (it takes at least 2 good images)."
+        return (
+            "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
+            "least 2 good images for one."
+        )
     backed = (
         "held-out good images"
         if facts["method"] == "split"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kizu import checks
 from kizu.datasets._layout import (
     Row,
     add_masks,
@@ -56,6 +57,7 @@ def folder(
 
     Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks
     and images that do not pair; for a CSV what `Samples.from_csv` raises."""
+    checks.switches(use_masks=use_masks)
     source = Path(path)
     if source.is_file() and source.suffix.lower() == ".csv":
         if mask_folder is not None or category is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kizu import checks
 from kizu.errors import UnknownName
-from kizu.losses.cosine import SCOPES, cosine, hard_mining, mining_alpha
+from kizu.losses.cosine import ALPHA_START, SCOPES, cosine, hard_mining, mining_alpha
 from kizu.nn.batch_norm import stabilise
 from kizu.nn.diversity import feature_diversity
 from kizu.nn.rebuilder import Rebuilder
@@ -41,11 +41,12 @@ class Rules:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise UnknownName("loss", self.scope, SCOPES)
+        checks.switches(stop_gradient=self.stop_gradient)
         checks.whole_numbers(steps=self.steps)
         checks.whole_numbers(least=0, reset_every=self.reset_every, pause=self.pause)
         checks.numbers(least=0.0, most=1.0, ramp=self.ramp)
         if self.alpha is not None:
-            checks.numbers(alpha=self.alpha)
+            checks.numbers(least=ALPHA_START, alpha=self.alpha)
 
 
 class ReconstructionObjective(Objective):

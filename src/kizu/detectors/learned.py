@@ -148,7 +148,8 @@ class LearnedDetector(Detector):
             for name, value in self.parameters.items()
             if name != "device"
         }
-        return {**plain, "images": images, "representation": self.representation_.card["name"]}
+        known = {"images": images, "representation": self.representation_.card["name"]}
+        return {"detector": type(self).__module__.rpartition(".")[2], **plain, **known}
 
     def _state(self) -> dict[str, Tensor]:
         weights = {f"network.{name}": value for name, value in self.network_.state_dict().items()}

@@ -75,6 +75,7 @@ class PatchCore(OnePassDetector):
         checks.whole_numbers(neighbourhood=neighbourhood, neighbours=neighbours)
         checks.whole_numbers(none=True, dimensions=dimensions, projection=projection, reweight=reweight)
         checks.whole_numbers(least=0, seed=seed)
+        checks.switches(squared=squared)
         checks.numbers(least=0.0, sigma=sigma)
         if memory is not None:
             checks.numbers(least=0.0, above=True, memory=memory)

@@ -190,6 +190,7 @@ class ReContrast(ReconstructionDetector):
         return encoder
 
     def _check(self) -> None:
+        checks.switches(contrastive_pairs=self.contrastive_pairs, hard_mining=self.hard_mining)
         self._check_shared()
         self._rules()
         for name, value, known in (

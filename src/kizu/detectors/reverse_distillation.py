@@ -86,6 +86,7 @@ class ReverseDistillation(ReconstructionDetector):
         )
         self.seed, self.training_precision = seed, training_precision
         self.embedding_width = embedding_width
+        checks.switches(hard_mining=hard_mining)
         self._check_shared()
         self._rules()
         if learning_rate is not None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kizu.checks import whole_numbers
-from kizu.errors import UsageError
+from kizu.checks import switches, whole_numbers
 from kizu.losses.negative_cosine import negative_cosine
 from kizu.pretraining.base import Pretraining
 from kizu.training import cosine_schedule
@@ -39,8 +38,7 @@ class SimSiam(Pretraining):
         """Raise UsageError for a value out of range."""
         super().check_parameters()
         whole_numbers(hidden=self.hidden, predictor_hidden=self.predictor_hidden)
-        if not isinstance(self.fix_predictor, bool):
-            raise UsageError(f"fix_predictor is True or False, got {self.fix_predictor!r}.")
+        switches(fix_predictor=self.fix_predictor)
 
     def build(self) -> None:
         """Create projector and predictor."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kizu.errors import EmptyData, UsageError
+from kizu import checks
+from kizu.errors import EmptyData
 from kizu.protocols.base import Split, units
 from kizu.samples import Samples
 
@@ -26,8 +27,9 @@ def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed:
     >>> len(split.train), len(split.test)
     (3, 9)
     """
-    if shots < 1:
-        raise UsageError(f"shots is how many good images to learn from, at least 1, got {shots}.")
+    checks.whole_numbers(shots=shots)
+    checks.whole_numbers(least=0, seed=seed)
+    checks.switches(leak_safe=leak_safe)
     official = len(samples.train) > 0
     pool = samples.train.normal if official else samples.normal
     of_row = units(pool) if leak_safe else np.arange(len(pool))

@@ -57,6 +57,11 @@ def step_of(folder: Path, recipe: dict[str, Any]) -> int:
     if card.get("kind") != "checkpoint":
         raise ModelFileError(f"{folder / NAME} holds a {card.get('kind')}, not a checkpoint.")
     as_stored = json.loads(json.dumps(recipe))  # JSON turns a tuple into a list
+    theirs, ours = card["recipe"].get("detector"), as_stored.get("detector")
+    if theirs != ours:
+        raise UsageError(
+            f"{folder / NAME} is of another detector: {theirs} there, {ours} here. Take another folder."
+        )
     for key, theirs, ours in _differences(card["recipe"], as_stored):
         raise UsageError(
             f"{folder / NAME} is of another recipe: {key} was {theirs!r} there and is {ours!r} here. "

@@ -21,7 +21,8 @@ class FitOptions:
     steps, checkpoint.kizu go (None: nowhere); resume: go on from the checkpoint there, to the same result bit
     for bit. evaluate: called every `evaluate_every` steps and at the end with (step, a fitted copy of the
     detector as it is by then); the figures that it returns go into the log's row of that step, and the
-    training is the same with it as without. Raises UsageError for counts below 1, or resume without a folder.
+    training is the same with it as without. Raises UsageError for values of another kind, counts below 1, or
+    resume without a folder.
     """
 
     progress: Progress | None = None
@@ -32,6 +33,12 @@ class FitOptions:
     evaluate_every: int = 250
 
     def __post_init__(self) -> None:
+        checks.switches(resume=self.resume)
+        for name, value in (("progress", self.progress), ("evaluate", self.evaluate)):
+            if value is not None and not callable(value):
+                raise UsageError(f"{name} is a function that is called on the way, got {value!r}.")
+        if not isinstance(self.folder, str | Path | None):
+            raise UsageError(f"folder is a path, got {self.folder!r}.")
         checks.whole_numbers(checkpoint_every=self.checkpoint_every, evaluate_every=self.evaluate_every)
         for name, partner, default in (
             ("checkpoint_every", "folder", 200),
