@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kizu.calibration import conformal_threshold, folds, images_needed, p_values, smallest_rate
+from kizu.calibration import (
+    certified_rate,
+    conformal_threshold,
+    folds,
+    images_needed,
+    p_values,
+    parts_needed,
+    smallest_rate,
+)
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 
@@ -35,6 +43,89 @@ def test_threshold_and_p_values_decide_alike(normal: list[int], tested: list[int
         for score in tested
     ]
     assert flagged.tolist() == by_p
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), min_size=1, max_size=40),
+    st.lists(st.integers(-1, 6), min_size=1, max_size=10),
+    st.integers(1, 99),
+)
+def test_a_group_has_one_vote(images: list[tuple[int, int]], tested: list[int], percent: int) -> None:
+    """Against the definition in exact fractions: each group votes with its mean."""
+    scores, groups = [score for score, _ in images], [group for _, group in images]
+    by_group: dict[int, list[int]] = {}
+    for score, group in images:
+        by_group.setdefault(group, []).append(score)
+    exact = [
+        Fraction(1 + sum(Fraction(sum(v >= score for v in own), len(own)) for own in by_group.values()))
+        / (len(by_group) + 1)
+        for score in tested
+    ]
+    assert np.allclose(p_values(tested, scores, groups=groups), [float(p) for p in exact], rtol=1e-12)
+    rate = percent / 100
+    if len(by_group) < images_needed(rate):
+        with pytest.raises(TooFewImages):
+            conformal_threshold(scores, rate, groups=groups)
+        return
+    flagged = np.asarray(tested) > conformal_threshold(scores, rate, groups=groups)
+    assert flagged.tolist() == [p <= Fraction(percent, 100) for p in exact]
+
+
+def test_groups_of_one_are_images() -> None:
+    scores = np.random.default_rng(0).normal(size=40)
+    assert conformal_threshold(scores, 0.1, groups=range(40)) == conformal_threshold(scores, 0.1)
+    assert np.array_equal(p_values(scores, scores, groups=list("ab" * 20))[:0], np.zeros(0))
+    with pytest.raises(UsageError, match="40 images, 39 labels"):
+        conformal_threshold(scores, 0.1, groups=range(39))
+    with pytest.raises(TooFewImages, match="9 calibration groups of images, got 8"):
+        conformal_threshold(scores, 0.1, groups=list(range(8)) * 5)
+
+
+@pytest.mark.parametrize(("parts", "size", "rate"), [(30, 1, 0.05), (30, 6, 0.05), (5, 6, 1 / 6)])
+def test_the_promise_is_kept_with_parts_of_several_images(parts: int, size: int, rate: float) -> None:
+    """Images of one part have correlation 0.9. Counted by image, 5 parts of 6 images seem to back 1/31: new
+    parts are called anomalous three times as often."""
+    rng, draws = np.random.default_rng(1), 4000
+
+    def draw(count: int) -> np.ndarray:
+        part = np.repeat(rng.normal(size=count), size) * 0.9**0.5
+        return part + rng.normal(size=count * size) * 0.1**0.5
+
+    groups = np.repeat(np.arange(parts), size)
+    alarms, by_image = [], []
+    for _ in range(draws):
+        scores, new = draw(parts), draw(20)
+        alarms.append(np.mean(new > conformal_threshold(scores, rate, groups=groups)))
+        by_image.append(np.mean(new > conformal_threshold(scores, 1 / 31)) if parts == 5 else 0.0)
+    assert np.mean(alarms) <= rate + 3 * np.std(alarms) / draws**0.5
+    assert np.mean(alarms) > 0.5 * rate  # it is no empty promise
+    if parts == 5:
+        assert np.mean(by_image) > 2.5 / 31
+        with pytest.raises(TooFewImages):
+            conformal_threshold(scores, 1 / 31, groups=groups)
+
+
+def test_what_is_certified_holds_for_the_draw() -> None:
+    """Of 2,000 draws of 59 parts at most 5 % have a larger rate than certified; the bound is exact for the
+    largest score, 1 - 0.05^(1/n)."""
+    rng, above = np.random.default_rng(2), []
+    for _ in range(2000):
+        scores = rng.uniform(size=59)
+        threshold = conformal_threshold(scores, 0.05)
+        above.append(1 - threshold > certified_rate(scores, threshold))
+    assert np.mean(above) <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
+    assert certified_rate(range(59), 58) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert certified_rate(range(59), -1) == 1.0
+    assert certified_rate([1.0, 5.0, 2.0, 3.0], 4.0, groups=list("aabc")) == certified_rate(range(3), 1)
+    with pytest.raises(UsageError, match="confidence"):
+        certified_rate(range(5), 1, confidence=1.0)
+
+
+def test_parts_that_a_certificate_takes() -> None:
+    assert [parts_needed(rate) for rate in (0.1, 0.05, 0.02, 0.01)] == [29, 59, 149, 299]
+    for rate in (0.3, 0.07, 0.01, 0.001):
+        n = parts_needed(rate)
+        assert certified_rate(range(n), n - 1) <= rate < certified_rate(range(n - 1), n - 2)
 
 
 def test_the_smallest_promise() -> None:

@@ -5,7 +5,19 @@ Romano and Sesia 2023): if a new good part and the n calibration parts are excha
 is uniform, so that p = (1 + #{calibration scores >= score}) / (n + 1) satisfies P(p <= a) <= a for every a,
 whatever the detector and whatever the distribution. Calling a part anomalous when p <= a therefore raises a
 false alarm with probability at most a, over the draw of calibration set and part. Higher scores are more
-anomalous throughout. With n images the smallest possible p is 1/(n+1)."""
+anomalous throughout. With n images the smallest possible p is 1/(n+1).
+
+Groups (several images of one part, copies of one file) count once. Images of one part resemble each other, so
+that n of them know less than n parts; a part's images share its one vote: with K groups
+
+    p = (1 + sum_k mean_{i in k} 1{score_i >= score}) / (K + 1)
+
+is valid for an image of a new part when parts are exchangeable, and images within a part (Lee, Barber and
+Willett 2023, "Distribution-free inference with hierarchical data", Theorem 1). The smallest p is 1/(K+1).
+
+What holds on average over draws may fail for one draw. `certified_rate` bounds the rate of the draw at hand:
+the share of new parts above the k-th largest of n independent scores is at most Beta(k, n - k + 1), whatever
+the distribution (order statistics; Vovk 2012, "Conditional validity of inductive conformal predictors")."""
 
 from __future__ import annotations
 
@@ -40,15 +52,18 @@ def smallest_rate(images: int) -> float:
     return 1.0 / (images + 1)
 
 
-def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
+def conformal_threshold(
+    normal_scores: Any, false_alarm_rate: float, *, groups: Sequence[object] | None = None
+) -> float:
     """The threshold t for which `score > t` raises a false alarm with probability at most `false_alarm_rate`.
 
-    normal_scores: (n,) scores of normal images held out from fitting, higher is more anomalous. t is their
-    k-th smallest, k = n + 1 - floor((n + 1) rate); `score > t` is the same decision as `p_values(score) <=
-    rate`, ties included. Source: Vovk, Gammerman and Shafer 2005; see the head of this module.
+    normal_scores: (n,) scores of normal images held out from fitting, higher is more anomalous. groups: (n,)
+    one label an image, equal for images of one part; None: each is a part. t is the smallest of the scores
+    for which `score > t` is the same decision as `p_values(score) <= rate`, ties included; without groups
+    their k-th smallest, k = n + 1 - floor((n + 1) rate). Source: see the head of this module.
 
-    Raises TooFewImages when the rate is below 1/(n+1), saying how many images it needs; NotFinite; UsageError
-    for a rate outside (0, 1).
+    Raises TooFewImages when the rate is below 1/(K+1) for K groups, saying how many it needs; NotFinite;
+    UsageError for a rate outside (0, 1).
 
     >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.25)
     0.4
@@ -57,33 +72,78 @@ def conformal_threshold(normal_scores: Any, false_alarm_rate: float) -> float:
         ...
     kizu.errors.TooFewImages: A false-alarm rate of 0.01 takes 99 calibration images, got 4: ...
     """
-    scores = np.sort(_scores(normal_scores, "normal_scores"))
+    scores = _scores(normal_scores, "normal_scores")
     _check_rate(false_alarm_rate)
-    n = len(scores)
-    allowed = math.floor((n + 1) * false_alarm_rate + 1e-9)
-    if allowed < 1:
-        need = images_needed(false_alarm_rate)
+    weights, count = _weights(len(scores), groups)
+    if (count + 1) * false_alarm_rate + 1e-9 < 1.0:
+        need, what = images_needed(false_alarm_rate), "images" if groups is None else "groups of images"
         raise TooFewImages(
-            f"A false-alarm rate of {false_alarm_rate:g} takes {need} calibration images, got {n}: "
-            f"with {n} the smallest promise is 1/{n + 1} = {1 / (n + 1):.4g}. Add good images or ask for a "
-            "larger rate."
+            f"A false-alarm rate of {false_alarm_rate:g} takes {need} calibration {what}, got {count}: "
+            f"with {count} the smallest promise is 1/{count + 1} = {1 / (count + 1):.4g}. Add good images or "
+            "ask for a larger rate."
         )
-    return float(scores[n - allowed]) if allowed <= n else -math.inf
+    values, above = _above(scores, weights, strict=True)
+    return float(values[np.argmax(1.0 + above <= (count + 1) * false_alarm_rate + 1e-9)])
 
 
-def p_values(scores: Any, normal_scores: Any) -> np.ndarray:
-    """Conformal p-values (m,) float64 in [1/(n+1), 1] of scores (m,) against normal_scores (n,).
+def p_values(scores: Any, normal_scores: Any, *, groups: Sequence[object] | None = None) -> np.ndarray:
+    """Conformal p-values (m,) float64 in [1/(K+1), 1] of scores (m,) against normal_scores (n,) of K groups.
 
-    p = (1 + #{normal >= score}) / (n + 1); small means anomalous. Both scores: higher is more anomalous.
-    Raises NotFinite, TooFewImages when n = 0.
+    groups: (n,) as for `conformal_threshold`; without them p = (1 + #{normal >= score}) / (n + 1). Small
+    means anomalous. Both scores: higher is more anomalous. Raises NotFinite, TooFewImages when n = 0.
 
     >>> p_values([0.05, 0.25, 0.9], [0.1, 0.2, 0.3]).tolist()
     [1.0, 0.5, 0.25]
+    >>> p_values([0.25], [0.1, 0.2, 0.3], groups=["part 1", "part 2", "part 2"]).tolist()
+    [0.5]
     """
-    normal = np.sort(_scores(normal_scores, "normal_scores"))
+    normal = _scores(normal_scores, "normal_scores")
     tested = _scores(scores, "scores", empty=True)
-    above = len(normal) - np.searchsorted(normal, tested, side="left")
-    return (1.0 + above) / (len(normal) + 1.0)
+    weights, count = _weights(len(normal), groups)
+    values, above = _above(normal, weights, strict=False)
+    place = np.searchsorted(values, tested, side="left")
+    return (1.0 + np.append(above, 0.0)[place]) / (count + 1.0)
+
+
+def certified_rate(
+    normal_scores: Any,
+    threshold: float,
+    *,
+    groups: Sequence[object] | None = None,
+    confidence: float = 0.95,
+) -> float:
+    """The false-alarm rate that `score > threshold` does not exceed, with `confidence` over the draw of the n
+    independent calibration parts.
+
+    groups: (n,) as for `conformal_threshold`; a part with any image above the threshold counts as above it,
+    and the rate is of parts. Source: see the head of this module. Raises NotFinite, TooFewImages, UsageError.
+
+    >>> scores = range(29)
+    >>> round(certified_rate(scores, threshold=28), 3)
+    0.098
+    """
+    scores = _scores(normal_scores, "normal_scores")
+    _check_confidence(confidence)
+    labels = _labels(len(scores), groups)
+    count = int(labels.max()) + 1
+    above = len(np.unique(labels[scores > threshold]))
+    if above == count:
+        return 1.0
+    from scipy.stats import beta
+
+    return float(beta.ppf(confidence, above + 1, count - above))
+
+
+def parts_needed(false_alarm_rate: float, *, confidence: float = 0.95) -> int:
+    """How many independent good parts it takes to certify a rate: the smallest n for which a threshold at the
+    largest of n scores has it with `confidence`, (1 - rate)^n <= 1 - confidence. Raises UsageError.
+
+    >>> [parts_needed(rate) for rate in (0.1, 0.05, 0.02, 0.01)]
+    [29, 59, 149, 299]
+    """
+    _check_rate(false_alarm_rate)
+    _check_confidence(confidence)
+    return math.ceil(math.log(1.0 - confidence) / math.log1p(-false_alarm_rate) - 1e-9)
 
 
 def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = None) -> list[np.ndarray]:
@@ -97,11 +157,7 @@ def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = N
     >>> [rows.tolist() for rows in folds(4, 2, seed=0, groups=["a", "a", "b", "b"])]
     [[0, 1], [2, 3]]
     """
-    labels = (
-        np.arange(count)
-        if groups is None
-        else np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
-    )
+    labels = _labels(count, groups)
     units = int(labels.max()) + 1 if count else 0
     if units < 2:
         raise TooFewImages(
@@ -112,6 +168,30 @@ def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = N
     part_of_unit = np.empty(units, dtype=np.int64)
     part_of_unit[order] = np.arange(units) % parts
     return [np.flatnonzero(part_of_unit[labels] == part) for part in range(parts)]
+
+
+def _labels(count: int, groups: Sequence[object] | None) -> np.ndarray:
+    """(count,) int64: number of the group of each image."""
+    if groups is None:
+        return np.arange(count)
+    if len(groups) != count:
+        raise UsageError(f"groups has one label an image: {count} images, {len(groups)} labels.")
+    return np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+
+
+def _weights(count: int, groups: Sequence[object] | None) -> tuple[np.ndarray, int]:
+    """(share of its group's one vote of each image (count,), number of groups)."""
+    labels = _labels(count, groups)
+    sizes = np.bincount(labels)
+    return 1.0 / sizes[labels], len(sizes)
+
+
+def _above(scores: np.ndarray, weights: np.ndarray, *, strict: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct scores, rising; for each the weight of the scores above it, or at least it)."""
+    values, place = np.unique(scores, return_inverse=True)
+    weight = np.bincount(place, weights)
+    at_least = weight[::-1].cumsum()[::-1]
+    return values, at_least - weight if strict else at_least
 
 
 def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
@@ -125,6 +205,11 @@ def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
             "detector's scores are broken."
         )
     return array
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise UsageError(f"A confidence lies between 0 and 1 (0.95 is usual), got {confidence!r}.")
 
 
 def _check_rate(rate: float) -> None:
