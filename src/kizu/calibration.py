@@ -124,7 +124,7 @@ def certified_rate(
     """
     scores = _scores(normal_scores, "normal_scores")
     _check_confidence(confidence)
-    labels = _labels(len(scores), groups)
+    labels = group_numbers(len(scores), groups)
     count = int(labels.max()) + 1
     above = len(np.unique(labels[scores > threshold]))
     if above == count:
@@ -157,7 +157,7 @@ def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = N
     >>> [rows.tolist() for rows in folds(4, 2, seed=0, groups=["a", "a", "b", "b"])]
     [[0, 1], [2, 3]]
     """
-    labels = _labels(count, groups)
+    labels = group_numbers(count, groups)
     units = int(labels.max()) + 1 if count else 0
     if units < 2:
         raise TooFewImages(
@@ -170,8 +170,12 @@ def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = N
     return [np.flatnonzero(part_of_unit[labels] == part) for part in range(parts)]
 
 
-def _labels(count: int, groups: Sequence[object] | None) -> np.ndarray:
-    """(count,) int64: number of the group of each image."""
+def group_numbers(count: int, groups: Sequence[object] | None) -> np.ndarray:
+    """(count,) int64 from 0 on: number of the group of each image; groups is one label an image, or None.
+
+    >>> group_numbers(3, ["b", "a", "b"]).tolist()
+    [1, 0, 1]
+    """
     if groups is None:
         return np.arange(count)
     if len(groups) != count:
@@ -181,7 +185,7 @@ def _labels(count: int, groups: Sequence[object] | None) -> np.ndarray:
 
 def _weights(count: int, groups: Sequence[object] | None) -> tuple[np.ndarray, int]:
     """(share of its group's one vote of each image (count,), number of groups)."""
-    labels = _labels(count, groups)
+    labels = group_numbers(count, groups)
     sizes = np.bincount(labels)
     return 1.0 / sizes[labels], len(sizes)
 

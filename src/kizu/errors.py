@@ -17,6 +17,8 @@ KizuError
 |-- NotFinite (ArithmeticError)  NaN or infinity where numbers were promised
 |-- TooFewImages                 a promise that this many images cannot back
 `-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
+
+NearlyEqual (UserWarning)        good images that seem to show one part, taken for different parts
 """
 
 from __future__ import annotations
@@ -107,6 +109,10 @@ class NotFinite(KizuError, ArithmeticError):
 
 class TooFewImages(KizuError):
     """A promise that this many images cannot back."""
+
+
+class NearlyEqual(UserWarning):
+    """Good images that are nearly equal and do not share a group."""
 
 
 class MissingExtra(KizuError, ImportError):

@@ -84,9 +84,8 @@ def open_image(
     """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as
     `resize_image` does.
 
-    With `size`, a JPEG of four times the size or more is decoded at a half, a quarter or an eighth of its
-    resolution, never below twice `size`, in half to a quarter of the time; on photographs that moves values
-    by about 0.5 of 255 on average, 11 at most. The result depends on the file and on `size` alone.
+    The result depends on the decoded pixels and on `size` alone, not on the file format: a JPEG is decoded at
+    its full resolution, for libjpeg's smaller scales move values by up to 11 of 255.
     max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS, else 100,000,000). Raises
     ImageError when the file is missing, damaged, too large or of a kind that is not read."""
     values = open_values(path, size=size, max_pixels=max_pixels)
@@ -100,18 +99,40 @@ def open_values(
     if size is not None:
         check_size(size)
     with _header(path, max_pixels) as opened:
-        if size is not None:
-            turned = _orientation(opened) >= 5
-            opened.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))
         flat = _eight_bit(_upright(opened), path)
         return np.array(flat if size is None else _resized(flat, size))
 
 
+def open_identified(path: Path | str, *, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
+    """(`open_values` with `size`, `image_digest`) of a file that is decoded once. Raises ImageError."""
+    check_size(size)
+    with _header(path, None) as opened:
+        flat = _eight_bit(_upright(opened), path)
+        return np.array(_resized(flat, size)), values_digest(np.asarray(flat))
+
+
 def image_digest(path: Path | str) -> str:
-    """SHA-256 of the decoded image, whatever its file format and name: what identifies an image. Raises
+    """What identifies an image: `values_digest` of its pixels, whatever its file format and name. Raises
     ImageError."""
-    values = open_image(path)
-    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+    return values_digest(open_values(path))
+
+
+def values_digest(values: NDArray[np.uint8]) -> str:
+    """128 bits of the SHA-256 of pixels (H, W, 3) uint8, in hex. Two of a billion images have the same one
+    with probability 1e-21. Grey images may come as (H, W)."""
+    colour = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    digest = hashlib.sha256(f"{colour.shape}".encode())
+    digest.update(np.ascontiguousarray(colour))
+    return digest.hexdigest()[:32]
+
+
+def floats_digest(image: NDArray[np.float32]) -> str:
+    """What identifies an image that came as numbers, (3, H, W) float32 in [0, 1]: `values_digest` where these
+    are whole 255ths, as a decoded file's are, else that of the very floats."""
+    whole = np.rint(image * np.float32(255.0))
+    if np.array_equal(whole / np.float32(255.0), image):
+        return values_digest(whole.astype(np.uint8).transpose(1, 2, 0))
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:32]
 
 
 @contextlib.contextmanager

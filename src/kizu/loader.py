@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kizu import registry
 from kizu.errors import ImageError, MaskError, UsageError, some
-from kizu.images import check_size, image_shape, open_values
+from kizu.images import check_size, image_shape, open_identified, open_values
 from kizu.masks import MaskRule, open_mask, resize_mask
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -37,12 +37,14 @@ class Batches:
         threads: int,
         prefetch: int,
         errors: list[tuple[str, str]] | None = None,
+        digests: bool = False,
     ) -> None:
         self.errors = [] if errors is None else errors
         self._paths, self._size, self._batch_size, self._collect = paths, image_size, batch_size, collect
         self._rows = iter(range(len(paths)))
         self._ahead = batch_size * (1 + prefetch)
-        self._waiting: deque[tuple[int, Future[NDArray[np.float32]]]] = deque()
+        self._decode = _decode_identified if digests else _decode
+        self._waiting: deque[tuple[int, Future[tuple[NDArray[np.float32], str]]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class Batches:
 
     def __next__(self) -> Batch:
         try:
-            images, rows = self._gather()
+            decoded, rows = self._gather()
         except BaseException:
             self.close()
             raise
@@ -62,9 +64,10 @@ class Batches:
             self.close()
             raise StopIteration
         return Batch(
-            images=torch.from_numpy(np.stack(images)),
+            images=torch.from_numpy(np.stack([image for image, _ in decoded])),
             paths=tuple(self._paths[row] for row in rows),
             rows=tuple(rows),
+            digests=tuple(digest for _, digest in decoded if digest),
         )
 
     def __enter__(self) -> Batches:
@@ -87,8 +90,8 @@ class Batches:
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _gather(self) -> tuple[list[NDArray[np.float32]], list[int]]:
-        images: list[NDArray[np.float32]] = []
+    def _gather(self) -> tuple[list[tuple[NDArray[np.float32], str]], list[int]]:
+        decoded: list[tuple[NDArray[np.float32], str]] = []
         rows: list[int] = []
         while len(rows) < self._batch_size:
             self._submit()
@@ -96,20 +99,20 @@ class Batches:
                 break
             row, future = self._waiting.popleft()
             try:
-                images.append(future.result())
+                decoded.append(future.result())
                 rows.append(row)
             except ImageError as error:
                 if not self._collect:
                     raise
                 self.errors.append((self._paths[row], error.reason))
-        return images, rows
+        return decoded, rows
 
     def _submit(self) -> None:
         while len(self._waiting) < self._ahead:
             row = next(self._rows, None)
             if row is None:
                 return
-            self._waiting.append((row, self._pool.submit(_decode, self._paths[row], self._size)))
+            self._waiting.append((row, self._pool.submit(self._decode, self._paths[row], self._size)))
 
 
 def batches(
@@ -121,6 +124,7 @@ def batches(
     threads: int = 2,
     prefetch: int = 1,
     errors: list[tuple[str, str]] | None = None,
+    digests: bool = False,
 ) -> Batches:
     """Images as `Batch`es: (B, 3, H, W) float32 in [0, 1], contiguous, with `paths` and `rows` (positions in
     `samples`).
@@ -129,7 +133,8 @@ def batches(
     last batch may hold fewer. on_error: "raise" stops at the first image that cannot be read, with its
     ImageError; "collect" notes it in `errors`, the list given or `.errors`, and goes on. threads: decoding
     threads. prefetch: batches decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside
-    the batch. Raises UsageError for arguments that cannot be meant."""
+    the batch. digests: the batches say what identifies each image. Raises UsageError for arguments that
+    cannot be meant."""
     check_size(image_size)
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -155,6 +160,7 @@ def batches(
         threads=threads,
         prefetch=prefetch,
         errors=errors,
+        digests=digests,
     )
 
 
@@ -210,10 +216,19 @@ def mask_rule(dataset: str) -> MaskRule:
     return getattr(registry.module("datasets", dataset), "MASK_RULE", "half")
 
 
-def _decode(path: str, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(3, H, W) float32 in [0, 1]. By numpy: what torch spreads over its threads leaves them spinning beside
-    the network's."""
-    values, top = open_values(path, size=size), np.float32(255.0)
+def _decode(path: str, size: tuple[int, int]) -> tuple[NDArray[np.float32], str]:
+    return _unit_range(open_values(path, size=size)), ""
+
+
+def _decode_identified(path: str, size: tuple[int, int]) -> tuple[NDArray[np.float32], str]:
+    values, digest = open_identified(path, size=size)
+    return _unit_range(values), digest
+
+
+def _unit_range(values: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) or (H, W) uint8 -> (3, H, W) float32 in [0, 1]. By numpy: what torch spreads over its threads
+    leaves them spinning beside the network's."""
+    top = np.float32(255.0)
     if values.ndim == 3:
         return np.divide(np.ascontiguousarray(values.transpose(2, 0, 1)), top, dtype=np.float32)
     image = np.empty((3, *values.shape), np.float32)

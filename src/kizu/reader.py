@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, ShapeError, UsageError, some
-from kizu.images import list_images, resize_image
+from kizu.images import floats_digest, list_images, resize_image, values_digest
 from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -62,7 +62,7 @@ def read(
         _refuse_channels(channels)
         found = _from_samples(data, size, batch_size, errors, supervision)
     else:
-        found = _from_items(data, size, batch_size, errors, channels)
+        found = _from_items(data, size, batch_size, errors, channels, digests=supervision is not None)
     return map(_without_labels, found) if supervision == "normal" else found
 
 
@@ -83,7 +83,7 @@ def _from_samples(
 ) -> Iterator[Batch]:
     if supervision == "normal":
         _refuse_anomalous(len(samples.anomalous), len(samples))
-    found = _from_files(samples, size, batch_size, errors)
+    found = _from_files(samples, size, batch_size, errors, digests=supervision is not None)
     return _labelled(found, samples, size) if supervision == "labelled" else found
 
 
@@ -114,7 +114,13 @@ def _refuse_anomalous(bad: int, count: int) -> None:
 
 
 def _from_items(
-    data: Any, size: tuple[int, int], batch_size: int, errors: Errors, channels: Channels
+    data: Any,
+    size: tuple[int, int],
+    batch_size: int,
+    errors: Errors,
+    channels: Channels,
+    *,
+    digests: bool,
 ) -> Iterator[Batch]:
     """Paths, arrays, PIL images or batches; one, or several of one kind."""
     if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch):
@@ -129,12 +135,11 @@ def _from_items(
     if isinstance(first, str | Path | Batch | Image.Image):
         _refuse_channels(channels)
     if isinstance(first, str | Path):
-        return _from_files(_paths(items), size, batch_size, errors)
+        return _from_files(_paths(items), size, batch_size, errors, digests=digests)
     if isinstance(first, Batch):
-        return (_checked(item) if isinstance(item, Batch) else _raise(item) for item in items)
-    arrays = (_tensor(item, size) for item in items)
-    turned = (images.flip(1) for images in arrays) if channels == "bgr" else arrays
-    return (Batch(part) for images in _gathered(turned, batch_size) for part in images.split(batch_size))
+        return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
+    arrays = (_from_array(item, size, channels, digests) for item in items)
+    return (part for batch in _gathered(arrays, batch_size) for part in batch.split(batch_size))
 
 
 def _refuse_channels(channels: Channels) -> None:
@@ -170,34 +175,68 @@ def _no_images(folder: Path) -> str:
 
 
 def _from_files(
-    source: Samples | Sequence[str | Path], size: tuple[int, int], batch_size: int, errors: Errors
+    source: Samples | Sequence[str | Path],
+    size: tuple[int, int],
+    batch_size: int,
+    errors: Errors,
+    *,
+    digests: bool,
 ) -> Iterator[Batch]:
     """Decoding begins at once; one batch ahead, up to three where they take no more than PREFETCH_BYTES."""
     ahead = min(max(PREFETCH_BYTES // (12 * size[0] * size[1] * batch_size), 1), 3)
     loader = batches(
-        source, image_size=size, batch_size=batch_size, on_error="collect", prefetch=ahead, errors=errors
+        source,
+        image_size=size,
+        batch_size=batch_size,
+        on_error="collect",
+        prefetch=ahead,
+        errors=errors,
+        digests=digests,
     )
     loader.start()
     return loader
 
 
-def _checked(batch: Batch) -> Batch:
+def _checked(batch: Batch, digests: bool) -> Batch:
     if batch.features is not None:
         batch = replace(batch, features=[level.detach() for level in batch.features])
-    return batch if batch.images is None else replace(batch, images=_float_images(batch.images))
+    if batch.images is None:
+        return batch
+    images = _float_images(batch.images)
+    known = batch.digests or (_digests(images) if digests else ())
+    return replace(batch, images=images, digests=known)
 
 
-def _tensor(item: Any, size: tuple[int, int]) -> Tensor:
-    """An array, a tensor or a PIL image -> (B, 3, H, W) float32 in [0, 1]."""
+def _from_array(item: Any, size: tuple[int, int], channels: Channels, digests: bool) -> Batch:
+    """An array, a tensor or a PIL image -> a batch, with what identifies each image as it was given."""
     if isinstance(item, Image.Image):
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        if item.ndim not in (3, 4) or item.shape[-1] != 3:
-            raise ShapeError(
-                f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}. {_advice(item.shape)}"
-            )
-        stacked = np.stack([resize_image(one, size) for one in (item if item.ndim == 4 else item[None])])
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div_(255.0)
+        images, order = _resized(item, size), -1 if channels == "bgr" else 1
+        whole = (item if item.ndim == 4 else item[None])[..., ::order]
+        known = tuple(values_digest(one) for one in whole) if digests else ()
+        return Batch(images.flip(1) if channels == "bgr" else images, digests=known)
+    images = _tensor(item)
+    images = images.flip(1) if channels == "bgr" else images
+    return Batch(images, digests=_digests(images) if digests else ())
+
+
+def _digests(images: Tensor) -> tuple[str, ...]:
+    return tuple(floats_digest(image.detach().cpu().contiguous().numpy()) for image in images)
+
+
+def _resized(item: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, *size) float32 in [0, 1]."""
+    if item.ndim not in (3, 4) or item.shape[-1] != 3:
+        raise ShapeError(
+            f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}. {_advice(item.shape)}"
+        )
+    stacked = np.stack([resize_image(one, size) for one in (item if item.ndim == 4 else item[None])])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def _tensor(item: Any) -> Tensor:
+    """A tensor or an array of floats -> (B, 3, H, W) float32 in [0, 1]."""
     if isinstance(item, np.ndarray):
         item = torch.from_numpy(np.ascontiguousarray(item))
     if not isinstance(item, Tensor):
@@ -238,17 +277,24 @@ def _advice(shape: tuple[int, ...]) -> str:
     return "An image has three channels: red, green and blue."
 
 
-def _gathered(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
+def _gathered(batches: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
     """Neighbours of one size joined into batches; what comes in batches already stays as it is."""
-    waiting: list[Tensor] = []
-    for images in tensors:
-        full = sum(map(len, waiting)) + len(images) > batch_size
-        if waiting and (full or images.shape[1:] != waiting[0].shape[1:]):
-            yield torch.cat(waiting)
+    waiting: list[Batch] = []
+    for batch in batches:
+        full = sum(map(len, waiting)) + len(batch) > batch_size
+        if waiting and (full or batch.size != waiting[0].size):
+            yield _joined(waiting)
             waiting = []
-        waiting.append(images)
+        waiting.append(batch)
     if waiting:
-        yield waiting[0] if len(waiting) == 1 else torch.cat(waiting)
+        yield _joined(waiting)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    images = torch.cat([batch.require_images() for batch in batches])
+    return Batch(images, digests=tuple(digest for batch in batches for digest in batch.digests))
 
 
 def _unknown(item: Any) -> UsageError:

@@ -33,6 +33,7 @@ class Batch:
     labels: (B,) int64, 0 good, 1 anomalous, -1 unknown; None: not given.
     masks: (B, H, W) bool, True = defect.
     paths: their files.   rows: their row numbers in the Samples.   size: (H, W), needed without images.
+    digests: what identifies each image (kizu.images.values_digest), where it is known.
     """
 
     images: Tensor | None = None
@@ -42,6 +43,7 @@ class Batch:
     paths: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
     size: tuple[int, int] = (0, 0)
+    digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         from kizu.errors import UsageError
@@ -87,7 +89,8 @@ class Batch:
             None if one is None else one[rows] for one in (self.images, self.labels, self.masks)
         )
         features = None if self.features is None else [level[rows] for level in self.features]
-        return Batch(images, features, labels, masks, self.paths[rows], self.rows[rows], self.size)
+        paths, numbers, digests = self.paths[rows], self.rows[rows], self.digests[rows]
+        return Batch(images, features, labels, masks, paths, numbers, self.size, digests)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def fit(
         {
             "model": str(out),
             "images": model.images_seen_,
-            "calibration": calibration_facts(model),
+            "calibration": model.decision,
             "skipped": error_list(model.skipped_),
         }
     )
@@ -252,28 +252,29 @@ def labelled(samples: Samples) -> Samples:
 
 
 def promise(model: Detector) -> str:
-    """The decision's promise in a sentence."""
-    facts = model.calibration_
+    """What the decision promises, and what is certain, in a few sentences."""
+    from kizu.calibration import parts_needed
+
+    facts = model.decision
     if facts is None:
         return (
             "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
             "least 2 good images for one."
         )
-    backed = (
-        "held-out good images"
-        if facts["method"] == "split"
-        else "good images, each scored by a model that had not seen it"
-    )
-    limit = f"score > {facts['threshold']:.4g}; {facts['images']} {backed}"
-    return f"Promise: at most {facts['false_alarm_rate']:.2%} of good parts are called anomalous ({limit})."
-
-
-def calibration_facts(model: Detector) -> dict[str, Any] | None:
-    """The calibration without its scores."""
+    rate, parts = facts["false_alarm_rate"], facts["groups"]
+    images = f"{facts['images']} good images" + ("" if parts == facts["images"] else f" of {parts} parts")
+    if facts["method"] != "split":
+        return (
+            f"Expected: about {rate:.2%} of good parts are called anomalous (score > "
+            f"{facts['threshold']:.4g}; {images}, each scored by a model that had not seen it). This is an "
+            "estimate, no promise: with more good images, or --calibration split, the rate is promised."
+        )
+    short = parts_needed(rate) - parts
+    more = f"; {short} more parts to calibrate on would certify {rate:.2%}" if short > 0 else ""
     return (
-        {key: value for key, value in model.calibration_.items() if key != "scores"}
-        if model.calibration_
-        else None
+        f"Promise: at most {rate:.2%} of good parts are called anomalous, on average over calibration sets "
+        f"(score > {facts['threshold']:.4g}; {images}, held out). With 95 % confidence this model's rate is "
+        f"at most {facts['certified_rate']:.2%}{more}."
     )
 
 

@@ -43,7 +43,7 @@ def inspect_images(
     facts = {
         "model": detector.parameters,
         "detector": type(detector).__name__,
-        "calibration": _calibration(detector),
+        "calibration": detector.decision,
     }
     with (
         screen.progress(len(left)) as progress,
@@ -158,14 +158,6 @@ def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> N
     for row in rows.values():
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         screen.line({key: row[key] for key in ("path", "score", "p_value", "is_anomalous", "error")})
-
-
-def _calibration(detector: Detector) -> dict[str, Any] | None:
-    return (
-        {key: value for key, value in detector.calibration_.items() if key != "scores"}
-        if detector.calibration_
-        else None
-    )
 
 
 def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:

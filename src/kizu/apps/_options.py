@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from kizu.errors import NearlyEqual
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there already.")]
@@ -55,13 +58,23 @@ Resume = Annotated[
 def run(command: Callable[[], int]) -> None:
     """Run a command's work and exit with its code; Ctrl-C is exit code 130."""
     try:
-        code = command()
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            code = command()
     except KeyboardInterrupt:
         if "--debug" in sys.argv:
             traceback.print_exc()
         say("Interrupted; nothing was left half-written.")
         code = 130
     raise typer.Exit(code)
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    """kizu's own warnings in one line; those of libraries as they come."""
+    if issubclass(category, NearlyEqual):
+        say(f"Warning: {message}")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, str(rest[0]), int(str(rest[1]))))
 
 
 def say(sentence: str) -> None:

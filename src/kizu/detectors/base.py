@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +24,7 @@ from kizu import calibration, engine, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._predictions import joined, require_finite, unreadable
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
+from kizu.errors import EmptyData, NotFitted, ShapeError, TooFewImages, UsageError
 from kizu.reader import Channels, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -71,7 +71,9 @@ class Detector(ABC):
         self._inference: InferenceCopy | None = None
         self._scorer: nn.Module | None = None
         self.fitted_ = False
+        self.size_: tuple[int, int] | None = None
         self.images_seen_ = 0
+        self.seen_: dict[str, list[str]] = {"fitted": [], "calibrated": []}
         self.skipped_: list[tuple[str, str]] = []
         self.calibration_: dict[str, Any] | None = None
 
@@ -112,6 +114,7 @@ class Detector(ABC):
         self._check_options(options)
         skipped: list[tuple[str, str]] = []
         self.fitted_, self.calibration_, self._inference = False, None, None
+        self.seen_, self.size_ = {"fitted": [], "calibrated": []}, None
         self.representation_ = self.representation
         batches = read(
             data,
@@ -121,6 +124,7 @@ class Detector(ABC):
             supervision=self.supervision,
             channels=channels,
         )
+        batches = self._noted(batches)
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
             raise EmptyData(f"There is no good image to learn from{unreadable(skipped)}.")
@@ -161,23 +165,38 @@ class Detector(ABC):
         normal_scores: Any,
         false_alarm_rate: float,
         *,
+        groups: Sequence[object] | None = None,
         method: str = "split",
         map_range: tuple[float, float] | None = None,
     ) -> Self:
         """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`.
 
-        method says how they were held out: "split" or "cross". map_range (low, high): map values that a heat
-        map shows as its coldest and hottest colour. Raises TooFewImages when n cannot back the promise."""
+        groups: (n,) one label an image, equal for images of one part, which count once. method says how they
+        were held out: "split" or "cross". map_range (low, high): map values that a heat map shows as its
+        coldest and hottest colour. Raises TooFewImages when the groups cannot back the promise, or when all
+        scores are equal."""
         self._require_fit("set_calibration")
         scores = np.asarray(normal_scores, dtype=np.float32)
-        threshold = calibration.conformal_threshold(scores, false_alarm_rate)
+        threshold = calibration.conformal_threshold(scores, false_alarm_rate, groups=groups)
+        if len(scores) > 1 and scores.min() == scores.max():
+            raise TooFewImages(
+                f"All {len(scores)} calibration images have the score {threshold:g}: they are copies of one "
+                "image, or the detector is blind to what differs. No decision can be built on that. Give "
+                "images of different parts."
+            )
+        numbers = calibration.group_numbers(len(scores), groups)
         self.calibration_ = {
             "method": method,
             "images": len(scores),
+            "groups": int(numbers.max()) + 1,
             "false_alarm_rate": float(false_alarm_rate),
+            "certified_rate": calibration.certified_rate(scores, threshold, groups=numbers)
+            if method == "split"
+            else None,
             "threshold": threshold,
             "map_range": None if map_range is None else [float(map_range[0]), float(map_range[1])],
-            "scores": np.sort(scores),
+            "scores": scores,
+            "group_of_score": numbers,
         }
         return self
 
@@ -187,17 +206,19 @@ class Detector(ABC):
         self._require_fit("save")
         tensors, representation = pack(self.representation_)
         tensors |= {f"detector.{name}": tensor for name, tensor in self._state().items()}
-        decision = dict(self.calibration_) if self.calibration_ else None
-        if decision:
-            tensors["calibration.scores"] = torch.from_numpy(decision.pop("scores"))
+        if self.calibration_:
+            tensors["calibration.scores"] = torch.from_numpy(self.calibration_["scores"])
+            tensors["calibration.groups"] = torch.from_numpy(self.calibration_["group_of_score"])
         card = {
             "kind": "detector",
             "detector": type(self).__module__.rpartition(".")[2],
             "parameters": self.parameters,
             "adaptation": dataclasses.asdict(self.adaptation) if self.adaptation else None,
             "representation": representation,
-            "calibration": decision,
+            "calibration": self.decision,
             "images": self.images_seen_,
+            "size": self.size_,
+            "seen": self.seen_,
             "provenance": store.provenance(),
         }
         return store.save(path, tensors, card, overwrite=overwrite)
@@ -212,6 +233,16 @@ class Detector(ABC):
         return {name: getattr(self, name) for name in parameter_names(type(self))}
 
     @property
+    def decision(self) -> dict[str, Any] | None:
+        """The calibration without its scores, as reports and JSON have it; None before calibration.
+
+        method, images, groups (independent parts), false_alarm_rate, certified_rate (with 95 % confidence;
+        None for "cross"), threshold, map_range."""
+        long = ("scores", "group_of_score")
+        facts = self.calibration_
+        return facts and {name: value for name, value in facts.items() if name not in long}
+
+    @property
     def takes_features(self) -> bool:
         """Whether the features of its representation are all it needs of an image, to fit and to predict."""
         return self.adaptation is None
@@ -222,6 +253,13 @@ class Detector(ABC):
         return f"{type(self).__name__}({self.representation.card['name']}{adapted}, {state})"
 
     # -- within the room -------------------------------------------------------------------------------------
+
+    def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
+        for batch in batches:
+            self.seen_["fitted"] += [digest for digest in batch.digests if digest]
+            self.size_ = batch.size if self.size_ in (None, batch.size) else (0, 0)
+            yield batch
 
     def _check_options(self, options: FitOptions) -> None:
         """Raise for options that have no effect on a fit in one pass."""
@@ -277,6 +315,11 @@ class Detector(ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
+        if self.calibration_ is not None and self.size_ not in (None, (0, 0), batch.size):
+            raise ShapeError(
+                f"The decision was calibrated on images of {self.size_} pixels (height, width), these have "
+                f"{batch.size}. Resize them, or give their files."
+            )
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():
@@ -284,7 +327,10 @@ class Detector(ABC):
             maps, scores = (values.float().cpu() for values in parts)
         p_value = flagged = None
         if self.calibration_ is not None:
-            p_value = torch.from_numpy(calibration.p_values(scores, self.calibration_["scores"]))
+            known = self.calibration_
+            p_value = torch.from_numpy(
+                calibration.p_values(scores, known["scores"], groups=known["group_of_score"])
+            )
             flagged = scores.double() > self.calibration_["threshold"]
         return Prediction(maps, scores, p_value, flagged, batch.paths)
 

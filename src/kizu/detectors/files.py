@@ -42,6 +42,7 @@ def load_detector(path: Path | str, *, device: str = "auto", precision: str | No
         ) from error
     _restore_state(path, detector, store.without_prefix(tensors, "detector."))
     detector.fitted_, detector.images_seen_ = True, int(card.get("images", 0))
+    _restore_origin(path, detector, card)
     if card.get("calibration"):
         _restore_calibration(path, detector, card["calibration"], tensors)
     return detector
@@ -62,16 +63,31 @@ def _parameters(raw: Any) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(raw).items()}
 
 
+def _restore_origin(path: Path | str, detector: Detector, card: dict[str, Any]) -> None:
+    """What it was fitted and calibrated on, and at which size."""
+    try:
+        size = card["size"]
+        detector.size_ = None if size is None else (int(size[0]), int(size[1]))
+        detector.seen_ = {role: [str(one) for one in card["seen"][role]] for role in ("fitted", "calibrated")}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelFileError(f"{path}: the card does not say what it was fitted on ({error}).") from error
+
+
 def _restore_calibration(
     path: Path | str, detector: Detector, card: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> None:
-    store.expect(path, tensors, {"calibration.scores": "n"})
+    store.expect(path, tensors, {"calibration.scores": "n", "calibration.groups": "n"})
     scores: np.ndarray = tensors["calibration.scores"].numpy()
+    groups: list[int] = tensors["calibration.groups"].tolist()
     try:
         display = card.get("map_range")
         map_range = (float(display[0]), float(display[1])) if display else None
         detector.set_calibration(
-            scores, float(card["false_alarm_rate"]), method=str(card["method"]), map_range=map_range
+            scores,
+            float(card["false_alarm_rate"]),
+            groups=groups,
+            method=str(card["method"]),
+            map_range=map_range,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the calibration in the card is incomplete ({error}).") from error

@@ -6,20 +6,27 @@ The methods:
             P(false alarm) <= rate.
     cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
             others, all n scores are pooled, and the final detector is fitted on all n images. No image is
-            lost to fitting, but the promise is no longer a theorem: it holds if a detector that saw more good
-            images does not score good parts higher. docs/results/calibration.md has measured false alarms.
+            lost to fitting, but the rate is an expectation, no promise: it holds if a detector that saw more
+            good images does not score good parts higher, which no theorem says (Barber, Candes, Ramdas and
+            Tibshirani 2021, section 2, for what such methods can guarantee). docs/results/calibration.md has
+            measured false alarms.
+
+Images of one group, and images with the same pixels, are one part: they lie on one side of every division and
+count once.
 """
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from kizu import calibration
 from kizu.detectors.base import Detector
-from kizu.errors import TooFewImages, UsageError
+from kizu.errors import NearlyEqual, TooFewImages, UsageError
+from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.evaluation.seen import refuse_seen
 from kizu.protocols.base import hold_out, units
 from kizu.samples import Samples
@@ -45,16 +52,17 @@ def fit_calibrated(
 ) -> AnyDetector:
     """Fit on good images and calibrate on good images that the fit has not seen.
 
-    data: good images; for a detector that learns from labels also flawed ones, which are all used for
-    fitting.
-    false_alarm_rate: None asks for 1 %, or for the smallest rate that the images can back. method: "split",
-    "cross", "none", or "auto", which is split when it can back the rate. seed: of what is held out. options:
-    with a folder, the fit of each fold has the folder fold_1, fold_2, ... in it, the last fit the folder
-    final; resume goes on with whichever was interrupted, to the same model bit for bit.
+    data: good images, copies of one another among them or not; for a detector that learns from labels also
+    flawed ones, which are all used for fitting. false_alarm_rate: None asks for 1 %, or for the smallest rate
+    that the images can back. method: "split", "cross", "none", or "auto", which is split when it can back the
+    rate. seed: of what is held out. options: with a folder, the fit of each fold has the folder fold_1,
+    fold_2, ... in it, the last fit the folder final; resume goes on with whichever was interrupted, to the
+    same model bit for bit.
 
     Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when
     the representation has seen the calibration images; and what `detector.fit` raises."""
     options = options or FitOptions()
+    data = data if method == "none" else with_copies_grouped(data, options.progress)
     chosen = choose(data, false_alarm_rate, method)
     good, flawed = _parts(data)
     if chosen == "cross":
@@ -64,6 +72,24 @@ def fit_calibrated(
         refuse_seen(detector.representation, held)
     detector.fit(kept.concat(flawed), options=options.within("final"))
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
+
+
+def with_copies_grouped(data: Samples, progress: Progress | None = None) -> Samples:
+    """The samples with images of the same pixels in one group. Warns of images that are nearly equal and of
+    different groups: frames of one part, it seems, which the promise takes for different parts."""
+    images = identify(data.paths, progress)
+    known = grouped(data, images)
+    near = nearly_equal(images, units(known))
+    if near:
+        first, second = (data.paths[row] for row in near[0])
+        warnings.warn(
+            f"{len(near)} pairs of good images are nearly equal, such as {first} and {second}. Images of one "
+            "part are no two parts: give them one group (column group of a CSV file), or the promise of "
+            "false alarms may not hold.",
+            NearlyEqual,
+            stacklevel=3,
+        )
+    return known
 
 
 def choose(data: Samples, false_alarm_rate: float | None, method: str) -> str:
@@ -107,25 +133,39 @@ def calibrate(
 
     Raises TooFewImages, and UsageError when the representation has seen the images."""
     refuse_seen(detector.representation, held)
-    scores, pixels, peaks = score(detector, held, progress)
-    return _set(detector, scores, pixels, peaks, false_alarm_rate, "split")
+    scored = score(detector, held, progress)
+    return _set(detector, [scored], [held], false_alarm_rate, "split")
 
 
-def score(
-    detector: Detector, samples: Samples, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores (n,), a few thousand map values, the highest map value of each image (n,)), all float32."""
-    scores, pixels, peaks, done = [], [], [], 0
-    for part in detector.predict_batches(samples):
+@dataclass(frozen=True)
+class Scored:
+    """What a detector says of n good images, all float32. scores: (n,). pixels: a few thousand map values.
+    peaks: (n,) the highest map value of each. paths: those that could be read. errors: (path, reason) of the
+    others."""
+
+    scores: np.ndarray
+    pixels: np.ndarray
+    peaks: np.ndarray
+    paths: list[str]
+    errors: list[tuple[str, str]]
+
+
+def score(detector: Detector, samples: Samples, progress: Progress | None = None) -> Scored:
+    """The scores of good images, as calibration needs them."""
+    scores, pixels, peaks, paths = [], [], [], list[str]()
+    errors: list[tuple[str, str]] = []
+    for part in detector.predict_batches(samples, errors=errors):
         scores.append(part.score.numpy())
         peaks.append(part.map.flatten(1).amax(1).numpy())
         flat = part.map.flatten()
         pixels.append(flat[:: max(len(flat) // SAMPLED, 1)].numpy())
-        done += len(part)
+        paths += part.paths
         if progress:
-            progress(done, "calibrating")
+            progress(len(paths), "calibrating")
     empty = np.zeros(0, dtype=np.float32)
-    return tuple(np.concatenate(values) if values else empty for values in (scores, pixels, peaks))  # type: ignore[return-value]
+    return Scored(
+        *(np.concatenate(values) if values else empty for values in (scores, pixels, peaks)), paths, errors
+    )
 
 
 def _parts(data: Samples) -> tuple[Samples, Samples]:
@@ -142,33 +182,40 @@ def _cross(
     options: FitOptions,
 ) -> AnyDetector:
     refuse_seen(detector.representation, good)
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    parts: list[Scored] = []
     folds = calibration.folds(len(good), FOLDS, seed, units(good).tolist())
     for number, held in enumerate(folds, 1):
         rest = good.take(np.setdiff1d(np.arange(len(good)), held))
         fold = detector.clone().fit(rest.concat(flawed), options=options.within(f"fold_{number}"))
         parts.append(score(fold, good.take(held), options.progress))
         del fold
-    scores, pixels, peaks = (np.concatenate(values) for values in zip(*parts, strict=True))
     detector.fit(good.concat(flawed), options=options.within("final"))
-    return _set(detector, scores, pixels, peaks, rate, "cross")
+    return _set(detector, parts, [good.take(held) for held in folds], rate, "cross")
 
 
 def _set(
-    detector: AnyDetector,
-    scores: np.ndarray,
-    pixels: np.ndarray,
-    peaks: np.ndarray,
-    rate: float | None,
-    method: str,
+    detector: AnyDetector, parts: list[Scored], held: list[Samples], rate: float | None, method: str
 ) -> AnyDetector:
     """Set the calibration, and the display range of heat maps: its middle is a good part's peak at the
-    promised rate."""
+    promised rate. What it was calibrated on is noted in `seen_`, files that could not be read in
+    `skipped_`."""
+    scores = np.concatenate([part.scores for part in parts])
     if not len(scores):
         raise TooFewImages("None of the calibration images could be read.")
+    unit_of_path = {
+        path: f"{number} {unit}"
+        for number, samples in enumerate(held)
+        for path, unit in zip(samples.paths, units(samples), strict=True)
+    }
+    paths = [path for part in parts for path in part.paths]
+    groups = [unit_of_path[path] for path in paths]
     if rate is None:
-        rate = max(DEFAULT_RATE, calibration.smallest_rate(len(scores)))
-    low = float(np.median(pixels))
-    middle = float(np.quantile(peaks, 1.0 - rate))
+        rate = max(DEFAULT_RATE, calibration.smallest_rate(len(set(groups))))
+    low = float(np.median(np.concatenate([part.pixels for part in parts])))
+    middle = float(np.quantile(np.concatenate([part.peaks for part in parts]), 1.0 - rate))
     display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
-    return detector.set_calibration(torch.from_numpy(scores), rate, method=method, map_range=display)
+    detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
+    detector.seen_["calibrated"] = [image.digest for image in identify(paths)]
+    known = {path for path, _ in detector.skipped_}
+    detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
+    return detector

@@ -34,7 +34,7 @@ from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
-from kizu.evaluation.seen import seen_images
+from kizu.evaluation.seen import seen_rows
 from kizu.images import open_image
 from kizu.loader import masks_for
 from kizu.samples import Samples
@@ -48,8 +48,9 @@ above it."""
 
 @dataclass
 class Run:
-    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors and
-    seen."""
+    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors, seen
+    (whether figures are made of images that the model has seen) and left_out (how many such images were not
+    used)."""
 
     name: str
     protocol: str = "one_class"
@@ -64,6 +65,7 @@ class Run:
     write_images: bool = True
     allow_seen: bool = False
     seen: bool = False
+    left_out: int = 0
 
 
 def evaluate(
@@ -77,23 +79,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict, measure and write the run folder `out` (whole or not at all); returns what metrics.json holds.
 
-    Images that cannot be read are left out of the numbers and listed in run.json. Raises OutputExists,
-    EmptyData when no labelled image can be read, UsageError when `test` has no labels, or when the
-    representation was trained on this data set, or on one of these images, and the run does not say
-    allow_seen."""
-    run.seen = was_seen(detector, run.dataset) or bool(seen_images(detector.representation, test))
-    if run.seen and not run.allow_seen:
-        name = detector.representation.card["name"]
-        raise UsageError(
-            f"{name} was trained on {run.dataset or 'these images'}: its numbers on them are too good. Say "
-            "--allow-seen to run it all the same, marked as seen."
-        )
+    Images that cannot be read are left out of the numbers and listed in run.json; so are images that the
+    model was fitted or calibrated on, or its representation trained or adapted on, unless the run says
+    allow_seen. Raises OutputExists, EmptyData when no labelled image can be read, UsageError when `test` has
+    no labels, when no unseen good image is left, or when the representation was trained on a data set of this
+    name."""
     labelled = test.take(np.flatnonzero(test.labels >= 0))
     if not len(labelled):
         raise UsageError(
             "Evaluation needs labelled images (label 0 or 1), got none. `kizu inspect` is for images without "
             "labels."
         )
+    labelled = _unseen(detector, labelled, run, progress)
     with store.replacing_folder(out, overwrite=overwrite) as folder:
         log = _Log(folder / "log.jsonl")
         log("start", images=len(labelled))
@@ -111,6 +108,31 @@ def evaluate(
         _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
+
+
+def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress | None) -> Samples:
+    """The labelled images that the model has not seen; with allow_seen all of them, and the run is marked."""
+    rows = seen_rows(detector, labelled, progress)
+    if run.allow_seen:
+        run.seen = bool(rows) or was_seen(detector, run.dataset)
+        return labelled
+    if was_seen(detector, run.dataset):
+        name = detector.representation.card["name"]
+        raise UsageError(
+            f"{name} was trained on {run.dataset}: its numbers on it are too good. Say --allow-seen to run "
+            "it all the same, marked as seen."
+        )
+    unseen = labelled.take(np.setdiff1d(np.arange(len(labelled)), rows))
+    run.left_out = len(rows)
+    if rows:
+        run.notes.append(f"{len(rows)} images that the model has seen were left out")
+    if not len(unseen) or (len(labelled.normal) and not len(unseen.normal)):
+        raise UsageError(
+            f"The model has seen all {len(labelled.normal)} good images of this data, so that nothing can be "
+            "measured on them. Give other images, fit on a part of these (a folder train/good and a folder "
+            "test/ with good and flawed ones), or say --allow-seen for figures marked as seen."
+        )
+    return unseen
 
 
 def _predict(
@@ -171,11 +193,6 @@ def _table(readable: Samples, predictions: Predictions) -> pl.DataFrame:
 def _facts(detector: Detector, readable: Samples, predictions: Predictions, run: Run) -> dict[str, Any]:
     """run.json."""
     labels, origin = readable.labels, store.provenance()
-    calibration = (
-        {key: value for key, value in detector.calibration_.items() if key != "scores"}
-        if detector.calibration_
-        else None
-    )
     return {
         "kizu": origin["kizu"],
         "name": run.name,
@@ -184,7 +201,7 @@ def _facts(detector: Detector, readable: Samples, predictions: Predictions, run:
         "detector": type(detector).__module__.rpartition(".")[2],
         "parameters": detector.parameters,
         "representation": detector.representation.card["name"],
-        "card": detector.representation.card,
+        "card": _short(detector.representation_.card),
         "dataset": run.dataset,
         "category": run.category,
         "protocol": run.protocol,
@@ -195,15 +212,24 @@ def _facts(detector: Detector, readable: Samples, predictions: Predictions, run:
             "test_normal": int((labels == 0).sum()),
             "test_anomalous": int((labels == 1).sum()),
         },
-        "calibration": calibration,
+        "calibration": detector.decision,
         "map_range": list(display_range(detector, predictions.sample)),
         "seconds": run.seconds,
         "seen": run.seen,
+        "left_out": run.left_out,
         "notes": run.notes,
         "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
         "machine": origin,
         "commit": origin["commit"],
     }
+
+
+def _short(card: dict[str, Any]) -> dict[str, Any]:
+    """A card with the number of images seen instead of their list."""
+    short = {key: _short(value) if isinstance(value, dict) else value for key, value in card.items()}
+    if isinstance(card.get("images_seen"), list):
+        short["images_seen"] = len(card["images_seen"])
+    return short
 
 
 def was_seen(detector: Detector, dataset: str) -> bool:

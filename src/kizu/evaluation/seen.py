@@ -1,18 +1,20 @@
-"""Whether a representation has seen images before: by its card, which lists what it was trained or adapted
-on."""
+"""Whether a detector has seen images before: those it was fitted or calibrated on, and those its
+representation was trained or adapted on. Images are known by their pixels, not by names of files."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from kizu.detectors.base import Detector
 from kizu.errors import UsageError, some
-from kizu.images import image_digest
+from kizu.evaluation.copies import identify
 from kizu.representations.base import Representation
 from kizu.samples import Samples
+from kizu.types import Progress
 
 
 def seen_digests(card: dict[str, Any]) -> set[str]:
-    """SHA-256 of the decoded images that a card lists under "images_seen", those of the cards within it too.
+    """What identifies the images that a card lists under "images_seen", those of the cards within it too.
 
     >>> parts = [{"images_seen": ["c"]}]
     >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}, "parts": parts}))
@@ -20,19 +22,25 @@ def seen_digests(card: dict[str, Any]) -> set[str]:
     """
     values = [one for value in card.values() for one in (value if isinstance(value, list) else [value])]
     inner = [seen_digests(value) for value in values if isinstance(value, dict)]
-    return set(card.get("images_seen", ())).union(*inner)
+    return set(card.get("images_seen") or ()).union(*inner)
 
 
-def seen_images(representation: Representation, samples: Samples) -> list[str]:
-    """Paths of the samples that the representation has seen. Files are opened only if its card lists any
-    image."""
-    digests = seen_digests(representation.card)
-    return [path for path in samples.paths if image_digest(path) in digests] if digests else []
+def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = None) -> list[int]:
+    """Rows of the samples that the detector has seen in any way. Files that cannot be read are not among
+    them."""
+    known = seen_digests(detector.representation_.card).union(*detector.seen_.values())
+    if not known:
+        return []
+    return [row for row, image in enumerate(identify(samples.paths, progress)) if image.digest in known]
 
 
 def refuse_seen(representation: Representation, samples: Samples) -> None:
     """Raise UsageError when the representation has seen images that a detector is to be calibrated on."""
-    seen = seen_images(representation, samples)
+    known = seen_digests(representation.card)
+    if not known:
+        return
+    images = zip(samples.paths, identify(samples.paths), strict=True)
+    seen = [path for path, image in images if image.digest in known]
     if seen:
         raise UsageError(
             f"{representation.card['name']} has seen {len(seen)} of the {len(samples)} images to calibrate "

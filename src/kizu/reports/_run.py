@@ -62,6 +62,11 @@ class Run:
         """The promised false-alarm rate, or None before calibration."""
         return number(section(self.info, "calibration").get("false_alarm_rate"))
 
+    @property
+    def is_promise(self) -> bool:
+        """Whether the rate is a promise that holds on average, or (cross) an estimate."""
+        return section(self.info, "calibration").get("method") == "split"
+
     @functools.cached_property
     def map_range(self) -> tuple[float, float]:
         """Display range of the heat maps: the recorded one, else the 50th and 99.9th percentile over at most

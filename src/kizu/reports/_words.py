@@ -56,17 +56,29 @@ def learnt(run: Run) -> str:
     images, promised = number(calibration.get("images")), run.promised
     if run.threshold is None:
         return f"{first} It was not calibrated: it gives scores, but no decisions."
+    if not run.is_promise:
+        rate = (
+            ""
+            if promised is None
+            else f", for about {percent(promised)} false alarms: an estimate, no promise"
+        )
+        return (
+            f"{first} Its threshold was set on the same images, each judged by a detector that had not "
+            f"learnt from it{rate}."
+        )
     rate = (
         ""
         if promised is None
-        else f" so that at most {percent(promised)} of good parts should raise a false alarm"
+        else f" so that on average at most {percent(promised)} of good parts raise a false alarm"
     )
-    if calibration.get("method") == "cross":
-        return (
-            f"{first} Its threshold was set on the same images, each judged by a detector that had not "
-            f"learnt from it,{rate}."
-        )
-    return f"{first} Its threshold was set on {_many(images, 'other good image')}{rate}."
+    parts, certified = number(calibration.get("groups")), number(calibration.get("certified_rate"))
+    of = "" if parts in (None, images) else f" of {_many(parts, 'part')}"
+    sure = (
+        ""
+        if certified is None
+        else f" With 95\N{NO-BREAK SPACE}% confidence this threshold's rate is at most {percent(certified)}."
+    )
+    return f"{first} Its threshold was set on {_many(images, 'other good image')}{of}{rate}.{sure}"
 
 
 def measured(run: Run) -> list[str]:
@@ -88,7 +100,8 @@ def measured(run: Run) -> list[str]:
         return [f"The test holds {' and '.join(held)}."]
     sentences = []
     if counted.good:
-        promise = "" if run.promised is None else f"; promised: at most {percent(run.promised)}"
+        word = "promised: at most" if run.is_promise else "expected: about"
+        promise = "" if run.promised is None else f"; {word} {percent(run.promised)}"
         rate = percent(counted.false_alarms / counted.good)
         sentences.append(
             f"Of {_many(counted.good, 'good part')}, {_were(counted.false_alarms)} called anomalous "
@@ -115,7 +128,7 @@ def sureness(run: Run) -> str:
         return ""
     sentences = []
     if counted.good and promised is not None:
-        sentences.append(_promise(counted.false_alarms, counted.good, promised))
+        sentences.append(_promise(counted.false_alarms, counted.good, promised, run.is_promise))
     bounds = []
     if counted.good:
         bounds.append(f"{_span(counted.false_alarms, counted.good)} for false alarms")
@@ -129,11 +142,14 @@ def sureness(run: Run) -> str:
     return " ".join(sentences)
 
 
-def _promise(alarms: int, good: int, promised: float) -> str:
+def _promise(alarms: int, good: int, promised: float, is_promise: bool) -> str:
     if alarms / good <= promised:
-        return "The promise held on these images."
+        return f"The {'promise' if is_promise else 'estimate'} held on these images."
     if wilson(alarms, good)[0] <= promised:
-        return f"That is more than promised, but with {_many(good, 'good part')} it can be chance."
+        word = "promised" if is_promise else "expected"
+        return f"That is more than {word}, but with {_many(good, 'good part')} it can be chance."
+    if not is_promise:
+        return "The estimate was too low: give more good images, so that the rate can be promised."
     return "The promise did not hold: the good parts of the test differ from those the threshold was set on."
 
 

@@ -1,0 +1,108 @@
+"""Copies among good images: equal ones count once, nearly equal ones are warned of.
+
+The promise of calibration rests on good parts that are exchangeable with a new one. Two files of one
+photograph, or two frames of one part, are no two parts: one of them in the fit and the other among the
+calibration images, the detector has seen what it is calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from kizu.errors import ImageError
+from kizu.images import open_image, values_digest
+from kizu.samples import Samples
+from kizu.types import Progress
+
+SIDE = 32
+"""Side of the thumbnails that are compared, in pixels."""
+NEAR = 0.1
+"""Images nearer than this share of the usual distance between two of them are nearly equal."""
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Identity:
+    """digest: what identifies the image, "" for a file that cannot be read. thumbnail: (SIDE, SIDE) uint8
+    grey."""
+
+    digest: str
+    thumbnail: NDArray[np.uint8]
+
+
+def identify(paths: Sequence[str], progress: Progress | None = None) -> list[Identity]:
+    """The identity of each file, in order, by several threads."""
+    found: list[Identity] = []
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="kizu-images") as pool:
+        for identity in pool.map(_identity, paths):
+            found.append(identity)
+            if progress:
+                progress(len(found), "comparing images")
+    return found
+
+
+def grouped(samples: Samples, images: Sequence[Identity]) -> Samples:
+    """The samples with equal images in one group, joined with the groups that they had.
+
+    images: their identities. Where neither groups nor copies are, the samples as they are."""
+    groups = samples.table["group"].to_list()
+    unit = list(range(len(samples)))
+
+    def root(row: int) -> int:
+        while unit[row] != row:
+            row = unit[row]
+        return row
+
+    for labels in (groups, [image.digest or None for image in images]):
+        first: dict[str, int] = {}
+        for row, label in enumerate(labels):
+            if label is not None:
+                unit[root(row)] = root(first.setdefault(label, row))
+    roots = [root(row) for row in range(len(samples))]
+    sizes = np.bincount(roots, minlength=len(samples))
+    names = [
+        groups[row] if sizes[of] == 1 else (groups[of] or f"copies of {samples.paths[of]}")
+        for row, of in enumerate(roots)
+    ]
+    return Samples(samples.table.with_columns(pl.Series("group", names, dtype=pl.String)))
+
+
+def count_copies(images: Sequence[Identity]) -> int:
+    """How many images have the same pixels as an earlier one."""
+    known = [image.digest for image in images if image.digest]
+    return len(known) - len(set(known))
+
+
+def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Pairs of rows of different units whose thumbnails differ by less than NEAR times what two images of
+    these usually differ by (the median over all pairs, root mean square); each row with its nearest one.
+
+    units: (n,) number of the group of each image. Fewer than 3 images have no usual difference."""
+    rows = np.asarray([image.thumbnail.reshape(-1) for image in images], dtype=np.float32)
+    if len(rows) < 3:
+        return []
+    rows -= rows.mean(0)
+    norms = (rows**2).sum(1)
+    squared = np.maximum(norms[:, None] + norms[None] - 2.0 * rows @ rows.T, 0.0)
+    usual = float(np.median(squared[np.triu_indices(len(rows), 1)]))
+    squared[units[:, None] == units[None]] = np.inf
+    nearest = squared.argmin(1)
+    near = squared[np.arange(len(rows)), nearest] < NEAR**2 * usual
+    return sorted(
+        {(min(row, int(nearest[row])), max(row, int(nearest[row]))) for row in np.flatnonzero(near)}
+    )
+
+
+def _identity(path: str) -> Identity:
+    try:
+        values = open_image(path)
+    except ImageError:
+        return Identity("", np.zeros((SIDE, SIDE), np.uint8))
+    small = Image.fromarray(values).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return Identity(values_digest(values), np.asarray(small))
