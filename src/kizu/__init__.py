@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kizu import accel as accel
     from kizu import adaptation as adaptation
     from kizu import apps as apps
+    from kizu import arrays as arrays
     from kizu import calibration as calibration
     from kizu import checks as checks
     from kizu import datasets as datasets

@@ -23,11 +23,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kizu.errors import NotFinite, TooFewImages, UsageError
+
+Groups: TypeAlias = "Sequence[object] | NDArray[Any]"
 
 
 def images_needed(false_alarm_rate: float) -> int:
@@ -53,7 +56,7 @@ def smallest_rate(images: int) -> float:
 
 
 def conformal_threshold(
-    normal_scores: Any, false_alarm_rate: float, *, groups: Sequence[object] | None = None
+    normal_scores: Any, false_alarm_rate: float, *, groups: Groups | None = None
 ) -> float:
     """The threshold t for which `score > t` raises a false alarm with probability at most `false_alarm_rate`.
 
@@ -86,7 +89,7 @@ def conformal_threshold(
     return float(values[np.argmax(1.0 + above <= (count + 1) * false_alarm_rate + 1e-9)])
 
 
-def p_values(scores: Any, normal_scores: Any, *, groups: Sequence[object] | None = None) -> np.ndarray:
+def p_values(scores: Any, normal_scores: Any, *, groups: Groups | None = None) -> np.ndarray:
     """Conformal p-values (m,) float64 in [1/(K+1), 1] of scores (m,) against normal_scores (n,) of K groups.
 
     groups: (n,) as for `conformal_threshold`; without them p = (1 + #{normal >= score}) / (n + 1). Small
@@ -109,7 +112,7 @@ def certified_rate(
     normal_scores: Any,
     threshold: float,
     *,
-    groups: Sequence[object] | None = None,
+    groups: Groups | None = None,
     confidence: float = 0.95,
 ) -> float:
     """The false-alarm rate that `score > threshold` does not exceed, with `confidence` over the draw of the n
@@ -146,7 +149,7 @@ def parts_needed(false_alarm_rate: float, *, confidence: float = 0.95) -> int:
     return math.ceil(math.log(1.0 - confidence) / math.log1p(-false_alarm_rate) - 1e-9)
 
 
-def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = None) -> list[np.ndarray]:
+def folds(count: int, parts: int, seed: int, groups: Groups | None = None) -> list[np.ndarray]:
     """Split `count` images into `parts` disjoint held-out sets of row numbers, for cross-conformal
     calibration.
 
@@ -170,7 +173,7 @@ def folds(count: int, parts: int, seed: int, groups: Sequence[object] | None = N
     return [np.flatnonzero(part_of_unit[labels] == part) for part in range(parts)]
 
 
-def group_numbers(count: int, groups: Sequence[object] | None) -> np.ndarray:
+def group_numbers(count: int, groups: Groups | None) -> np.ndarray:
     """(count,) int64 from 0 on: number of the group of each image; groups is one label an image, or None.
 
     >>> group_numbers(3, ["b", "a", "b"]).tolist()
@@ -183,7 +186,7 @@ def group_numbers(count: int, groups: Sequence[object] | None) -> np.ndarray:
     return np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
 
 
-def _weights(count: int, groups: Sequence[object] | None) -> tuple[np.ndarray, int]:
+def _weights(count: int, groups: Groups | None) -> tuple[np.ndarray, int]:
     """(share of its group's one vote of each image (count,), number of groups)."""
     labels = group_numbers(count, groups)
     sizes = np.bincount(labels)

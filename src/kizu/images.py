@@ -122,7 +122,7 @@ def values_digest(values: NDArray[np.uint8]) -> str:
     with probability 1e-21. Grey images may come as (H, W)."""
     colour = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
     digest = hashlib.sha256(f"{colour.shape}".encode())
-    digest.update(np.ascontiguousarray(colour))
+    digest.update(np.ascontiguousarray(colour).data)
     return digest.hexdigest()[:32]
 
 

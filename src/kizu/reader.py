@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from kizu.arrays import digests_of, float_images, from_array, unknown_input
 from kizu.datasets.folder import folder
-from kizu.errors import EmptyData, ShapeError, UsageError, some
-from kizu.images import floats_digest, list_images, resize_image, values_digest
+from kizu.errors import EmptyData, UsageError, some
+from kizu.images import list_images
 from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -126,7 +127,7 @@ def _from_items(
     if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch):
         data = [data]
     if not isinstance(data, Iterable):
-        raise _unknown(data)
+        raise unknown_input(data)
     items = iter(data)
     first = next(items, None)
     if first is None:
@@ -138,7 +139,7 @@ def _from_items(
         return _from_files(_paths(items), size, batch_size, errors, digests=digests)
     if isinstance(first, Batch):
         return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
-    arrays = (_from_array(item, size, channels, digests) for item in items)
+    arrays = (from_array(item, size, bgr=channels == "bgr", digests=digests) for item in items)
     return (part for batch in _gathered(arrays, batch_size) for part in batch.split(batch_size))
 
 
@@ -154,7 +155,7 @@ def _paths(items: Iterable[Any]) -> list[Path]:
     paths: list[Path] = []
     for item in items:
         if not isinstance(item, str | Path):
-            raise _unknown(item)
+            raise unknown_input(item)
         path = Path(item)
         inside = list_images(path) if path.is_dir() else [path]
         if not inside:
@@ -202,79 +203,9 @@ def _checked(batch: Batch, digests: bool) -> Batch:
         batch = replace(batch, features=[level.detach() for level in batch.features])
     if batch.images is None:
         return batch
-    images = _float_images(batch.images)
-    known = batch.digests or (_digests(images) if digests else ())
+    images = float_images(batch.images)
+    known = batch.digests or (digests_of(images) if digests else ())
     return replace(batch, images=images, digests=known)
-
-
-def _from_array(item: Any, size: tuple[int, int], channels: Channels, digests: bool) -> Batch:
-    """An array, a tensor or a PIL image -> a batch, with what identifies each image as it was given."""
-    if isinstance(item, Image.Image):
-        item = np.asarray(item.convert("RGB"))
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        images, order = _resized(item, size), -1 if channels == "bgr" else 1
-        whole = (item if item.ndim == 4 else item[None])[..., ::order]
-        known = tuple(values_digest(one) for one in whole) if digests else ()
-        return Batch(images.flip(1) if channels == "bgr" else images, digests=known)
-    images = _tensor(item)
-    images = images.flip(1) if channels == "bgr" else images
-    return Batch(images, digests=_digests(images) if digests else ())
-
-
-def _digests(images: Tensor) -> tuple[str, ...]:
-    return tuple(floats_digest(image.detach().cpu().contiguous().numpy()) for image in images)
-
-
-def _resized(item: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, *size) float32 in [0, 1]."""
-    if item.ndim not in (3, 4) or item.shape[-1] != 3:
-        raise ShapeError(
-            f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}. {_advice(item.shape)}"
-        )
-    stacked = np.stack([resize_image(one, size) for one in (item if item.ndim == 4 else item[None])])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div_(255.0)
-
-
-def _tensor(item: Any) -> Tensor:
-    """A tensor or an array of floats -> (B, 3, H, W) float32 in [0, 1]."""
-    if isinstance(item, np.ndarray):
-        item = torch.from_numpy(np.ascontiguousarray(item))
-    if not isinstance(item, Tensor):
-        raise _unknown(item)
-    return _float_images(item[None] if item.ndim == 3 else item)
-
-
-def _float_images(images: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3:
-        shape = tuple(images.shape)
-        raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
-    if not images.is_floating_point():
-        raise UsageError(
-            f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
-            "arrays (H, W, 3) uint8."
-        )
-    low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
-    if not (low >= -1e-3 and high <= 1.0 + 1e-3):
-        raise UsageError(
-            f"images are float32 in [0, 1], got values from {low:g} to {high:g}. Divide 8-bit values by 255; "
-            "do not normalise."
-        )
-    return images.float()
-
-
-def _advice(shape: tuple[int, ...]) -> str:
-    """What to do with an array of that shape."""
-    if len(shape) < 2:
-        return "Give an image, not a row of numbers."
-    if len(shape) == 2 or 1 in (shape[-1], shape[-3]):
-        return "Repeat a grey image three times along its channels, or give its file, or PIL's image of it."
-    if shape[-1] == 3:
-        return "Turn channels-last values with numpy.moveaxis(array, -1, -3) or tensor.movedim(-1, -3)."
-    if shape[-3] == 3:
-        return "Turn channels-first 8-bit values with numpy.moveaxis(array, -3, -1)."
-    if 4 in (shape[-1], shape[-3]):
-        return "Leave out the alpha channel."
-    return "An image has three channels: red, green and blue."
 
 
 def _gathered(batches: Iterator[Batch], batch_size: int) -> Iterator[Batch]:
@@ -297,12 +228,5 @@ def _joined(batches: list[Batch]) -> Batch:
     return Batch(images, digests=tuple(digest for batch in batches for digest in batch.digests))
 
 
-def _unknown(item: Any) -> UsageError:
-    return UsageError(
-        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in "
-        f"[0, 1], or Batches of them; got {type(item).__name__}."
-    )
-
-
 def _raise(item: Any) -> Batch:
-    raise _unknown(item)
+    raise unknown_input(item)

@@ -67,8 +67,9 @@ def test_fit_says_what_it_promises(tree: Path, tmp_path: Path, run_cli: Cli) -> 
     )
     assert code == 0
     assert out == ""
-    assert "at most 10.00% of good parts" in err
+    assert "Expected: about 10.00% of good parts" in err
     assert "each scored by a model that had not seen it" in err
+    assert "an estimate, no promise" in err
     loaded = kizu.load(tmp_path / "m.kizu")
     assert loaded.image_size == (64, 64)
     assert loaded.dimensions == 16

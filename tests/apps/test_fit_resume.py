@@ -145,7 +145,7 @@ def test_adapt_writes_a_representation_that_knows_its_images(
     assert "has seen 24 of the 24 images" in error
     assert run_cli(*fit, *size, "--calibration", "none", "-o", tmp_path / "model.kizu")[0] == 0
     model = kizu.load(tmp_path / "model.kizu")
-    assert model.calibration_ is None
+    assert model.decision_ is None
     code, _, error = run_cli(*arguments, "-o", out)
     assert code == 2  # it is there already
     code, _, error = run_cli(*arguments, "-o", tmp_path / "other", "--resume")

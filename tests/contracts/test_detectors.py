@@ -169,14 +169,14 @@ def test_save_and_load_give_the_same_output(
         loaded = kizu.load(path)
         expected, got = fitted.predict(images(3)), loaded.predict(images(3))
     finally:
-        expected_calibration, fitted.calibration_ = fitted.calibration_, None
+        expected_calibration, fitted.decision_ = fitted.decision_, None
     assert type(loaded) is type(fitted)
     assert loaded.parameters == fitted.parameters
     assert torch.equal(got.score, expected.score)
     assert torch.equal(got.map, expected.map)
     assert torch.equal(got.p_value, expected.p_value)
     assert torch.equal(got.is_anomalous, expected.is_anomalous)
-    assert loaded.calibration_["map_range"] == expected_calibration["map_range"]
+    assert loaded.decision_.map_range == expected_calibration.map_range
 
 
 def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted: Samples) -> None:

@@ -43,22 +43,22 @@ def test_calibrated_predictions(method: str, tiny_planted: Samples) -> None:
     detector = kizu.detector("padim", "random/resnet10t@1,2", image_size=64, dimensions=16)
     fit_calibrated(detector, tiny_planted.train, false_alarm_rate=0.2, method=method)
     prediction = detector.predict(tiny_planted.test)
-    assert detector.calibration_["method"] == method
-    assert detector.calibration_["images"] == (5 if method == "split" else 24)
+    assert detector.decision_.method == method
+    assert len(detector.decision_.scores) == (5 if method == "split" else 24)
     assert detector.images_seen_ == (19 if method == "split" else 24)
     assert torch.equal(prediction.is_anomalous, prediction.p_value <= 0.2)
-    assert prediction.p_value.min() >= 1 / (detector.calibration_["images"] + 1)
+    assert prediction.p_value.min() >= 1 / (len(detector.decision_.scores) + 1)
 
 
 def test_without_a_rate_the_smallest_that_can_be_backed(tiny_planted: Samples) -> None:
     detector = fit_calibrated(
         kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train
     )
-    assert detector.calibration_["false_alarm_rate"] == pytest.approx(1 / 25)
+    assert detector.decision_.false_alarm_rate == pytest.approx(1 / 25)
     alone = fit_calibrated(
         kizu.detector("gaussian", "random/resnet10t@2", image_size=64), tiny_planted.train.take([0])
     )
-    assert alone.calibration_ is None
+    assert alone.decision_ is None
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from kizu.errors import EmptyData, LayoutError, UsageError
-from kizu.pretraining.data import Images, middle_square
+from kizu.images import image_digest
+from kizu.pretraining.data import Images, identified_square
 from kizu.training import Position
 
 
@@ -156,7 +157,10 @@ def test_nothing_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (5, 7), (200, 90), (31, 300), (1, 40), (640, 480)])
 def test_any_size_is_brought_to_the_side(tmp_path: Path, size: tuple[int, int]) -> None:
-    assert middle_square(write(tmp_path / "p.png", 70, size), 16).shape == (16, 16, 3)
+    path = write(tmp_path / "p.png", 70, size)
+    square, digest = identified_square(path, 16)
+    assert square.shape == (16, 16, 3)
+    assert digest == image_digest(path)
 
 
 def test_the_middle_square_is_kept(tmp_path: Path) -> None:
@@ -165,4 +169,4 @@ def test_the_middle_square_is_kept(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     for name in ("wide.png", "tall.png"):
-        assert (middle_square(tmp_path / name, 20) == 200).all()
+        assert (identified_square(tmp_path / name, 20)[0] == 200).all()

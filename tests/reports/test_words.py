@@ -63,14 +63,18 @@ def test_measured() -> None:
 def test_learnt() -> None:
     assert _words.learnt(run((1, 0), (1, 0))) == (
         "The padim detector was trained on 1 good image (screw). Its threshold was set on 40 other good "
-        f"images so that at most 5{NBSP}% of good parts should raise a false alarm."
+        f"images so that on average at most 5{NBSP}% of good parts raise a false alarm."
     )
     crossed = run((1, 0), (1, 0))
     crossed.info["calibration"]["method"] = "cross"
-    assert (
-        "on the same images, each judged by a detector that had not learnt from it, so that at most"
-        in _words.learnt(crossed)
+    assert _words.learnt(crossed).endswith(
+        "on the same images, each judged by a detector that had not learnt from it, for about "
+        f"5{NBSP}% false alarms: an estimate, no promise."
     )
+    certified = run((1, 0), (1, 0))
+    certified.info["calibration"] |= {"parts": 20, "certified_rate": 0.13}
+    assert "on 40 other good images of 20 parts so that" in _words.learnt(certified)
+    assert _words.learnt(certified).endswith(f"this threshold's rate is at most 13{NBSP}%.")
     assert "gives scores, but no decisions" in _words.learnt(run((1, 0), (1, 0), decided=False))
 
 
@@ -86,3 +90,9 @@ def test_promise(alarms: int, said: str) -> None:
     """5 % promised, 40 good parts: 4 are within chance (Wilson from 4.0 %), 9 are not (from 12.3 %)."""
     assert _words.sureness(run((40, alarms), (60, 57))).startswith(said)
     assert _words.sureness(run((40, alarms), (60, 57), decided=False)) == ""
+    crossed = run((40, alarms), (60, 57))
+    crossed.info["calibration"]["method"] = "cross"
+    assert _words.sureness(crossed).startswith(
+        {2: "The estimate held", 4: "That is more than expected", 9: "The estimate was too low"}[alarms]
+    )
+    assert "expected: about" in _words.measured(crossed)[0]

@@ -21,6 +21,7 @@ from torch import Tensor
 from kizu.types import FeatureMaps
 
 Grids = tuple[tuple[int, int], ...]
+"""(h, w) of each level."""
 
 
 @dataclass(frozen=True)

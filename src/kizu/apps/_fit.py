@@ -108,7 +108,7 @@ def fit(
         {
             "model": str(out),
             "images": model.images_seen_,
-            "calibration": model.decision,
+            "calibration": model.decision_.facts() if model.decision_ else None,
             "skipped": error_list(model.skipped_),
         }
     )
@@ -255,26 +255,26 @@ def promise(model: Detector) -> str:
     """What the decision promises, and what is certain, in a few sentences."""
     from kizu.calibration import parts_needed
 
-    facts = model.decision
-    if facts is None:
+    decision = model.decision_
+    if decision is None:
         return (
             "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
             "least 2 good images for one."
         )
-    rate, parts = facts["false_alarm_rate"], facts["groups"]
-    images = f"{facts['images']} good images" + ("" if parts == facts["images"] else f" of {parts} parts")
-    if facts["method"] != "split":
+    rate, parts, count = decision.false_alarm_rate, decision.parts, len(decision.scores)
+    images = f"{count} good images" + ("" if parts == count else f" of {parts} parts")
+    if decision.certified_rate is None:
         return (
             f"Expected: about {rate:.2%} of good parts are called anomalous (score > "
-            f"{facts['threshold']:.4g}; {images}, each scored by a model that had not seen it). This is an "
+            f"{decision.threshold:.4g}; {images}, each scored by a model that had not seen it). This is an "
             "estimate, no promise: with more good images, or --calibration split, the rate is promised."
         )
     short = parts_needed(rate) - parts
     more = f"; {short} more parts to calibrate on would certify {rate:.2%}" if short > 0 else ""
     return (
         f"Promise: at most {rate:.2%} of good parts are called anomalous, on average over calibration sets "
-        f"(score > {facts['threshold']:.4g}; {images}, held out). With 95 % confidence this model's rate is "
-        f"at most {facts['certified_rate']:.2%}{more}."
+        f"(score > {decision.threshold:.4g}; {images}, held out). With 95 % confidence this model's rate is "
+        f"at most {decision.certified_rate:.2%}{more}."
     )
 
 

@@ -38,12 +38,12 @@ def inspect_images(
     files = expand(paths)
     done = _prepare(out, overwrite, resume)
     left = [path for path in files if str(path) not in done]
-    shown: tuple[float, float] | None = (detector.calibration_ or {}).get("map_range")
+    shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
     facts = {
         "model": detector.parameters,
         "detector": type(detector).__name__,
-        "calibration": detector.decision,
+        "calibration": detector.decision_.facts() if detector.decision_ else None,
     }
     with (
         screen.progress(len(left)) as progress,

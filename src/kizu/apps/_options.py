@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -69,12 +69,19 @@ def run(command: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """kizu's own warnings in one line; those of libraries as they come."""
     if issubclass(category, NearlyEqual):
         say(f"Warning: {message}")
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, str(rest[0]), int(str(rest[1]))))
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def say(sentence: str) -> None:

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kizu import calibration, engine, store
+from kizu import engine, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._predictions import joined, require_finite, unreadable
+from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFitted, ShapeError, TooFewImages, UsageError
 from kizu.reader import Channels, Images, Supervision, read
@@ -75,7 +75,7 @@ class Detector(ABC):
         self.images_seen_ = 0
         self.seen_: dict[str, list[str]] = {"fitted": [], "calibrated": []}
         self.skipped_: list[tuple[str, str]] = []
-        self.calibration_: dict[str, Any] | None = None
+        self.decision_: Decision | None = None
 
     # -- what a member adds ----------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Detector(ABC):
         options = options or FitOptions()
         self._check_options(options)
         skipped: list[tuple[str, str]] = []
-        self.fitted_, self.calibration_, self._inference = False, None, None
+        self.fitted_, self.decision_, self._inference = False, None, None
         self.seen_, self.size_ = {"fitted": [], "calibrated": []}, None
         self.representation_ = self.representation
         batches = read(
@@ -169,35 +169,11 @@ class Detector(ABC):
         method: str = "split",
         map_range: tuple[float, float] | None = None,
     ) -> Self:
-        """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`.
-
-        groups: (n,) one label an image, equal for images of one part, which count once. method says how they
-        were held out: "split" or "cross". map_range (low, high): map values that a heat map shows as its
-        coldest and hottest colour. Raises TooFewImages when the groups cannot back the promise, or when all
-        scores are equal."""
+        """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`. The
+        arguments are those of `kizu.detectors.Decision`. Raises NotFitted, TooFewImages."""
         self._require_fit("set_calibration")
-        scores = np.asarray(normal_scores, dtype=np.float32)
-        threshold = calibration.conformal_threshold(scores, false_alarm_rate, groups=groups)
-        if len(scores) > 1 and scores.min() == scores.max():
-            raise TooFewImages(
-                f"All {len(scores)} calibration images have the score {threshold:g}: they are copies of one "
-                "image, or the detector is blind to what differs. No decision can be built on that. Give "
-                "images of different parts."
-            )
-        numbers = calibration.group_numbers(len(scores), groups)
-        self.calibration_ = {
-            "method": method,
-            "images": len(scores),
-            "groups": int(numbers.max()) + 1,
-            "false_alarm_rate": float(false_alarm_rate),
-            "certified_rate": calibration.certified_rate(scores, threshold, groups=numbers)
-            if method == "split"
-            else None,
-            "threshold": threshold,
-            "map_range": None if map_range is None else [float(map_range[0]), float(map_range[1])],
-            "scores": scores,
-            "group_of_score": numbers,
-        }
+        how: dict[str, Any] = {"groups": groups, "method": method, "map_range": map_range}
+        self.decision_ = Decision(normal_scores, false_alarm_rate, **how)
         return self
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -206,16 +182,14 @@ class Detector(ABC):
         self._require_fit("save")
         tensors, representation = pack(self.representation_)
         tensors |= {f"detector.{name}": tensor for name, tensor in self._state().items()}
-        if self.calibration_:
-            tensors["calibration.scores"] = torch.from_numpy(self.calibration_["scores"])
-            tensors["calibration.groups"] = torch.from_numpy(self.calibration_["group_of_score"])
+        tensors |= self.decision_.tensors() if self.decision_ else {}
         card = {
             "kind": "detector",
             "detector": type(self).__module__.rpartition(".")[2],
             "parameters": self.parameters,
             "adaptation": dataclasses.asdict(self.adaptation) if self.adaptation else None,
             "representation": representation,
-            "calibration": self.decision,
+            "calibration": self.decision_.facts() if self.decision_ else None,
             "images": self.images_seen_,
             "size": self.size_,
             "seen": self.seen_,
@@ -231,16 +205,6 @@ class Detector(ABC):
     def parameters(self) -> dict[str, Any]:
         """Every parameter by name as it stands, the runtime's among them."""
         return {name: getattr(self, name) for name in parameter_names(type(self))}
-
-    @property
-    def decision(self) -> dict[str, Any] | None:
-        """The calibration without its scores, as reports and JSON have it; None before calibration.
-
-        method, images, groups (independent parts), false_alarm_rate, certified_rate (with 95 % confidence;
-        None for "cross"), threshold, map_range."""
-        long = ("scores", "group_of_score")
-        facts = self.calibration_
-        return facts and {name: value for name, value in facts.items() if name not in long}
 
     @property
     def takes_features(self) -> bool:
@@ -315,7 +279,7 @@ class Detector(ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
-        if self.calibration_ is not None and self.size_ not in (None, (0, 0), batch.size):
+        if self.decision_ is not None and self.size_ not in (None, (0, 0), batch.size):
             raise ShapeError(
                 f"The decision was calibrated on images of {self.size_} pixels (height, width), these have "
                 f"{batch.size}. Resize them, or give their files."
@@ -325,13 +289,7 @@ class Detector(ABC):
         with torch.inference_mode():
             parts = engine.map_chunks(self._score, batch.split, len(batch), self._device)
             maps, scores = (values.float().cpu() for values in parts)
-        p_value = flagged = None
-        if self.calibration_ is not None:
-            known = self.calibration_
-            p_value = torch.from_numpy(
-                calibration.p_values(scores, known["scores"], groups=known["group_of_score"])
-            )
-            flagged = scores.double() > self.calibration_["threshold"]
+        p_value, flagged = self.decision_(scores) if self.decision_ else (None, None)
         return Prediction(maps, scores, p_value, flagged, batch.paths)
 
     def _require_fit(self, verb: str) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
+from kizu.accel.nesting import Grids, grids_of
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
@@ -32,8 +33,6 @@ from kizu.nn.patches import align_levels, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
-Grids = tuple[tuple[int, int], ...]
-"""(h, w) of each level."""
 MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
 MIN_EPS = 1e-9
@@ -76,7 +75,7 @@ class PaDiM(OnePassDetector):
     def tiny(
         cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
     ) -> Self:
-        """64-pixel parameters."""
+        """64 pixels."""
         runtime = Runtime(image_size=64, precision="fp32")
         return cls(representation, dimensions=24, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
@@ -137,21 +136,14 @@ def position_gaussians(eps: float) -> PositionGaussians | NestedGaussians:
 
 
 def draw_channels(total: int, dimensions: int | None, seed: int) -> Tensor:
-    """A random subset (D,) of `total` channels; all of them if `dimensions` is None or not less.
-
-    In falling order, the coarsest level's first, so that the two forms of a model file can be turned into
-    each other.
+    """A random subset (D,) of `total` channels; all of them if `dimensions` is None or not less. In falling
+    order, the coarsest level's first, so that the two forms of a model file can be turned into each other.
 
     >>> draw_channels(4, None, seed=0)
     tensor([3, 2, 1, 0])
     """
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     return order[: total if dimensions is None else dimensions].sort(descending=True).values
-
-
-def grids_of(features: FeatureMaps) -> Grids:
-    """(h, w) of each level."""
-    return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
 
 
 def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
@@ -167,8 +159,7 @@ def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
 def choose(features: FeatureMaps, channels: Sequence[Tensor]) -> FeatureMaps:
     """Levels [(B, C_l, h_l, w_l)] and the channels (d_l,) chosen of each -> [(B, d_l, h_l, w_l)].
 
-    Networks compute in channels-last layout: gathering from their rows takes a quarter of the time of
-    `level[:, chosen]`."""
+    Networks compute in channels-last layout: gathering rows takes a quarter of the time of indexing."""
     levels = []
     for level, chosen in zip(features, channels, strict=True):
         B, C, h, w = level.shape

@@ -157,6 +157,7 @@ class ReContrast(ReconstructionDetector):
             "adapted_by": "recontrast",
             "adapted_from": base["name"],
             "adapted_on": self.images_seen_,
+            "images_seen": list(self.seen_["fitted"]),
         }
         return made
 

@@ -163,9 +163,8 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
         if progress:
             progress(len(paths), "calibrating")
     empty = np.zeros(0, dtype=np.float32)
-    return Scored(
-        *(np.concatenate(values) if values else empty for values in (scores, pixels, peaks)), paths, errors
-    )
+    joined = [np.concatenate(values) if values else empty for values in (scores, pixels, peaks)]
+    return Scored(joined[0], joined[1], joined[2], paths, errors)
 
 
 def _parts(data: Samples) -> tuple[Samples, Samples]:

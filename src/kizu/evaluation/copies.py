@@ -93,10 +93,9 @@ def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[t
     usual = float(np.median(squared[np.triu_indices(len(rows), 1)]))
     squared[units[:, None] == units[None]] = np.inf
     nearest = squared.argmin(1)
-    near = squared[np.arange(len(rows)), nearest] < NEAR**2 * usual
-    return sorted(
-        {(min(row, int(nearest[row])), max(row, int(nearest[row]))) for row in np.flatnonzero(near)}
-    )
+    near = np.flatnonzero(squared[np.arange(len(rows)), nearest] < NEAR**2 * usual)
+    pairs = {tuple(sorted((int(row), int(nearest[row])))) for row in near}
+    return sorted((first, second) for first, second in pairs)
 
 
 def _identity(path: str) -> Identity:

@@ -156,7 +156,7 @@ def _predict(
 def display_range(detector: Detector, sample: np.ndarray) -> tuple[float, float]:
     """(low, high) of the heat maps' colours: the calibrated range, else the median and the 99.9 % quantile of
     `sample`."""
-    known = (detector.calibration_ or {}).get("map_range")
+    known = detector.decision_ and detector.decision_.map_range
     if known:
         return float(known[0]), float(known[1])
     low, high = (float(value) for value in np.quantile(sample, (0.5, 0.999)))
@@ -212,7 +212,7 @@ def _facts(detector: Detector, readable: Samples, predictions: Predictions, run:
             "test_normal": int((labels == 0).sum()),
             "test_anomalous": int((labels == 1).sum()),
         },
-        "calibration": detector.decision,
+        "calibration": detector.decision_.facts() if detector.decision_ else None,
         "map_range": list(display_range(detector, predictions.sample)),
         "seconds": run.seconds,
         "seen": run.seen,

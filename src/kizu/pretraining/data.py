@@ -3,8 +3,9 @@ several of these in turn."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class Folder:
             np.empty((len(paths), side, side, 3), np.uint8) if fits else None
         )
         self._is_cached = np.zeros(len(paths), dtype=bool)
+        self._digests: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def image(self, number: int) -> tuple[NDArray[np.uint8], int]:
@@ -70,7 +72,7 @@ class Folder:
             if self._cache is not None and self._is_cached[index]:
                 return self._cache[index], int(self.labels[index])
             try:
-                decoded = middle_square(self.paths[index], self.side)
+                decoded, self._digests[index] = identified_square(self.paths[index], self.side)
             except ImageError as error:
                 with self._lock:
                     self.skipped[str(self.paths[index])] = error.reason
@@ -83,16 +85,24 @@ class Folder:
             f"None of the {self.count} images can be read; the first: {next(iter(self.skipped.items()))}."
         )
 
+    def digests(self, numbers: Iterable[int]) -> list[str]:
+        """What identifies the images of these numbers; files that cannot be read have nothing."""
+        for number in set(numbers) - set(self._digests):
+            with contextlib.suppress(ImageError):
+                self._digests[number] = images.image_digest(self.paths[number])
+        return [self._digests[number] for number in sorted(set(numbers)) if number in self._digests]
 
-def middle_square(path: Path, side: int) -> NDArray[np.uint8]:
-    """(side, side, 3) uint8: the middle of the image, after resizing its short side to `side`. Raises
-    ImageError."""
+
+def identified_square(path: Path, side: int) -> tuple[NDArray[np.uint8], str]:
+    """The middle of the image, (side, side, 3) uint8, after resizing its short side to `side`, and what
+    identifies the image. Raises ImageError."""
     height, width = images.image_shape(path)
     scale = side / min(height, width)
     size = (max(round(height * scale), side), max(round(width * scale), side))
-    resized = images.open_image(path, size=size)
+    resized, digest = images.open_identified(path, size=size)
+    colour = resized if resized.ndim == 3 else np.repeat(resized[..., None], 3, axis=2)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    return resized[top : top + side, left : left + side]
+    return colour[top : top + side, left : left + side], digest
 
 
 class Generated:
@@ -151,6 +161,16 @@ class Images:
             {"name": source.name, "images": source.count, "classes": len(source.classes)}
             for source in self.sources
         ]
+
+    def seen(self, count: int) -> list[str]:
+        """What identifies the images of folders among the first `count` of the sequence."""
+        digests: list[str] = []
+        for which, source in enumerate(self.sources):
+            if isinstance(source, Folder):
+                drawn = len(range(which, count, len(self.sources)))
+                first = self._order(which, 0, source.count)[:drawn] if drawn < source.count else None
+                digests += source.digests(range(source.count) if first is None else first.tolist())
+        return digests
 
     def __call__(self, position: Position) -> tuple[Tensor, Tensor]:
         """(images (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""

@@ -65,7 +65,7 @@ class Run:
     @property
     def is_promise(self) -> bool:
         """Whether the rate is a promise that holds on average, or (cross) an estimate."""
-        return section(self.info, "calibration").get("method") == "split"
+        return section(self.info, "calibration").get("method") != "cross"
 
     @functools.cached_property
     def map_range(self) -> tuple[float, float]:

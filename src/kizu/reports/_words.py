@@ -71,7 +71,7 @@ def learnt(run: Run) -> str:
         if promised is None
         else f" so that on average at most {percent(promised)} of good parts raise a false alarm"
     )
-    parts, certified = number(calibration.get("groups")), number(calibration.get("certified_rate"))
+    parts, certified = number(calibration.get("parts")), number(calibration.get("certified_rate"))
     of = "" if parts in (None, images) else f" of {_many(parts, 'part')}"
     sure = (
         ""

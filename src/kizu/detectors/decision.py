@@ -1,0 +1,80 @@
+"""The decision of a fitted detector, from scores of good parts that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kizu import calibration
+from kizu.errors import TooFewImages
+
+
+class Decision:
+    """`score > threshold` calls a part anomalous.
+
+    scores: (n,) of held-out good images. false_alarm_rate: what is promised, on average over calibration
+    sets. groups: (n,) one label an image, equal for images of one part, which count once. method: how the
+    images were held out, "split" (a promise) or "cross" (an estimate). map_range (low, high): map values that
+    a heat map shows as its coldest and hottest colour. Raises TooFewImages when the groups cannot back the
+    promise, or when all scores are equal.
+
+    >>> decision = Decision([0.3, 0.1, 0.2, 0.4], 0.25)
+    >>> decision.threshold, decision.parts
+    (0.4000000059604645, 4)
+    """
+
+    def __init__(
+        self,
+        scores: Any,
+        false_alarm_rate: float,
+        *,
+        groups: Sequence[object] | None = None,
+        method: str = "split",
+        map_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.false_alarm_rate, self.method = float(false_alarm_rate), method
+        self.map_range = None if map_range is None else (float(map_range[0]), float(map_range[1]))
+        self.threshold = calibration.conformal_threshold(self.scores, false_alarm_rate, groups=groups)
+        self.groups = calibration.group_numbers(len(self.scores), groups)
+        self.parts = int(self.groups.max()) + 1
+        if len(self.scores) > 1 and self.scores.min() == self.scores.max():
+            raise TooFewImages(
+                f"All {len(self.scores)} calibration images have the score {self.threshold:g}: they are "
+                "copies of one image, or the detector is blind to what differs. No decision can be built on "
+                "that. Give images of different parts."
+            )
+        self.certified_rate: float | None = None
+        if method == "split":
+            self.certified_rate = calibration.certified_rate(self.scores, self.threshold, groups=self.groups)
+
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B,) of new images -> (p-values (B,), whether each is called anomalous (B,))."""
+        values = calibration.p_values(scores, self.scores, groups=self.groups)
+        return torch.from_numpy(values), scores.double() > self.threshold
+
+    def facts(self) -> dict[str, Any]:
+        """What reports and JSON say of it.
+
+        method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
+        with 95 % confidence; None for "cross"), threshold, map_range."""
+        return {
+            "method": self.method,
+            "images": len(self.scores),
+            "parts": self.parts,
+            "false_alarm_rate": self.false_alarm_rate,
+            "certified_rate": self.certified_rate,
+            "threshold": self.threshold,
+            "map_range": self.map_range and list(self.map_range),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a model file holds beside the facts."""
+        return {
+            "calibration.scores": torch.from_numpy(self.scores),
+            "calibration.groups": torch.from_numpy(self.groups),
+        }
