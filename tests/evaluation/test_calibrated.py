@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ import kizu
 from kizu.calibration import images_needed
 from kizu.datasets.planted import planted
 from kizu.errors import TooFewImages, UsageError
-from kizu.evaluation.calibrated import fit_calibrated, plan
+from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
 from kizu.representations.sources import open_representation
 from kizu.samples import Samples
 
@@ -129,3 +130,26 @@ def test_groups_are_calibrated_together(tiny_planted: Samples, tmp_path: Path) -
         fit_calibrated(
             kizu.detector("gaussian", "random/resnet10t@2", image_size=64), grouped, false_alarm_rate=0.1
         )
+
+
+def test_what_is_trained_is_not_calibrated_by_folds(tiny_planted: Samples) -> None:
+    """Two trainings give two scales of scores: pooled, they were wrong by a factor six."""
+    detector = kizu.detector(
+        "simplenet", "random/resnet10t@2", image_size=64, iterations=2, hidden=8, batch_size=4
+    )
+    with pytest.raises(UsageError, match="two scales of scores"):
+        fit_calibrated(detector, tiny_planted.train, method="cross", false_alarm_rate=0.2)
+    fit_calibrated(detector, tiny_planted.train)
+    assert detector.decision_.method == "split"
+    assert detector.decision_.false_alarm_rate == pytest.approx(1 / 6)
+
+
+def test_an_unreadable_calibration_image_is_said(tiny_planted: Samples, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(tiny_planted.train.paths[0]).read_bytes()[:200])
+    rows = tiny_planted.train.take([0]).table.with_columns(image=pl.lit(str(broken)))
+    held = tiny_planted.test.normal.concat(Samples(rows))
+    detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64).fit(tiny_planted.train)
+    calibrate(detector, held, 0.2)
+    assert [path for path, _ in detector.skipped_] == [str(broken)]
+    assert len(detector.decision_.scores) == 12

@@ -82,11 +82,9 @@ def fit(
     model = learner.build()
     samples = read(dataset, data, category)
     good = training(samples) if model.supervision == "normal" else labelled(samples)
-    method = choose(good, promised.false_alarm_rate, promised.method)
+    method = choose(model, good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
-    with training_folder(
-        out, facts if _trains(model) else None, resume=resume, overwrite=overwrite
-    ) as folder:
+    with training_folder(out, facts if model.trains else None, resume=resume, overwrite=overwrite) as folder:
         screen.say(
             f"Learning from {len(good)} images with {learner.detector} on {model.representation.card['name']}"
         )
@@ -210,12 +208,6 @@ def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
         )
 
 
-def _trains(model: Detector) -> bool:
-    from kizu.detectors.learned import LearnedDetector
-
-    return isinstance(model, LearnedDetector) or bool(model.adaptation and model.adaptation.trains)
-
-
 def _facts(model: Detector, data: Samples) -> dict[str, Any]:
     """All that decides the fitted model."""
     adaptation = model.adaptation
@@ -259,7 +251,7 @@ def promise(model: Detector) -> str:
     if decision is None:
         return (
             "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
-            "least 2 good images for one."
+            "least 2 good images that differ for one."
         )
     rate, parts, count = decision.false_alarm_rate, decision.parts, len(decision.scores)
     images = f"{count} good images" + ("" if parts == count else f" of {parts} parts")

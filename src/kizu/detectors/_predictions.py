@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kizu.errors import NotFinite, UsageError
+from kizu.errors import NotFinite, ShapeError, UsageError
 from kizu.types import Batch, FeatureMaps, Prediction
 
 
@@ -33,6 +33,16 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
 def unreadable(errors: list[tuple[str, str]]) -> str:
     """What is said of files that could not be read: nothing when there are none."""
     return f"; {len(errors)} could not be read, the first: {': '.join(errors[0])}" if errors else ""
+
+
+def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
+    """Raise ShapeError for images of another size than the decision was calibrated on; fitted is None, or (0,
+    0), where images of no or of several sizes were learned from."""
+    if fitted not in (None, (0, 0), batch.size):
+        raise ShapeError(
+            f"The decision was calibrated on images of {fitted} pixels (height, width), these have "
+            f"{batch.size}. Resize them, or give their files."
+        )
 
 
 def require_finite(levels: FeatureMaps, batch: Batch, name: str) -> None:

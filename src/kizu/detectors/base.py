@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from kizu import engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._predictions import joined, require_finite, unreadable
+from kizu.detectors._predictions import joined, require_finite, require_size, unreadable
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFitted, ShapeError, TooFewImages, UsageError
+from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
 from kizu.reader import Channels, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -207,6 +207,11 @@ class Detector(ABC):
         return {name: getattr(self, name) for name in parameter_names(type(self))}
 
     @property
+    def trains(self) -> bool:
+        """Whether a fit trains anything step by step: the detector, or its adaptation."""
+        return self.adaptation is not None and self.adaptation.trains
+
+    @property
     def takes_features(self) -> bool:
         """Whether the features of its representation are all it needs of an image, to fit and to predict."""
         return self.adaptation is None
@@ -227,7 +232,7 @@ class Detector(ABC):
 
     def _check_options(self, options: FitOptions) -> None:
         """Raise for options that have no effect on a fit in one pass."""
-        if options.trains and not (self.adaptation and self.adaptation.trains):
+        if options.trains and not self.trains:
             raise UsageError(
                 f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to "
                 "resume or to evaluate on the way. Leave these options away."
@@ -279,11 +284,8 @@ class Detector(ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
-        if self.decision_ is not None and self.size_ not in (None, (0, 0), batch.size):
-            raise ShapeError(
-                f"The decision was calibrated on images of {self.size_} pixels (height, width), these have "
-                f"{batch.size}. Resize them, or give their files."
-            )
+        if self.decision_ is not None:
+            require_size(self.size_, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():

@@ -59,6 +59,11 @@ class LearnedDetector(Detector):
         """Whether the features of its representation are all it needs of an image, to fit and to predict."""
         return super().takes_features and self.trains_on == "features"
 
+    @property
+    def trains(self) -> bool:
+        """It does."""
+        return True
+
     def _check_training(self) -> None:
         """Raise UsageError for shared parameters that cannot be meant."""
         checks.whole_numbers(iterations=self.iterations)
