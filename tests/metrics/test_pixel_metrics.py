@@ -32,13 +32,44 @@ def test_all_four_equal_the_literal_definitions(seed, levels, limit, normal_imag
     assert set(got) == {"auroc", "ap", "f1_max", "aupro"}
     for key, value in want.items():
         assert got[key] == pytest.approx(value, abs=1e-10)
-    assert got["aupro"] == pytest.approx(truth.aupro_stairs(maps, masks, limit), abs=1e-10)
+    assert got["aupro"] == pytest.approx(truth.aupro_official(maps, masks, limit), abs=1e-10)
+    assert got["aupro"] == pytest.approx(truth.aupro_straight(maps, masks, limit), abs=1e-10)
     assert metrics.aupro(maps, masks, limit) == got["aupro"]
-    assert metrics.aupro_shared_ties(maps, masks, limit) == pytest.approx(
-        truth.aupro_straight(maps, masks, limit), abs=1e-10
-    )
+    against = metrics.aupro_pessimistic_ties(maps, masks, limit)
+    assert against == pytest.approx(truth.aupro_stairs(maps, masks, limit), abs=1e-10)
+    assert against <= got["aupro"] + 1e-12
     one_normal = 1 / (2 * (~masks).sum() * limit)
-    assert abs(got["aupro"] - truth.aupro_ranks(maps, masks, limit)) <= one_normal + 1e-12
+    assert abs(against - truth.aupro_ranks(maps, masks, limit)) <= one_normal + 1e-12
+
+
+@pytest.mark.parametrize("shades", [2, 6, 30, 256])
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_maps_of_8_bits_have_the_official_aupro(shades, limit):
+    rng = np.random.default_rng(shades)
+    masks = truth.planted(rng, n=4, size=12, normal_images=1)[1]
+    maps = np.clip(rng.integers(0, shades, masks.shape) + masks * shades // 4, 0, 255).astype(np.uint8)
+    want = truth.aupro_official(maps, masks, limit)
+    assert metrics.aupro(maps, masks, limit) == pytest.approx(want, abs=1e-12)
+    assert metrics.pixel_metrics(maps, masks, limit)["aupro"] == pytest.approx(want, abs=1e-12)
+    assert metrics.aupro_pessimistic_ties(maps, masks, limit) < want - 1e-4
+
+
+def test_with_one_region_and_no_limit_aupro_is_the_auroc_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, 10, 10), bool)
+    masks[1, 2:6, 3:8] = True
+    for maps in (rng.random(masks.shape), rng.integers(0, 5, masks.shape).astype(np.uint8) + masks):
+        want = truth.sklearn_three(maps.ravel(), masks.ravel())["auroc"]
+        assert metrics.aupro(maps, masks, 1.0) == pytest.approx(want, abs=1e-12)
+
+
+def test_a_tie_is_a_straight_step_by_hand():
+    maps = np.array([[[9, 5, 5, 5, 5, 0, 0, 0, 0, 0, 0, 0]]], np.uint8)
+    masks = np.array([[[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]], bool)
+    # 1/2 at once, then straight to all of the region at 3 of 10 normals: 3/4 on average, 2/3 up to 2 of 10
+    assert metrics.aupro(maps, masks, 0.3) == pytest.approx(3 / 4, abs=1e-12)
+    assert metrics.aupro(maps, masks, 0.2) == pytest.approx(2 / 3, abs=1e-12)
+    assert metrics.aupro_pessimistic_ties(maps, masks, 0.3) == pytest.approx(1 / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", [298388, 1, 2, 3])
@@ -46,17 +77,14 @@ def test_a_limit_that_falls_on_a_normal_pixel(seed):
     maps, masks = truth.planted(np.random.default_rng(seed), n=5, size=9, normal_images=0)
     for alarms in (1, 7, 30):
         limit = alarms / (~masks).sum()
-        assert metrics.aupro(maps, masks, limit) == pytest.approx(
-            truth.aupro_stairs(maps, masks, limit), abs=1e-10
-        )
-        assert metrics.aupro(maps, masks, limit) == pytest.approx(
-            truth.aupro_straight(maps, masks, limit), abs=1e-10
-        )
+        for twin in (truth.aupro_stairs, truth.aupro_straight, truth.aupro_official):
+            assert metrics.aupro(maps, masks, limit) == pytest.approx(twin(maps, masks, limit), abs=1e-10)
 
 
 def test_without_ties_all_definitions_agree():
     maps, masks = truth.planted(np.random.default_rng(5))
-    assert metrics.aupro(maps, masks) == pytest.approx(truth.aupro_straight(maps, masks), abs=1e-12)
+    for twin in (truth.aupro_straight, truth.aupro_stairs, truth.aupro_official):
+        assert metrics.aupro(maps, masks) == pytest.approx(twin(maps, masks), abs=1e-12)
 
 
 def test_threads_and_blocks_change_nothing(monkeypatch):
@@ -90,9 +118,11 @@ def test_perfect_constant_and_reversed_maps():
     constant = metrics.pixel_metrics(np.zeros(masks.shape), masks)
     share = masks.mean()
     assert constant == pytest.approx(
-        {"auroc": 0.5, "ap": share, "f1_max": 2 * share / (1 + share), "aupro": 0.0}
+        {"auroc": 0.5, "ap": share, "f1_max": 2 * share / (1 + share), "aupro": 0.15}
     )
-    assert metrics.aupro_shared_ties(np.zeros(masks.shape), masks) == pytest.approx(0.15)
+    for limit in (0.05, 0.3, 1.0):
+        assert metrics.aupro(np.zeros(masks.shape), masks, limit) == pytest.approx(limit / 2, abs=1e-12)
+        assert metrics.aupro_pessimistic_ties(np.zeros(masks.shape), masks, limit) == 0.0
     assert metrics.pixel_metrics(-masks.astype(float), masks)["aupro"] == 0.0
 
 
@@ -111,7 +141,7 @@ def test_diagonal_neighbours_are_one_region_and_images_are_apart():
     masks[0, 3, :2] = masks[1, 0, :2] = True  # would touch if the images were one tall image
     masks[1, 1, 2] = masks[1, 2, 3] = True
     maps[0, 3, :2] = 1.0
-    assert metrics.aupro(maps, masks) == pytest.approx(0.5)
+    assert metrics.aupro(maps, masks) == pytest.approx(0.5 + 0.5 * 0.15)  # two of four regions; the rest tied
 
 
 def test_numpy_torch_types_and_strides_agree():
@@ -166,6 +196,7 @@ def test_nan_and_infinity_are_refused(bad, where, lowest):
 MEMBERS = [
     metrics.pixel_metrics,
     metrics.aupro,
+    metrics.aupro_pessimistic_ties,
     metrics.aupro_200_thresholds,
     metrics.spot_diff_pixel_202,
     metrics.pixel_curves,
@@ -197,6 +228,7 @@ def test_bad_limits_are_refused(limit):
     for member in (
         metrics.pixel_metrics,
         metrics.aupro,
+        metrics.aupro_pessimistic_ties,
         metrics.aupro_200_thresholds,
         metrics.aupro_per_image,
         metrics.pixel_curves,

@@ -7,7 +7,7 @@ import pytest
 
 from kizu import papers, registry
 from kizu.errors import UnknownName
-from kizu.papers.base import SCHEMA, averages
+from kizu.papers.base import DEFINITIONS, SCHEMA, TEXTURES, averages
 
 NAMES = ["adpretrain", "fewshot_contrastive", "recontrast", "spd"]
 METRICS = {
@@ -16,8 +16,11 @@ METRICS = {
     "pixel_auroc",
     "pixel_ap",
     "aupro_0.3",
-    "f1_max_oracle",
-    "accuracy_oracle",
+    "image_f1_max_oracle",
+    "image_accuracy_oracle",
+    "loco_auroc_structural",
+    "loco_auroc_logical",
+    "loco_auroc_mean",
 }
 PROTOCOLS = {"one_class", "two_class", "few_shot", "unified"}
 
@@ -43,8 +46,11 @@ def test_schema_and_plausibility(name: str) -> None:
     assert set(frame["protocol"]) <= PROTOCOLS
     for column in ("paper", "source", "table", "row", "metric", "value", "dataset", "protocol", "detector"):
         assert frame[column].null_count() == 0, column
-    few = frame.filter(pl.col("protocol") == "few_shot")
-    assert few["shots"].null_count() == 0
+    few = frame.filter((pl.col("protocol") == "few_shot") & pl.col("shots").is_null())
+    assert few["note"].fill_null("").str.contains("does not say how many shots").all()
+    assert set(frame["selection"]) <= {"last", "best_on_test", None}
+    assert set(frame["variant"]) <= {*registry.names("metrics"), "aupro_dilated", None}
+    assert set(frame["metric"]) <= set(DEFINITIONS)
     keys = ["table", "row", "metric", "dataset", "category", "shots", "backbone", "weights"]
     assert frame.select(keys).is_unique().all(), "one line per printed number"
     assert frame["source"].str.contains("Table").all()
@@ -72,12 +78,54 @@ def test_how_many_averages_are_checked_and_how_many_papers_slip() -> None:
     checked = {name: averages(getattr(papers, name)()) for name in NAMES}
     assert {name: t.height for name, t in checked.items()} == {
         "recontrast": 33,
-        "fewshot_contrastive": 26,
+        "fewshot_contrastive": 29,
         "adpretrain": 0,
-        "spd": 8,
+        "spd": 32,
     }
     slips = {n: t["note"].fill_null("").str.contains("inconsistent").sum() for n, t in checked.items()}
-    assert slips == {"recontrast": 5, "fewshot_contrastive": 10, "adpretrain": 0, "spd": 0}
+    assert slips == {"recontrast": 5, "fewshot_contrastive": 11, "adpretrain": 0, "spd": 0}
+
+
+def test_recontrast_prints_the_last_iteration() -> None:
+    """Table 6 has both; Tables 2 and A4 print its last figures. Only what Table 6 calls best is an oracle."""
+    ladder = papers.recontrast("6")
+    where = {"metric": "aupro_0.3", "dataset": "mvtec"}
+    assert one(ladder, row="Ours (last)", **where) == 95.20
+    assert one(ladder, row="Ours (best)", **where) == 95.29
+    assert one(papers.recontrast("2"), row="Ours", metric="aupro_0.3", category="mean") == 95.2
+    assert one(papers.recontrast("A4"), row="alpha = 1", metric="aupro_0.3") == 95.20
+    assert one(papers.recontrast("A4"), row="alpha = -inf", metric="aupro_0.3") == one(
+        ladder, row="Config.E (last)", **where
+    )
+    everything = papers.recontrast()
+    best = everything.filter(pl.col("selection") == "best_on_test")
+    assert set(best["table"]) == {"6"}
+    assert best["row"].str.ends_with("(best)").all()
+    own = everything.filter(pl.col("row").str.starts_with("Ours") & ~pl.col("row").str.ends_with("(best)"))
+    assert set(own["selection"]) == {"last"}
+
+
+def test_recontrast_segmentation_by_category_averages_to_table_2() -> None:
+    """Table A1 is by category, Table 2 has its averages; of the objects the AUPRO is lost in part."""
+    table, printed = papers.recontrast("A1"), papers.recontrast("2")
+    assert one(table, category="screw", metric="pixel_auroc") == 99.6
+    assert one(table, category="carpet", metric="aupro_0.3") == 97.9
+    for metric, textures in (("pixel_auroc", True), ("pixel_auroc", False), ("aupro_0.3", True)):
+        part = table.filter((pl.col("metric") == metric) & (pl.col("category").is_in(TEXTURES) == textures))
+        want = one(
+            printed, row="Ours", metric=metric, category="mean_textures" if textures else "mean_objects"
+        )
+        assert part["value"].mean() == pytest.approx(want, abs=0.0501)
+    assert table.filter(pl.col("metric") == "aupro_0.3").height == 8
+
+
+def test_recontrast_on_loco() -> None:
+    table = papers.recontrast("A7")
+    assert one(table, row="Ours", metric="loco_auroc_structural") == 90.7
+    assert one(table, row="GCAD", metric="loco_auroc_logical") == 86.0
+    for row in table["row"].unique():
+        kinds = [one(table, row=row, metric=f"loco_auroc_{kind}") for kind in ("structural", "logical")]
+        assert one(table, row=row, metric="loco_auroc_mean") == pytest.approx(sum(kinds) / 2, abs=0.0501)
 
 
 def test_recontrast_numbers() -> None:
@@ -129,6 +177,53 @@ def test_fewshot_tables_agree_with_each_other() -> None:
     six = papers.fewshot_contrastive("6").filter(pl.col("row") == "Ours (w/o np)")
     for dataset, value in six.select("dataset", "value").iter_rows():
         assert one(papers.fewshot_contrastive("2"), row="Ours (w/o np)", dataset=dataset, shots=5) == value
+
+
+def test_fewshot_ablation_backbone_and_imbalance() -> None:
+    """The full method of Table 5 is the average of Table 3; Tables 7 and 8 as printed."""
+    five = papers.fewshot_contrastive("5")
+    assert one(five, row="random weights") == 52.54
+    full = one(papers.fewshot_contrastive("3"), row="Ours (w/ np)", category="mean")
+    assert one(five, row="contrastive, positive and negative pairs") == full == 74.56
+    assert papers.fewshot_contrastive("4").height == 3 * 21
+    assert one(papers.fewshot_contrastive("4"), row="Ours (w/ np)", category="superclass_9") == 81.17
+    assert (
+        one(papers.fewshot_contrastive("7"), row="contrastive, positive pairs", backbone="resnet101") == 86.65
+    )
+    eight = papers.fewshot_contrastive("8")
+    assert (one(eight, row="Ours, 50 anomalies"), one(eight, row="AE, 20 anomalies")) == (80.72, 76.83)
+
+
+def test_spd_by_category_agrees_with_table_4() -> None:
+    """Tables 12 to 14 print by category what Table 4 averages over VisA; Table 3 is the high-shot side."""
+    names = {"Supervised": "Sup. pre-train", "Supervised +SPD": "Sup. pre-train+SPD"}
+    four = papers.spd("4")
+    for number, kind, shots in (("12", "image", 10), ("13", "pixel", 5), ("14", "pixel", 10)):
+        table = papers.spd(number)
+        assert table.height == 4 * 13 * 2
+        for row in ("SimSiam", "SimSiam +SPD", "Supervised", "Supervised +SPD"):
+            for metric in (f"{kind}_ap", f"{kind}_auroc"):
+                mean = one(table, row=row, metric=metric, category="mean")
+                assert mean == one(four, row=names.get(row, row), metric=metric, shots=shots)
+    assert one(papers.spd("14"), row="Supervised +SPD", category="pipe_fryum", metric="pixel_ap") == 53.3
+    restored = papers.spd("12").filter(pl.col("note").fill_null("").str.contains("restored"))
+    assert restored.height == 6
+    assert one(papers.spd("3"), row="SimSiam +SPD", metric="pixel_ap") == 59.7
+    assert one(papers.spd("3"), row="Sup. pre-train", metric="image_auroc") == 99.5
+
+
+def test_variants_are_those_of_each_papers_code() -> None:
+    def variants(frame: pl.DataFrame, metric: str) -> set[str | None]:
+        return set(frame.filter(pl.col("metric") == metric)["variant"])
+
+    assert variants(papers.spd(), "image_ap") == {"trapezoid_au_pr"}
+    assert variants(papers.spd(), "pixel_auroc") == {"spot_diff_pixel_202"}
+    own = papers.recontrast().filter(pl.col("row").str.starts_with("Ours"))
+    assert variants(own, "aupro_0.3") == {"aupro_per_image"}
+    assert variants(papers.recontrast("2").filter(pl.col("row") != "Ours"), "aupro_0.3") == {None}
+    assert variants(papers.adpretrain("1"), "aupro_0.3") == {"aupro_200_thresholds", "aupro_dilated"}
+    for name in NAMES:
+        assert variants(getattr(papers, name)(), "image_auroc") == {"auroc"}
 
 
 def test_spd_numbers_and_cross_check() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kizu.metrics.aupro import aupro
     from kizu.metrics.aupro_200_thresholds import aupro_200_thresholds
     from kizu.metrics.aupro_per_image import aupro_per_image
-    from kizu.metrics.aupro_shared_ties import aupro_shared_ties
+    from kizu.metrics.aupro_pessimistic_ties import aupro_pessimistic_ties
     from kizu.metrics.auroc import auroc
     from kizu.metrics.average_precision import average_precision
     from kizu.metrics.f1_max import f1_max
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StreamingPixelMetrics", "accuracy_oracle", "aupro", "aupro_200_thresholds", "aupro_per_image",
-    "aupro_shared_ties", "auroc", "average_precision", "f1_max", "f1_oracle", "image_curves", "image_metrics",
-    "loco_auroc", "pixel_curves", "pixel_metrics", "pixel_report", "spot_diff_pixel_202", "spro",
-    "trapezoid_au_pr",
+    "aupro_pessimistic_ties", "auroc", "average_precision", "f1_max", "f1_oracle", "image_curves",
+    "image_metrics", "loco_auroc", "pixel_curves", "pixel_metrics", "pixel_report", "spot_diff_pixel_202",
+    "spro", "trapezoid_au_pr",
 ]  # fmt: skip
 
 registry.open_room(__name__)

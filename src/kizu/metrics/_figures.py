@@ -36,24 +36,33 @@ def f1_max(counts: Counts) -> float:
 
 
 def aupro(counts: Counts, fpr_limit: float) -> float:
-    """Area under the per-region overlap up to the false-positive rate `fpr_limit`, divided by it; ties count
-    against the method.
+    """Area under the per-region overlap up to the false-positive rate `fpr_limit`, divided by it.
 
-    Each defect pixel, of weight w = 1 / (R |region|), is found for every false-positive rate from FP_k / n
-    on, so its share of the area is what is left up to the limit: sum w_k max(0, 1 - FP_k / (fpr_limit n)).
-    """
+    Each defect pixel, of weight w = 1 / (R |region|), adds w times its `share_of_area`."""
+    share = share_of_area(counts.above - counts.tied, counts.above, fpr_limit * counts.normals)
+    return _capped(np.dot(_weights(counts), share))
+
+
+def aupro_pessimistic_ties(counts: Counts, fpr_limit: float) -> float:
+    """As `aupro`, but a pixel is found only where all normals tied with it are alarmed: from FP_k on, so
+    that its share is max(0, 1 - FP_k / (fpr_limit n))."""
     left = 1.0 - counts.above / (fpr_limit * counts.normals)
     return _capped(np.dot(_weights(counts), np.maximum(left, 0.0)))
 
 
-def aupro_shared_ties(counts: Counts, fpr_limit: float) -> float:
-    """As `aupro`, but a pixel tied with t normals is found evenly over the false-positive rates (FP - t) / n
-    to FP / n."""
-    limit = fpr_limit * counts.normals
-    below, end = counts.above - counts.tied, counts.above
-    inside = np.clip(limit - below, 0.0, None) ** 2 - np.clip(limit - end, 0.0, None) ** 2
-    shared = np.divide(inside, 2.0 * counts.tied, out=np.clip(limit - end, 0.0, None), where=counts.tied > 0)
-    return _capped(np.dot(_weights(counts), shared) / limit)
+def share_of_area(
+    above: NDArray[np.float64], reached: NDArray[np.float64], limit: float
+) -> NDArray[np.float64]:
+    """Share of the area from 0 to `limit` false alarms that lies behind a defect pixel.
+
+    above: normals with a higher score. reached: normals with its score or a higher one. limit: in normals.
+    A tied pixel is found along a straight line: nothing at `above` false alarms, all of it at `reached`. With
+    what is left of the limit at either end, a and b, that is (a + b) / 2 (a - b) / (reached - above), and a
+    where nothing is tied."""
+    first, last = np.maximum(limit - above, 0.0), np.maximum(limit - reached, 0.0)
+    tied = reached - above
+    inside = np.divide(first - last, tied, out=np.ones_like(first), where=tied > 0)
+    return inside * (first + last) / (2.0 * limit)
 
 
 def pixel_figures(counts: Counts, fpr_limit: float) -> dict[str, float]:

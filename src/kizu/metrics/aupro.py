@@ -19,10 +19,9 @@ def aupro(maps: Any, masks: Any, fpr_limit: float = 0.3) -> float:
     defect-free pixels of the data set, normal images included. The figure is the area under PRO over FPR from
     0 to `fpr_limit`, divided by `fpr_limit`.
 
-    Ties count against the method: a pixel counts as found only when every normal pixel with the same score is
-    alarmed, so a constant map scores 0. The official script that walks the ranks of the normal scores does
-    the same; the one that joins tied points by a straight line, and gives 0.15, is `aupro_shared_ties`.
-    Without ties all of them agree, up to 1 / (2 n fpr_limit) for n normal pixels.
+    Pixels of equal score enter together, along a straight line, as in the official script for MVTec AD: a
+    constant map scores fpr_limit / 2. That matters for maps with few different scores, such as 8-bit ones;
+    `aupro_pessimistic_ties` counts ties against the method. Without ties both are equal.
 
     maps: (n, H, W), higher is more anomalous.
     masks: (n, H, W) bool, 0/1 or 0/255. Both numpy or torch.
@@ -33,7 +32,7 @@ def aupro(maps: Any, masks: Any, fpr_limit: float = 0.3) -> float:
     >>> import numpy as np
     >>> masks = np.array([[[0, 0], [0, 1]]])
     >>> aupro(np.array([[[0.1, 0.2], [0.3, 0.9]]]), masks), aupro(np.zeros((1, 2, 2)), masks)
-    (1.0, 0.0)
+    (1.0, 0.15)
     """
     check_limit(fpr_limit)
     return _figures.aupro(count_pixels(maps, masks), fpr_limit)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kizu.errors import ShapeError, UsageError
+from kizu.metrics._figures import share_of_area
 from kizu.metrics._inputs import as_numpy, as_scores, check_classes, check_limit, defect_index
 
 
@@ -33,9 +34,10 @@ def spro(
     that area. All numpy or torch. Each of the three may be any sequence that makes its items when they are
     asked for; each item is asked for twice. Returns 0 to 1, higher is better.
 
-    Ties count against the method, as in `aupro`, to which this is equal when every saturation is the area of
-    one connected region. The official script joins chosen points of the curve, about 0.01 apart, by straight
-    lines. O(P log P) for P pixels; memory: the defect-free scores from the lowest counted defect score on.
+    Pixels of equal score enter together, along a straight line, as in `aupro`, to which this is equal when
+    every saturation is the area of one connected region. The official script joins chosen points of the
+    curve, about 0.01 apart, by straight lines. O(P log P) for P pixels; memory: the defect-free scores from
+    the lowest counted defect score on.
 
     Raises UsageError for lengths that differ, masks that are not binary or empty, a saturation below 1, a
     missing class or a bad limit; ShapeError for a mask of another shape than its map; NotFinite.
@@ -66,9 +68,9 @@ def spro(
     normals = np.sort(
         np.concatenate([_free(number, maps, masks, saturations, found.min()) for number in range(len(maps))])
     )
-    above = normals.size - normals.searchsorted(found, side="left")
-    left = np.maximum(1.0 - above / (fpr_limit * free), 0.0)
-    return min(float(np.dot(np.concatenate(weights), left)) / len(counted), 1.0)
+    above, reached = (normals.size - normals.searchsorted(found, side) for side in ("right", "left"))
+    share = share_of_area(above.astype(np.float64), reached.astype(np.float64), fpr_limit * free)
+    return min(float(np.dot(np.concatenate(weights), share)) / len(counted), 1.0)
 
 
 def _highest(scores: NDArray[Any], count: int) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kizu.checks import check_shapes
 from kizu.errors import UsageError
+from kizu.metrics._figures import share_of_area
 from kizu.metrics._inputs import as_numpy, as_scores, check_classes, check_limit, defect_index
 from kizu.metrics._regions import region_weights
 from kizu.metrics._sketch import LARGEST, Sketch, keys_of
@@ -164,7 +165,11 @@ class _Cells:
         return low, low if apart else (2 * found / (self.D + found + self.F)).max()
 
     def aupro(self, apart: bool, fpr_limit: float) -> tuple[float, float]:
-        """A defect pixel has F to F + n normals at or above it; tied ones count against the method."""
-        limit = fpr_limit * self.N
-        low = np.dot(self.w, np.maximum(1 - (self.F + self.n) / limit, 0))
-        return low, low if apart else np.dot(self.w, np.maximum(1 - self.F / limit, 0))
+        """A defect pixel has F to F + n normals above it. Where the cell is one score, all of it enters along
+        a straight line."""
+        limit, last = fpr_limit * self.N, self.F + self.n
+        if apart:
+            tied = np.dot(self.w, share_of_area(self.F, last, limit))
+            return tied, tied
+        low, high = (np.dot(self.w, share_of_area(f, f, limit)) for f in (last, self.F))
+        return low, high

@@ -1,9 +1,10 @@
 """ADPretrain (NeurIPS 2025): Table 1 (five backbones, six detectors, five data sets) and Table 5 (few shots).
 
-ADPretrain: Advancing Industrial Anomaly Detection via Anomaly Representation Pretraining. A row marked with a
-dagger uses the pretrained features, the row without it the backbone's own. Averages over the categories of
-each data set; image AUROC and PRO. Two printed gains of Table 1 differ from the difference of their two rows;
-the `note` column says which."""
+ADPretrain: Advancing Industrial Anomaly Detection via Anomaly Representation Pretraining. A row marked
+with a dagger uses the pretrained features, the row without it the backbone's own. Averages over the
+categories of each data set; image AUROC and PRO (200 thresholds; GLASS by a measure of its own,
+`variant`). Two printed gains of Table 1 differ from the difference of their two rows; the `note` column
+says which."""
 
 from __future__ import annotations
 

@@ -4,15 +4,18 @@ The columns:
 
     paper, source      citation and table
     table, row         as printed
-    metric             kizu's name for it
+    metric             kizu's name for it, as in results.csv
+    variant            what the paper's code computes under that name: a member of kizu.metrics, or
+                       "aupro_dilated" (GLASS: predictions are dilated 5x5 for the overlap, not for the
+                       false-positive rate); null: not known. `DEFINITIONS` has kizu's own
     value, spread      per cent, as printed, higher is better; spread: standard deviation over runs, or null
     dataset, category  "mean", "mean_textures" and "mean_objects" are averages printed by the paper; category
                        is null where the data set has none
-    protocol, shots    shots: null for all good images
+    protocol, shots    shots: null for all good images, under few_shot where the paper does not say
     runs               null where the paper does not say
     detector, backbone, weights
-    selection          "best_on_test" where the paper or its code reports the best training step on the test
-                       set; null: not known
+    selection          "last": the last training step; "best_on_test" where the paper or its code reports
+                       the best one on the test set; null: not known
     note               what the reader must know, such as an arithmetic slip of the paper
 """
 
@@ -28,6 +31,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "table": pl.String,
     "row": pl.String,
     "metric": pl.String,
+    "variant": pl.String,
     "value": pl.Float64,
     "spread": pl.Float64,
     "dataset": pl.String,
@@ -41,6 +45,20 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "selection": pl.String,
     "note": pl.String,
 }
+
+DEFINITIONS = {
+    "image_auroc": "auroc",
+    "image_ap": "average_precision",
+    "image_f1_max_oracle": "f1_oracle",
+    "image_accuracy_oracle": "accuracy_oracle",
+    "pixel_auroc": "auroc",
+    "pixel_ap": "average_precision",
+    "aupro_0.3": "aupro",
+    "loco_auroc_structural": "loco_auroc",
+    "loco_auroc_logical": "loco_auroc",
+    "loco_auroc_mean": "loco_auroc",
+}
+"""What kizu computes under each metric's name; a figure of another `variant` is another quantity."""
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 """The five texture categories of MVTec AD; the other ten are objects."""

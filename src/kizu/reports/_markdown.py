@@ -22,7 +22,7 @@ def markdown(
     ]
     lines += [_line([*(row["setting"][name] or "" for name in used), *_cells(row, many)]) for row in rows]
     groups = {
-        "Published, under the same detector, protocol, backbone and weights:": False,
+        "Published, under the same metric, detector, protocol, backbone and weights:": False,
         "Published, not comparable:": True,
     }
     for title, has_reason in groups.items():

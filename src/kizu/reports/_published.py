@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from kizu.papers.base import DEFINITIONS
+
 
 def published_rows(
     frame: pl.DataFrame, published: pl.DataFrame, metric: str, categories: list[str]
@@ -16,7 +18,8 @@ def published_rows(
         (pl.col("metric") == metric) & pl.col("dataset").is_in(frame["dataset"].unique().to_list())
     )
     rows = []
-    keys = ["source", "row", "dataset", "protocol", "shots", "detector", "backbone", "weights", "selection"]
+    keys = ["source", "row", "variant", "dataset", "protocol", "shots", "detector", "backbone", "weights"]
+    keys += ["selection"]
     for key, part in kept.group_by(keys, maintain_order=True):
         facts = dict(zip(keys, key, strict=True))
         value = {
@@ -31,12 +34,19 @@ def published_rows(
         }
         mean = [value["mean"]] if "mean" in value and same else []
         if any(cells) or mean:
-            rows.append({"facts": facts, "cells": cells, "mean": mean, "reason": why_not(facts, frame)})
+            rows.append(
+                {"facts": facts, "cells": cells, "mean": mean, "reason": why_not(facts, frame, metric)}
+            )
     return rows
 
 
-def why_not(facts: dict[str, Any], frame: pl.DataFrame) -> str:
+def why_not(facts: dict[str, Any], frame: pl.DataFrame, metric: str) -> str:
     """The first condition of a published row that none of our runs meets; "" when one meets all."""
+    computed = DEFINITIONS.get(metric, metric)
+    if facts["variant"] is None:
+        return f"which variant of the metric the paper does not state; here: {computed}"
+    if facts["variant"] != computed:
+        return f"metric: {facts['variant']}; here: {computed}"
     if facts["selection"] == "best_on_test":
         return "best step chosen on the test set"
     ours = frame.filter(pl.col("dataset") == facts["dataset"])
@@ -51,6 +61,8 @@ def why_not(facts: dict[str, Any], frame: pl.DataFrame) -> str:
         present = ours[name].unique().to_list()
         if name == "weights" and (wanted is None or present == [None]):
             return "weights not stated " + ("by the paper" if wanted is None else "by these results")
+        if name == "shots" and wanted is None and facts["protocol"] == "few_shot":
+            return "shots not stated by the paper"
         ours = ours.filter(pl.col(name).eq_missing(pl.lit(wanted, dtype=pl.String)))
         if ours.is_empty():
             here = ", ".join(

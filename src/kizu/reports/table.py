@@ -1,9 +1,10 @@
 """The table of an experiment: mean and spread over seeds for each setting, beside published rows, as Markdown
 and as a plot.
 
-What was not run is an empty cell. A published row is comparable only where its detector, protocol, shots,
-backbone and weights are those of a row that was run, and where it was not chosen on the test set; otherwise
-it stands under "not comparable" with the reason."""
+What was not run is an empty cell. A published row is comparable only where its figure is the same quantity
+(the variant of the metric, such as average precision or the trapezoid rule), its detector, protocol,
+shots, backbone and weights are those of a row that was run, and where it was not chosen on the test set;
+otherwise it stands under "not comparable" with the reason."""
 
 from __future__ import annotations
 
