@@ -218,8 +218,8 @@ class Detector(ABC):
 
     def __repr__(self) -> str:
         state = f"fitted on {self.images_seen_} images" if self.fitted_ else "not fitted"
-        adapted = f" + {self.adaptation.name}" if self.adaptation else ""
-        return f"{type(self).__name__}({self.representation.card['name']}{adapted}, {state})"
+        names = [self.representation.card["name"], *([self.adaptation.name] if self.adaptation else [])]
+        return f"{type(self).__name__}({' + '.join(names)}, {state})"
 
     # -- within the room -------------------------------------------------------------------------------------
 
@@ -267,10 +267,8 @@ class Detector(ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        if batch.features is not None and self.takes_features:
-            levels = batch.features
-        else:
-            levels = self._warm_up()(batch.require_images())
+        known = batch.features if self.takes_features else None
+        levels = self._warm_up()(batch.require_images()) if known is None else known
         levels = [level.to(self._device, torch.float32) for level in levels]
         require_finite(levels, batch, self.representation_.card["name"])
         return levels
