@@ -13,6 +13,7 @@ from PIL import Image
 
 import kizu
 from kizu.errors import NearlyEqual, TooFewImages
+from kizu.evaluation import copies
 from kizu.evaluation.calibrated import fit_calibrated, with_copies_grouped
 from kizu.evaluation.copies import count_copies, grouped, identify, nearly_equal
 from kizu.images import open_image
@@ -76,6 +77,23 @@ def test_frames_of_one_part_are_warned_of(tiny_planted: Samples, tmp_path: Path)
         pl.Series("group", ["part 0", *[None] * (len(paths) - 1), "part 0"], dtype=pl.String)
     )
     assert nearly_equal(identify(rows.paths), units(Samples(same))) == []
+
+
+def test_pairs_are_found_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against all pairs at once, by brute force."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 255, (30, copies.SIDE, copies.SIDE)).astype(np.uint8)
+    values[17] = values[4] ^ 1
+    values[29] = values[28] ^ 1
+    images = [copies.Identity(str(number), image) for number, image in enumerate(values)]
+    rows = values.reshape(30, -1).astype(float)
+    distances = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(2))
+    usual = np.median(distances[np.triu_indices(30, 1)])
+    near = [(a, b) for a in range(30) for b in range(a + 1, 30) if distances[a, b] < copies.NEAR * usual]
+    assert near == [(4, 17), (28, 29)]
+    for block in (7, 1024):
+        monkeypatch.setattr(copies, "BLOCK", block)
+        assert nearly_equal(images, np.arange(30)) == near
 
 
 def test_thirty_parts_twice_are_thirty_parts(tiny_planted: Samples, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ SIDE = 32
 """Side of the thumbnails that are compared, in pixels."""
 NEAR = 0.1
 """Images nearer than this share of the usual distance between two of them are nearly equal."""
+BLOCK = 1024
+"""Images that are compared with all others at once."""
 THREADS = 2
 
 
@@ -88,14 +90,23 @@ def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[t
     if len(rows) < 3:
         return []
     rows -= rows.mean(0)
-    norms = (rows**2).sum(1)
-    squared = np.maximum(norms[:, None] + norms[None] - 2.0 * rows @ rows.T, 0.0)
-    usual = float(np.median(squared[np.triu_indices(len(rows), 1)]))
-    squared[units[:, None] == units[None]] = np.inf
-    nearest = squared.argmin(1)
-    near = np.flatnonzero(squared[np.arange(len(rows)), nearest] < NEAR**2 * usual)
-    pairs = {tuple(sorted((int(row), int(nearest[row])))) for row in near}
-    return sorted((first, second) for first, second in pairs)
+    some = rows[:: -(-len(rows) // BLOCK)]
+    usual = float(np.median(_squared_distances(some, some)[np.triu_indices(len(some), 1)]))
+    pairs: set[tuple[int, int]] = set()
+    for start in range(0, len(rows), BLOCK):
+        squared = _squared_distances(rows[start : start + BLOCK], rows)
+        squared[units[start : start + BLOCK, None] == units[None]] = np.inf
+        nearest = squared.argmin(1)
+        for place in np.flatnonzero(squared.min(1) < NEAR**2 * usual):
+            row, other = start + int(place), int(nearest[place])
+            pairs.add((min(row, other), max(row, other)))
+    return sorted(pairs)
+
+
+def _squared_distances(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, D), (m, D) -> (n, m)."""
+    norms = (rows**2).sum(1)[:, None] + (others**2).sum(1)
+    return np.maximum(norms - 2.0 * rows @ others.T, 0.0)
 
 
 def _identity(path: str) -> Identity:
