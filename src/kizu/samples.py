@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kizu.errors import LayoutError, OutputExists, UnknownName, UsageError, some
+from kizu.errors import LayoutError, UnknownName, UsageError, some
+from kizu.outputs import replacing
 from kizu.sample_table import checked_table, read_csv_table
 
 Wanted = str | Collection[str] | None
@@ -181,16 +182,10 @@ class Samples:
         """Write the table as CSV, whole or not at all; paths below the CSV's folder are written relative to
         it. Raises OutputExists."""
         path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputExists(path)
         base = str(path.absolute().parent) + os.sep
         shorter = [pl.col(column).str.strip_prefix(base) for column in ("image", "mask")]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            self._table.with_columns(shorter).write_csv(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path, overwrite=overwrite) as temporary:
+            self._table.with_columns(shorter).write_csv(temporary)
 
     def __len__(self) -> int:
         return self._table.height

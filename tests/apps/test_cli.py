@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import kizu
-from kizu import store
+from kizu import outputs
 from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -273,7 +273,7 @@ def test_a_full_disk(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pyte
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(store, "_flush", full)
+    monkeypatch.setattr(outputs, "_flush", full)
     code, _, err = run_cli("fit", tree / "train" / "good", *FAST, "-o", tmp_path / "m.kizu")
     assert code == 2
     assert "disk is full" in err

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.errors import EmptyData, OutputExists, UsageError
+from kizu.errors import EmptyData, UsageError
+from kizu.outputs import check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
@@ -23,6 +24,9 @@ def inspect(
     from kizu.apps._inspect import inspect_images
 
     screen = Screen(as_json)
+    refuse_inputs(out, [model, *paths])
+    if not resume:
+        check_output(out, "inspection.json", overwrite=overwrite)
     detector = kizu.load(model)
     return inspect_images(
         detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
@@ -43,10 +47,10 @@ def evaluate(
     from kizu.evaluation.run import Run
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    check_output(out, "run.json", overwrite=overwrite, inputs=[model, data])
     detector = kizu.load(model)
     samples = read(dataset, data, category)
+    refuse_inputs(out, samples.paths)
     test = samples.test if len(samples.test) else samples
     name = category or data.resolve().name
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from kizu import registry, store
 from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
-from kizu.errors import OutputExists, UsageError
+from kizu.errors import UsageError
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
@@ -77,10 +76,11 @@ def fit(
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    inputs = [data, *([learner.representation] if learner.representation else [])]
+    store.check_output(out, store.CARD, overwrite=overwrite, inputs=inputs)
     model = learner.build()
     samples = read(dataset, data, category)
+    store.refuse_inputs(out, samples.paths)
     good = training(samples) if model.supervision == "normal" else labelled(samples)
     method = choose(good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
@@ -137,8 +137,9 @@ def adapt(
     from kizu.training.checkpoint import has_checkpoint
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    store.check_output(
+        out, store.CARD, overwrite=overwrite, inputs=[data, *([representation] if representation else [])]
+    )
     chosen = parameters_from(parameters, registry.load("adaptation", name))
     adaptation = Adaptation(name, chosen, seed)
     size = image_size_from(image_size)
@@ -187,22 +188,19 @@ def training_folder(
             "--overwrite to begin again."
         )
     else:
-        if folder.exists() and any(folder.iterdir()) and not record.exists():
-            raise UsageError(
-                f"{folder} is needed for checkpoints, and holds what kizu did not write: move it."
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        store.write_json(record, facts)
+        store.remove_folder(folder, record.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        store.write_record(folder, record.name, facts)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    store.remove_folder(folder, record.name)
 
 
 def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
     if not record.exists():
         raise UsageError(f"There is nothing to resume: {folder} is not there. Leave --resume away to begin.")
     before: dict[str, Any] = json.loads(record.read_text("utf-8"))
-    different = sorted(key for key in {*facts, *before} if before.get(key) != facts.get(key))
+    keys = {*facts, *before} - {"kizu_format"}
+    different = sorted(key for key in keys if before.get(key) != facts.get(key))
     if different:
         raise UsageError(
             f"{folder} holds the training of another command: {', '.join(different)} differ. Repeat that "

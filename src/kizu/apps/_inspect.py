@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.types import Prediction
 
-RESULTS = "results.jsonl"
+RESULTS, RECORD = "results.jsonl", "inspection.json"
 
 
 def inspect_images(
@@ -92,8 +91,8 @@ def expand(paths: list[Path]) -> list[Path]:
 
 def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, Any]]:
     """Make the output folder; the rows that an interrupted run left there."""
-    if out.exists() and overwrite and (out / RESULTS).exists():
-        shutil.rmtree(out)
+    if overwrite and not resume:
+        store.remove_folder(out, RECORD)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume or not (out / RESULTS).exists():
             raise OutputExists(out)
@@ -104,6 +103,7 @@ def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, An
         )
         return {row["path"]: row for row in whole}
     (out / "panels").mkdir(parents=True, exist_ok=True)
+    store.write_record(out, RECORD, {})
     return {}
 
 
@@ -163,7 +163,7 @@ def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> N
 def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:
     from kizu.reports.inspection_html import inspection_html
 
-    store.write_json(out / "inspection.json", {**facts, "map_range": shown})
+    store.write_record(out, RECORD, {**facts, "map_range": shown})
     return inspection_html(out, out / "index.html")
 
 

@@ -91,7 +91,7 @@ def evaluate(
             "labels."
         )
     labelled = _unseen(detector, labelled, run, progress)
-    with store.replacing_folder(out, overwrite=overwrite) as folder:
+    with store.replacing_folder(out, record="run.json", overwrite=overwrite) as folder:
         log = _Log(folder / "log.jsonl")
         log("start", images=len(labelled))
         started = time.perf_counter()
@@ -170,7 +170,7 @@ def _write(
         _thumbnails(folder, test, predictions)
     readable = test.take(predictions.rows)
     _table(readable, predictions).write_parquet(folder / "samples.parquet")
-    store.write_json(folder / "run.json", _facts(detector, readable, predictions, run))
+    store.write_record(folder, "run.json", _facts(detector, readable, predictions, run))
     store.write_json(folder / "metrics.json", measured.metrics)
     store.write_json(folder / "curves.json", measured.curves)
 
