@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def test_its_own_outputs_are_replaced(place: Path, run_cli: Cli) -> None:
         }.items():
             code, _, err = run_cli(command, *arguments, "--overwrite")
             assert code == 0, err
-    hidden = [name for name in os.listdir(place) if name.startswith(".")]
+    hidden = [entry.name for entry in place.iterdir() if entry.name.startswith(".")]
     assert hidden == []
 
 
