@@ -140,6 +140,16 @@ def some(files: Iterable[object], limit: int = 10) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def listed_unused(unused: Iterable[tuple[str, str]], limit: int = 10) -> str:
+    """Files that were not used, with the reasons, in one line.
+
+    >>> listed_unused([("a.png", "is empty (0 bytes).")])
+    '1 file not used: a.png (is empty (0 bytes))'
+    """
+    notes = [f"{path} ({' '.join(reason.split()).rstrip('.')})" for path, reason in unused]
+    return f"{len(notes)} file{'' if len(notes) == 1 else 's'} not used: {some(notes, limit)}"
+
+
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

@@ -85,14 +85,28 @@ def nothing_in(places: Iterable[Path | str], found: Found) -> str:
     """Why these places give no image."""
     why = [f"{path} ({reason})" for path, reason in [*found.unused, *found.passed_over]]
     aside = f" Passed over: {some(why, 5)}." if why else ""
-    return f"There are no images under {some(places)}.{aside} {READABLE}."
+    holds = "; ".join(f"{place} holds no images: {inside(Path(place))}" for place in places)
+    return f"{holds}.{aside} {READABLE}."
+
+
+def inside(folder: Path) -> str:
+    """What lies in a folder without images, in words."""
+    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(folder.iterdir())]
+    deeper = [entry.relative_to(folder).as_posix() for entry in sorted(folder.rglob("*")) if entry.is_file()]
+    listed = deeper if any("/" in name for name in deeper) else names
+    return f"it holds {some(listed, 5)}" if listed else "it is empty"
+
+
+def look_below(folder: Path) -> Found:
+    """What lies in a folder, at any depth. No file is opened but to see whether it is an image."""
+    found = Found()
+    _walk(folder, found, set())
+    return found
 
 
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder at any depth, sorted by path, without what is passed over."""
-    found = Found()
-    _walk(folder, found, set())
-    return found.images
+    return look_below(folder).images
 
 
 def why_passed_over(folder: Path) -> str:

@@ -13,9 +13,10 @@ Floating-point pixels are refused: they have no agreed range. A file that cannot
 ImageError.
 
 Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP, and
-HEIC with the extra `heic`. `kizu.image_files` says which files of a folder are images. Nothing else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The
-size in the header is compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of
-the process, is neither used nor changed."""
+HEIC with the extra `heic`. `kizu.image_files` says which files of a folder are images. Nothing else is tried,
+so that a stranger's file never reaches a format that runs other programs (EPS). The size in the header is
+compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of the process, is neither
+used nor changed."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def _show(screen: Screen, page: Path, info: dict[str, Any], errors: list[tuple[s
         }
     )
     screen.say(f"Wrote {page}")
-    screen.unreadable(errors)
+    screen.unused(errors)
     screen.result(
         {
             "report": str(page),

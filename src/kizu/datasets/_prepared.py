@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.datasets._layout import Row, need_good, read_tree
+from kizu.datasets._layout import need_good, read_tree
+from kizu.datasets._masks import Row
 from kizu.errors import LayoutError
 from kizu.images import open_image
 from kizu.store import refuse_inputs, replacing_folder, write_record

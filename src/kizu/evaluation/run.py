@@ -104,10 +104,21 @@ def evaluate(
         measured = predictions.measure(labelled)
         measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
+        run.notes += _undefined(measured.metrics["images"])
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
+
+
+def _undefined(images: dict[str, int]) -> list[str]:
+    """Why figures are null where only one class was measured."""
+    both = "image AUROC, AP, F1 and accuracy"
+    if not images["normal"]:
+        return [f"there is no good image, so that {both} and the false-alarm rate are not defined"]
+    if not images["anomalous"]:
+        return [f"there is no flawed image, so that {both} and the detection rate are not defined"]
+    return []
 
 
 def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress | None) -> Samples:
