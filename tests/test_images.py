@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -286,33 +287,14 @@ def test_opening_at_a_size_is_opening_and_resizing(tmp_path: Path, mode: str) ->
         )
 
 
-def test_large_jpegs_are_decoded_small(tmp_path: Path) -> None:
-    rows, columns = np.mgrid[0:400, 0:600]
-    smooth = (127 + 100 * np.sin(rows / 40) * np.cos(columns / 50)).astype(np.uint8)
-    path = save(tmp_path / "a.jpg", rgb(smooth), quality=95)
-    small, exact = open_image(path, size=(40, 60)), resize_image(open_image(path), (40, 60))
-    assert small.shape == exact.shape
-    assert np.abs(small.astype(int) - exact).max() <= 4
-    np.testing.assert_array_equal(small, open_image(path, size=(40, 60)))
-
-
-@pytest.mark.parametrize(("orientation", "decoded"), [(1, (200, 400)), (6, (200, 400))])
-def test_turned_jpegs_are_not_decoded_too_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, decoded: tuple[int, int]
-) -> None:
-    """Upright 400 x 800 (width x height) for 50 x 100 (height x width): a half is the least that keeps twice
-    the width."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = np.zeros((800, 400) if orientation == 1 else (400, 800), np.uint8)
-    path = save(tmp_path / "a.jpg", stored, exif=exif)
-    seen: list[tuple[int, int]] = []
-    resized = images._resized
-    monkeypatch.setattr(
-        images, "_resized", lambda image, size: (seen.append(image.size), resized(image, size))[1]
-    )
-    assert open_image(path, size=(50, 100)).shape == (50, 100, 3)
-    assert seen == [decoded]
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_is_read_as_its_pixels_are(tmp_path: Path, mode: str) -> None:
+    """The same pixels give the same input whatever the file format: no smaller decoding of JPEGs."""
+    noise = np.random.default_rng(4).integers(0, 255, (250, 400, 3), np.uint8)
+    jpeg = save(tmp_path / "a.jpg", noise, mode, quality=90)
+    png = save(tmp_path / "a.png", open_image(jpeg) if mode == "RGB" else open_image(jpeg)[..., 0])
+    for size in (None, (250, 400), (125, 200), (50, 100), (31, 17), (8, 8), (300, 500)):
+        np.testing.assert_array_equal(open_image(jpeg, size=size), open_image(png, size=size))
 
 
 def test_resize_is_antialiased_and_bilinear() -> None:
@@ -412,6 +394,28 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
 def test_is_image() -> None:
     assert all(is_image(name) for name in ("a.png", "b.JPG", "c.Tiff", "d.e.bmp", Path("x/y.webp")))
     assert not any(is_image(name) for name in ("a.txt", "png", "._a.png", ".png", "a.png.part", "thumbs.db"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".pgm", ".jp2"])
+def test_content_says_what_an_image_is(tmp_path: Path, suffix: str) -> None:
+    for name in ("noending", "a.png.bak", "b.jfif"):
+        save(tmp_path / f"a{suffix}", rgb(RAMP) if suffix == ".jp2" else RAMP).rename(tmp_path / name)
+        assert is_image(tmp_path / name)
+        assert open_image(tmp_path / name).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("words", ["BMW is a car", "P1 is a plan", "P5", "RIFFs of a guitar", "", "a;b"])
+def test_words_are_no_image(tmp_path: Path, words: str) -> None:
+    (tmp_path / "notes.txt").write_text(words)
+    assert not is_image(tmp_path / "notes.txt")
+
+
+def test_heic_says_which_extra_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "IMG_1").write_bytes(bytes(3) + b"\x18ftypheic" + bytes(100))
+    assert is_image(tmp_path / "IMG_1")
+    with pytest.raises(ImageError, match=r"is HEIC.*pip install 'kizu\[heic\]'"):
+        open_image(tmp_path / "IMG_1")
 
 
 def test_list_images(tmp_path: Path) -> None:

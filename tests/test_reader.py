@@ -134,10 +134,11 @@ def test_channels_are_for_arrays(paths: list[str]) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(EmptyData, match="holds no images"):
+    with pytest.raises(EmptyData, match="holds no images: it is empty"):
         list(read(tmp_path, size=SIZE, batch_size=4, errors=[]))
     (tmp_path / "monday").mkdir()
-    with pytest.raises(EmptyData, match=r"holds folders \(monday\).*kizu\.dataset\('folder'"):
+    (tmp_path / "monday" / "notes.txt").write_text("none")
+    with pytest.raises(EmptyData, match=r"holds no images: it holds monday/notes\.txt"):
         list(read(tmp_path, size=SIZE, batch_size=4, errors=[]))
 
 

@@ -5,7 +5,7 @@ KizuError
 |   |-- UnknownName              no such detector, dataset, ...; lists what exists and the nearest
 |   |-- UnknownParameter         a keyword that the class does not have; names the nearest
 |   |-- ShapeError               an array of the wrong shape
-|   `-- OutputExists             the output is there already and nobody said to replace it
+|   `-- OutputExists             the output is there already: nobody said to replace it, or it is not kizu's
 |-- DataError                    what lies on disk is not what was promised
 |   |-- ImageError               one image file that cannot be used; carries its path
 |   |-- MaskError                a mask that is missing, superfluous or does not match its image
@@ -57,11 +57,15 @@ class ShapeError(UsageError):
 
 
 class OutputExists(UsageError):
-    """The output is there already and nobody said to replace it."""
+    """The output is there already, and nobody said to replace it or it is not kizu's to replace; `foreign`
+    says why."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, foreign: str = "") -> None:
         super().__init__(
-            f"{path} exists already. Give another name, or say --overwrite (Python: overwrite=True) to "
+            f"{path} is kept: {foreign}. Only what kizu wrote is replaced: give another name, or move it "
+            "away yourself."
+            if foreign
+            else f"{path} exists already. Give another name, or say --overwrite (Python: overwrite=True) to "
             "replace it."
         )
         self.path = Path(path)
@@ -134,6 +138,16 @@ def some(files: Iterable[object], limit: int = 10) -> str:
     names = [str(name) for name in files]
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def listed_unused(unused: Iterable[tuple[str, str]], limit: int = 10) -> str:
+    """Files that were not used, with the reasons, in one line.
+
+    >>> listed_unused([("a.png", "is empty (0 bytes).")])
+    '1 file not used: a.png (is empty (0 bytes))'
+    """
+    notes = [f"{path} ({' '.join(reason.split()).rstrip('.')})" for path, reason in unused]
+    return f"{len(notes)} file{'' if len(notes) == 1 else 's'} not used: {some(notes, limit)}"
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -12,15 +12,15 @@ An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
 Floating-point pixels are refused: they have no agreed range. A file that cannot be read as a whole raises
 ImageError.
 
-Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP.
-Nothing else is tried, so that a stranger's file never reaches a format that runs other programs (EPS). The
-size in the header is compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of
-the process, is neither used nor changed."""
+Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP, and
+HEIC with the extra `heic`. `kizu.image_files` says which files of a folder are images. Nothing else is tried,
+so that a stranger's file never reaches a format that runs other programs (EPS). The size in the header is
+compared with `max_pixels` before a pixel is decoded. Pillow's own limit, a global of the process, is neither
+used nor changed."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -29,44 +29,20 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from kizu.errors import ImageError, KizuError, LayoutError, UsageError
+from kizu.digests import floats_digest as floats_digest
+from kizu.digests import values_digest as values_digest
+from kizu.errors import ImageError, KizuError, UsageError
+from kizu.image_files import SUFFIXES as SUFFIXES
+from kizu.image_files import is_image as is_image
+from kizu.image_files import list_images as list_images
+from kizu.image_files import plugin_for
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS
 says otherwise."""
 
-SUFFIXES = frozenset(
-    (
-        *(".bmp", ".dib", ".gif", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg"),
-        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-    )
-)
-"""Suffixes, in lower case, by which a file counts as an image when a folder is listed."""
-
-_MAGIC: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
-    ((b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
-    ((b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
-    ((b"BM",), BmpImagePlugin.BmpImageFile),
-    ((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), TiffImagePlugin.TiffImageFile),
-    ((b"RIFF",), WebPImagePlugin.WebPImageFile),
-    ((b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
-    ((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n"), Jpeg2KImagePlugin.Jpeg2KImageFile),
-)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -117,24 +93,6 @@ def image_digest(path: Path | str) -> str:
     return values_digest(open_values(path))
 
 
-def values_digest(values: NDArray[np.uint8]) -> str:
-    """128 bits of the SHA-256 of pixels (H, W, 3) uint8, in hex. Two of a billion images have the same one
-    with probability 1e-21. Grey images may come as (H, W)."""
-    colour = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
-    digest = hashlib.sha256(f"{colour.shape}".encode())
-    digest.update(np.ascontiguousarray(colour).data)
-    return digest.hexdigest()[:32]
-
-
-def floats_digest(image: NDArray[np.float32]) -> str:
-    """What identifies an image that came as numbers, (3, H, W) float32 in [0, 1]: `values_digest` where these
-    are whole 255ths, as a decoded file's are, else that of the very floats."""
-    whole = np.rint(image * np.float32(255.0))
-    if np.array_equal(whole / np.float32(255.0), image):
-        return values_digest(whole.astype(np.uint8).transpose(1, 2, 0))
-    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:32]
-
-
 @contextlib.contextmanager
 def decoded(path: Path | str, *, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """The file as a Pillow image, upright, in the mode that it has on disk. Whatever fails inside the `with`
@@ -159,22 +117,6 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UsageError(f"resize_image takes (H, W, 3) uint8, got {image.shape} {image.dtype}.")
     return np.array(_resized(Image.fromarray(image), size))
-
-
-def is_image(path: Path | str) -> bool:
-    """Whether a file counts as an image, by its suffix alone; hidden files (a leading dot) do not."""
-    path = Path(path)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def list_images(folder: Path | str) -> list[Path]:
-    """The images directly in a folder, sorted by name. Raises LayoutError when there is no such folder."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise LayoutError(
-            f"{folder} is {'a file' if folder.exists() else 'not there'}; a folder of images was expected."
-        )
-    return sorted(entry for entry in folder.iterdir() if is_image(entry) and not entry.is_dir())
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -206,7 +148,7 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
     limit = _pixel_limit(max_pixels)
     try:
         with _readable(path) as file:
-            plugin = _plugin(file.read(16), path)
+            plugin = plugin_for(file.read(64), path)
             file.seek(0)
             opened = plugin(
                 file
@@ -252,19 +194,6 @@ def _readable(path: Path | str) -> Iterator[IO[bytes]]:
         raise ImageError(path, f"cannot be opened ({error.strerror}).") from error
     with file:
         yield file
-
-
-def _plugin(head: bytes, path: Path | str) -> type[ImageFile.ImageFile]:
-    if not head:
-        raise ImageError(path, "is empty (0 bytes).")
-    for starts, plugin in _MAGIC:
-        if head.startswith(starts):
-            return plugin
-    raise ImageError(
-        path,
-        "is not an image, whatever its suffix says. BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are "
-        "read.",
-    )
 
 
 def _orientation(opened: Image.Image) -> int:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from kizu.arrays import digests_of, float_images, from_array, unknown_input
 from kizu.datasets.folder import folder
-from kizu.errors import EmptyData, UsageError, some
-from kizu.images import list_images
+from kizu.errors import UsageError
+from kizu.image_files import find_images
 from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -61,6 +61,7 @@ def read(
         data = _training_samples(Path(data), supervision)
     if isinstance(data, Samples):
         _refuse_channels(channels)
+        errors += data.unused
         found = _from_samples(data, size, batch_size, errors, supervision)
     else:
         found = _from_items(data, size, batch_size, errors, channels, digests=supervision is not None)
@@ -73,10 +74,8 @@ def _is_data_set(path: Path) -> bool:
 
 def _training_samples(path: Path, supervision: Supervision) -> Samples:
     """The part of a data set in a folder from which is learned."""
-    samples = folder(path)
-    if supervision == "labelled":
-        return samples.train if len(samples.train) else samples
-    return samples.train.normal if len(samples.train.normal) else samples.normal
+    samples = folder(path).to_learn
+    return samples if supervision == "labelled" else samples.normal
 
 
 def _from_samples(
@@ -136,7 +135,7 @@ def _from_items(
     if isinstance(first, str | Path | Batch | Image.Image):
         _refuse_channels(channels)
     if isinstance(first, str | Path):
-        return _from_files(_paths(items), size, batch_size, errors, digests=digests)
+        return _from_files(_paths(items, errors), size, batch_size, errors, digests=digests)
     if isinstance(first, Batch):
         return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
     arrays = (from_array(item, size, bgr=channels == "bgr", digests=digests) for item in items)
@@ -151,28 +150,16 @@ def _refuse_channels(channels: Channels) -> None:
         )
 
 
-def _paths(items: Iterable[Any]) -> list[Path]:
+def _paths(items: Iterable[Any], errors: Errors) -> list[Path]:
+    """The files, and the images in the folders at any depth; `errors` grows by what is not used."""
     paths: list[Path] = []
     for item in items:
         if not isinstance(item, str | Path):
             raise unknown_input(item)
-        path = Path(item)
-        inside = list_images(path) if path.is_dir() else [path]
-        if not inside:
-            raise EmptyData(_no_images(path))
-        paths += inside
+        found = find_images([item])
+        paths += found.images
+        errors += found.unused
     return paths
-
-
-def _no_images(folder: Path) -> str:
-    """Why a folder gives no image, and what to give instead."""
-    deeper = sorted(inner.name for inner in folder.iterdir() if inner.is_dir())
-    if not deeper:
-        return f"{folder} holds no images."
-    return (
-        f"{folder} holds folders ({some(deeper)}) and no images of its own. Give the folder that holds the "
-        f"images, or kizu.dataset('folder', {str(folder)!r}) for all of them."
-    )
 
 
 def _from_files(

@@ -23,9 +23,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kizu.errors import LayoutError, OutputExists, UnknownName, UsageError, some
+from kizu.errors import LayoutError, UnknownName, UsageError, listed_unused, some
+from kizu.outputs import replacing
 from kizu.sample_table import checked_table, read_csv_table
 
+Notes = Sequence[tuple[str, str]]
 Wanted = str | Collection[str] | None
 """A filter: one value, several values, or None for all."""
 
@@ -45,12 +47,16 @@ class Samples:
       folder / default  no split  anomalous: 1
     >>> samples.normal.paths
     ['/a.png']
+
+    unused: (path, reason) of images that lie with them and are no rows. passed_over: (folder, reason) of
+    folders that were not looked into.
     """
 
-    __slots__ = ("_table",)
+    __slots__ = ("_table", "passed_over", "unused")
 
-    def __init__(self, table: pl.DataFrame) -> None:
+    def __init__(self, table: pl.DataFrame, *, unused: Notes = (), passed_over: Notes = ()) -> None:
         self._table = checked_table(table)
+        self.unused, self.passed_over = tuple(unused), tuple(passed_over)
 
     @property
     def table(self) -> pl.DataFrame:
@@ -76,6 +82,12 @@ class Samples:
     def test(self) -> Samples:
         """Rows whose split is test."""
         return self._filtered(pl.col("split") == "test")
+
+    @property
+    def to_learn(self) -> Samples:
+        """Rows to learn from: the split train where any row has a split, else all. A test row is never among
+        them."""
+        return self.train if self._table["split"].is_not_null().any() else self
 
     @property
     def normal(self) -> Samples:
@@ -145,7 +157,7 @@ class Samples:
         """These rows, in this order. Raises UsageError for a row that is not there."""
         index = np.asarray(rows)
         if index.size == 0:
-            return _trusted(self._table.clear())
+            return self._with(self._table.clear())
         if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
             raise UsageError(
                 f"take wants row numbers, a list of whole numbers, got {index.dtype} of shape {index.shape}."
@@ -154,11 +166,15 @@ class Samples:
             raise UsageError(
                 f"take: rows are 0..{len(self) - 1}, got {int(index.min())}..{int(index.max())}."
             )
-        return _trusted(self._table[index.astype(np.int64)])
+        return self._with(self._table[index.astype(np.int64)])
 
     def concat(self, *others: Samples) -> Samples:
         """These rows and then those of the others."""
-        return _trusted(pl.concat([self._table, *(other._table for other in others)]))
+        joined = self._with(pl.concat([self._table, *(other._table for other in others)]))
+        every = (self, *others)
+        joined.unused = tuple(dict.fromkeys(note for one in every for note in one.unused))
+        joined.passed_over = tuple(dict.fromkeys(note for one in every for note in one.passed_over))
+        return joined
 
     @classmethod
     def from_csv(cls, path: Path | str) -> Samples:
@@ -181,16 +197,10 @@ class Samples:
         """Write the table as CSV, whole or not at all; paths below the CSV's folder are written relative to
         it. Raises OutputExists."""
         path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputExists(path)
         base = str(path.absolute().parent) + os.sep
         shorter = [pl.col(column).str.strip_prefix(base) for column in ("image", "mask")]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            self._table.with_columns(shorter).write_csv(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path, overwrite=overwrite) as temporary:
+            self._table.with_columns(shorter).write_csv(temporary)
 
     def __len__(self) -> int:
         return self._table.height
@@ -207,17 +217,17 @@ class Samples:
             self._table.group_by(keys).len().sort(keys, nulls_last=True).iter_rows()
         ):
             lines.append(f"  {dataset} / {category}  {split or 'no split'}  {_LABELS[label]}: {count}")
+        lines += [f"  {listed_unused(self.unused)}"] if self.unused else []
         return "\n".join(lines)
 
     def _filtered(self, keep: pl.Expr) -> Samples:
-        return _trusted(self._table.filter(keep))
+        return self._with(self._table.filter(keep))
+
+    def _with(self, table: pl.DataFrame) -> Samples:
+        """Samples of rows that have been checked already."""
+        samples = object.__new__(Samples)
+        samples._table, samples.unused, samples.passed_over = table, self.unused, self.passed_over
+        return samples
 
 
 _LABELS = {0: "normal", 1: "anomalous", None: "unknown"}
-
-
-def _trusted(table: pl.DataFrame) -> Samples:
-    """Samples of rows that have been checked already."""
-    samples = object.__new__(Samples)
-    samples._table = table
-    return samples

@@ -3,34 +3,38 @@ pickle.
 
 Loading a file from a stranger runs no code: the card is JSON, the weights are safetensors, names are a fixed
 pair, sizes are checked against the file before anything is read, and the caller states the shapes that it
-expects. Writing is atomic: a temporary neighbour is filled, flushed and renamed, so that a reader sees the
-old or the new, never a half."""
+expects.
+
+What is replaced: only what kizu wrote, and never an input. `kizu.outputs` says the rule, `replacing` and
+`replacing_folder` keep it for every output, the models here among them."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import struct
 import subprocess
-import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kizu.errors import ModelFileError, OutputExists
+from kizu.errors import ModelFileError
+from kizu.outputs import FILE_SUFFIXES
+from kizu.outputs import FORMAT as FORMAT
+from kizu.outputs import check_output as check_output
+from kizu.outputs import has_record as has_record
+from kizu.outputs import refuse_inputs as refuse_inputs
+from kizu.outputs import remove_folder as remove_folder
+from kizu.outputs import replacing as replacing
+from kizu.outputs import replacing_folder as replacing_folder
+from kizu.outputs import write_json as write_json
+from kizu.outputs import write_record as write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
-FORMAT = 1
 MAX_CARD = 16 * 2**20
 MAX_HEADER = 32 * 2**20
-ZIP_SUFFIXES = (".kizu", ".zip")
 
 
 def save(
@@ -38,15 +42,15 @@ def save(
 ) -> Path:
     """Write tensors and card to `path`: one zip when it ends in .kizu or .zip, a folder otherwise.
 
-    Raises OutputExists when `path` is there and `overwrite` is not said; on any failure (a full disk, Ctrl-C)
-    what was there before is still there and no half-written file remains."""
+    Raises OutputExists when `path` is there and `overwrite` is not said, or kizu did not write it. On any
+    failure (a full disk, Ctrl-C) what was there before is still there and no half-written file remains."""
     from safetensors.torch import save as to_bytes
 
     path = Path(path)
     whole = {"kizu_format": FORMAT, **card}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     data = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    if path.suffix in ZIP_SUFFIXES:
+    if path.suffix in FILE_SUFFIXES:
         with (
             replacing(path, overwrite=overwrite) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
@@ -54,7 +58,7 @@ def save(
             archive.writestr(zipfile.ZipInfo(CARD), text)
             archive.writestr(zipfile.ZipInfo(WEIGHTS), data)
     else:
-        with replacing_folder(path, overwrite=overwrite) as temporary:
+        with replacing_folder(path, record=CARD, overwrite=overwrite) as temporary:
             (temporary / CARD).write_text(text, "utf-8")
             (temporary / WEIGHTS).write_bytes(data)
     return path
@@ -127,49 +131,6 @@ def expect(path: Path | str, tensors: dict[str, Tensor], shapes: dict[str, str])
         if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
             raise ModelFileError(f"{path}: tensor '{name}' holds NaN or infinity.")
     return {letter: size for letter, (size, _) in bound.items()}
-
-
-@contextlib.contextmanager
-def replacing(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary file beside `path` to fill; renamed to `path` on success, removed on any failure. Raises
-    OutputExists."""
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExists(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """As `replacing`, for a folder: what was there is moved aside first and comes back if the rename
-    fails."""
-    path = Path(path)
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputExists(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        _swap(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON atomically; NaN is refused (a number that is not defined is null)."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
 def provenance() -> dict[str, Any]:
@@ -249,30 +210,3 @@ def _check_header(path: Path, size: int, read: Any) -> None:
             f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged "
             "or hostile: refused."
         )
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _swap(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.replace(path)
-        return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.replace(aside)
-    try:
-        temporary.replace(path)
-    except OSError:
-        aside.replace(path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    if sys.platform == "win32":
-        return 0
-    current = os.umask(0)
-    os.umask(current)
-    return current

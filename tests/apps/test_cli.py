@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import kizu
-from kizu import store
+from kizu import outputs
 from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -152,13 +152,13 @@ def test_a_broken_file_costs_itself_and_exit_code_1(
     bad = broken_folder(tree, tmp_path / "in")
     code, _, err = run_cli("inspect", model, tmp_path / "in", "-o", tmp_path / "out")
     assert code == 1
-    assert "3 images could not be read:" in err
+    assert "3 files not used: " in err
     assert all(str(path) in err for path in bad.values())
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
     assert sum(row["error"] is None for row in rows) == 2
     code, _, err = run_cli("fit", tmp_path / "in", *FAST, "--calibration", "none", "-o", tmp_path / "m.kizu")
     assert code == 1
-    assert "3 images could not be read" in err
+    assert "3 files not used: " in err
     assert kizu.load(tmp_path / "m.kizu").images_seen_ == 2
 
 
@@ -216,7 +216,7 @@ def test_misuse_is_one_line_and_exit_2(model: Path, tree: Path, tmp_path: Path, 
     one_line(*told("fit", good, "--representation", "timm/resnet18.tv_in1k", *out), "embedded default")
     one_line(*told("fit", tmp_path / "nowhere", *FAST, *out), "nowhere")
     one_line(*told("inspect", tmp_path / "none.kizu", good, *out), "does not exist")
-    one_line(*told("evaluate", model, tree, "-o", model), "exists already")
+    one_line(*told("evaluate", model, tree, "-o", model), "is an input")
     one_line(*told("fit", good, *FAST, "-o", model), "--overwrite")
     one_line(*told("list", "kitchen"), "no room")
     one_line(*told("data", "check", "nothing", good), "no dataset")
@@ -274,7 +274,7 @@ def test_a_full_disk(tree: Path, tmp_path: Path, run_cli: Cli, monkeypatch: pyte
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(store, "_flush", full)
+    monkeypatch.setattr(outputs, "_flush", full)
     code, _, err = run_cli("fit", tree / "train" / "good", *FAST, "-o", tmp_path / "m.kizu")
     assert code == 2
     assert "disk is full" in err

@@ -200,7 +200,7 @@ def test_missing_optional_files_and_a_broken_thumbnail(make_run: Make) -> None:
 def test_seen_errors_and_notes_are_shown(make_run: Make) -> None:
     info = {"seen": True, "notes": ["two cameras"], "errors": [{"path": "a/b.png", "reason": "truncated"}]}
     text = page_of(make_run(info=info)).seen_text
-    for said in ("Seen:", "two cameras", "Unreadable files (1)", "a/b.png", "truncated"):
+    for said in ("Seen:", "two cameras", "Files not used (1)", "a/b.png", "truncated"):
         assert said in text
     assert "Seen:" not in page_of(make_run(info={"seen": False})).seen_text
 

@@ -49,7 +49,7 @@ def test_most_suspicious_first_and_counted(tmp_path: Path) -> None:
     }
     folder = write(tmp_path, [*(record(i) for i in range(5)), broken])
     text = reports.inspection_html(folder).read_text("utf-8")
-    assert "Of 5 images, 2 were called anomalous. 1 file could not be read." in text
+    assert "Of 5 images, 2 were called anomalous. 1 file was not used." in text
     names = [part.partition('"')[0] for part in text.split('data-name="')[1:]]
     assert names == ["4.png", "3.png", "2.png", "1.png", "0.png"]
     assert "bad.png" in text

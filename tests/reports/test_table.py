@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kizu import papers, reports
-from kizu.errors import DataError, UnknownName
+from kizu.errors import DataError, OutputExists, UnknownName
 from kizu.reports import _svg
 
 
@@ -60,11 +60,14 @@ def test_reads_csv_and_writes_files(tmp_path: Path) -> None:
         plot=tmp_path / "t.png",
         published=papers.recontrast("A2"),
     )
-    assert (tmp_path / "t.md").read_text("utf-8") == text
+    assert (tmp_path / "t.md").read_text("utf-8") == f"<!-- written by kizu -->\n\n{text}"
     with Image.open(tmp_path / "t.png") as image:
         assert image.width > 800
     assert text.startswith("image_auroc")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs.csv", "t.md", "t.png"]
+    reports.table(tmp_path / "runs.csv", out=tmp_path / "t.md", plot=tmp_path / "t.png")  # its own: replaced
+    with pytest.raises(OutputExists, match="kizu did not write it"):
+        reports.table(tmp_path / "runs.csv", out=tmp_path / "runs.csv")
 
 
 def test_published_rows_say_why_they_are_not_comparable() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
-from kizu.errors import EmptyData, OutputExists, UsageError
+from kizu.errors import EmptyData, UsageError
+from kizu.outputs import check_output, refuse_inputs
 
 
 def attention(
@@ -31,10 +32,11 @@ def attention(
     screen = Screen(as_json)
     if not representations:
         raise UsageError("Say whose attention: --representation NAME, once or more often.")
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    named = [text.rpartition("=")[2] for text in representations]
+    check_output(out, "attention.json", overwrite=overwrite, inputs=[data, *named])
     size = image_size_from(image_size)
     samples = read(dataset, data, category)
+    refuse_inputs(out, samples.paths)
     flawed = (samples.test if len(samples.test) else samples).anomalous
     if not len(flawed):
         raise EmptyData(
@@ -65,7 +67,7 @@ def _show(screen: Screen, page: Path, info: dict[str, Any], errors: list[tuple[s
         }
     )
     screen.say(f"Wrote {page}")
-    screen.unreadable(errors)
+    screen.unused(errors)
     screen.result(
         {
             "report": str(page),

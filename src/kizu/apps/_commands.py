@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.errors import EmptyData, OutputExists, UsageError
+from kizu.errors import EmptyData, UsageError, listed_unused
+from kizu.outputs import check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
@@ -23,6 +25,9 @@ def inspect(
     from kizu.apps._inspect import inspect_images
 
     screen = Screen(as_json)
+    refuse_inputs(out, [model, *paths])
+    if not resume:
+        check_output(out, "inspection.json", overwrite=overwrite)
     detector = kizu.load(model)
     return inspect_images(
         detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
@@ -43,11 +48,13 @@ def evaluate(
     from kizu.evaluation.run import Run
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    check_output(out, "run.json", overwrite=overwrite, inputs=[model, data])
     detector = kizu.load(model)
     samples = read(dataset, data, category)
+    refuse_inputs(out, samples.paths)
+    _refuse_unlabelled(samples, data)
     test = samples.test if len(samples.test) else samples
+    passed_over = [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
     name = category or data.resolve().name
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
     run = Run(
@@ -57,6 +64,7 @@ def evaluate(
         category=category or "",
         command=screen.command,
         allow_seen=allow_seen,
+        notes=passed_over,
     )
     return evaluate_and_report(detector, test, out, screen, run, overwrite=overwrite)
 
@@ -82,7 +90,7 @@ def evaluate_and_report(
             f"AUPRO {line['aupro_0.3']}"
         )
     screen.say(f"Report: {report}")
-    screen.unreadable(run.errors)
+    screen.unused(run.errors)
     for note in run.notes:
         screen.say(f"Note: {note}.")
     flat |= {"categories": each} if each else {}
@@ -135,17 +143,38 @@ def read(dataset: str, path: Path, category: str | None) -> Samples:
 
 
 def training(samples: Samples) -> Samples:
-    """The good images of the training split, or all good images where there is no split."""
-    good = samples.train.normal if len(samples.train) else samples.normal
-    if not len(good):
+    """The good images of the training split, or all good images where there is no split.
+
+    Raises EmptyData, and says what there is: an image of the test split is never learned from."""
+    good = samples.to_learn.normal
+    if len(good):
+        return good
+    tested, flawed = len(samples.test), len(samples.to_learn.anomalous)
+    if tested and not len(samples.train):
         raise EmptyData(
-            f"There are no good images among these {len(samples)}: put good parts into a folder of their "
-            "own, or into one called good/."
+            f"All {tested} images are of the split test, which is never learned from. Put good parts into "
+            f"train/good/.{_aside(samples)}"
         )
-    return good
+    raise EmptyData(
+        f"There are no good images to learn from among these {len(samples)} ({flawed} flawed ones, {tested} "
+        f"to test on): put good parts into a folder of their own, or into one called good/.{_aside(samples)}"
+    )
 
 
-def error_list(errors: list[tuple[str, str]]) -> list[dict[str, str]]:
+def _aside(samples: Samples) -> str:
+    return f" {listed_unused(samples.unused, 3)}." if samples.unused else ""
+
+
+def _refuse_unlabelled(samples: Samples, data: Path) -> None:
+    """Raise UsageError for a folder of images only: nothing says which of them are good."""
+    if data.is_dir() and {Path(path).parent for path in samples.paths} == {data.absolute()}:
+        raise UsageError(
+            f"{data} holds images only, so nothing says which are good and which are flawed. Put them in "
+            "good/ and a folder for each defect (good/ alone measures false alarms), or use `kizu inspect`."
+        )
+
+
+def error_list(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """Unreadable files as JSON has them."""
     return [{"path": path, "error": reason} for path, reason in errors]
 

@@ -26,7 +26,7 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite and any(out.iterdir()):
+    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
         raise OutputExists(out)
     scale = QUICK if quick else FULL
     products, size, train = scale["products"], scale["size"], scale["train"]
@@ -43,10 +43,10 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
             options = FitOptions(progress=progress)
             fit_calibrated(model, chosen.train, false_alarm_rate=FALSE_ALARM_RATE, options=options)
         folder = out / product
-        model.save(folder / "model.kizu", overwrite=True)
+        model.save(folder / "model.kizu", overwrite=overwrite)
         screen.say(f"\n{product}: {promise(model)}")
         run = Run(f"demo: {product}", dataset="planted", category=product, command=screen.command)
-        code = evaluate_and_report(model, chosen.test, folder / "run", screen, run, overwrite=True)
+        code = evaluate_and_report(model, chosen.test, folder / "run", screen, run, overwrite=overwrite)
         worst = max(worst, code)
     screen.say(
         f"\nNext: kizu inspect {out / products[0] / 'model.kizu'} {out / 'data' / products[0] / 'test'} -o "

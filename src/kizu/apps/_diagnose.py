@@ -11,6 +11,7 @@ from kizu.apps._commands import read
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
 from kizu.errors import OutputExists, UsageError
+from kizu.outputs import refuse_inputs
 
 
 def diagnose(
@@ -41,7 +42,9 @@ def diagnose(
     detectors = {name: _detector(*variant(name), representation, parameters, seed) for name in names}
     if out.exists() and not (overwrite or resume):
         raise OutputExists(out)
-    split = one_class(read(dataset, data, category), seed=seed)
+    samples = read(dataset, data, category)
+    refuse_inputs(out, [data, *samples.paths])
+    split = one_class(samples, seed=seed)
     records, folders = {}, []
     for name, detector in detectors.items():
         folder = out / name

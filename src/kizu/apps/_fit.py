@@ -4,10 +4,7 @@ trained."""
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,8 @@ from kizu import registry, store
 from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
-from kizu.errors import OutputExists, UsageError
+from kizu.apps._training_folder import training_folder
+from kizu.errors import UsageError
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
@@ -77,10 +75,11 @@ def fit(
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    inputs = [data, *([learner.representation] if learner.representation else [])]
+    store.check_output(out, store.CARD, overwrite=overwrite, inputs=inputs)
     model = learner.build()
     samples = read(dataset, data, category)
+    store.refuse_inputs(out, samples.paths)
     good = training(samples) if model.supervision == "normal" else labelled(samples)
     method = choose(model, good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
@@ -101,16 +100,20 @@ def fit(
             )
         model.save(out, overwrite=overwrite)
     screen.say(f"Wrote {out}. {promise(model)}")
-    screen.unreadable(model.skipped_)
-    screen.result(
-        {
-            "model": str(out),
-            "images": model.images_seen_,
-            "calibration": model.decision_.facts() if model.decision_ else None,
-            "skipped": error_list(model.skipped_),
-        }
-    )
-    return 1 if model.skipped_ else 0
+    facts = {
+        "model": str(out),
+        "images": model.images_seen_,
+        "calibration": model.decision_.facts() if model.decision_ else None,
+    }
+    return _close(screen, facts, model.skipped_, samples)
+
+
+def _close(screen: Screen, facts: dict[str, Any], skipped: Sequence[tuple[str, str]], data: Samples) -> int:
+    """Say what was not used; the exit code."""
+    screen.unused(skipped)
+    screen.passed_over(data.passed_over)
+    screen.result({**facts, "skipped": error_list(skipped), "passed_over": error_list(data.passed_over)})
+    return 1 if skipped else 0
 
 
 def adapt(
@@ -135,13 +138,16 @@ def adapt(
     from kizu.training.checkpoint import has_checkpoint
 
     screen = Screen(as_json)
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
+    store.check_output(
+        out, store.CARD, overwrite=overwrite, inputs=[data, *([representation] if representation else [])]
+    )
     chosen = parameters_from(parameters, registry.load("adaptation", name))
     adaptation = Adaptation(name, chosen, seed)
     size = image_size_from(image_size)
     base = open_representation(representation)
-    good = training(read(dataset, data, category))
+    samples = read(dataset, data, category)
+    store.refuse_inputs(out, samples.paths)
+    good = training(samples)
     facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
     facts |= {"representation": base.card["name"], "weights": _digest(base), "images": _images(good)}
     with training_folder(
@@ -154,58 +160,8 @@ def adapt(
             adapted = adapt_to(adaptation, base, good, image_size=size, options=options)
         save_representation(adapted, out, overwrite=overwrite)
     screen.say(f"Wrote {out}. Use it with --representation {out}")
-    screen.result({"representation": str(out), "name": adapted.card["name"], "images": len(good)})
-    return 0
-
-
-@contextmanager
-def training_folder(
-    out: Path, facts: dict[str, Any] | None, *, resume: bool, overwrite: bool
-) -> Iterator[Path | None]:
-    """The folder OUT.training for checkpoints; it is removed when the block ends well, and kept otherwise.
-
-    facts: all that decides the result, None for a fit without training, which needs no folder. Raises
-    UsageError when there is nothing to resume, or what is there is of another command; OutputExists when an
-    interrupted training is there and neither resume nor overwrite is said."""
-    folder = out.with_name(f"{out.name}.training")
-    if facts is None:
-        if resume:
-            raise UsageError(
-                "There is nothing to resume: this fit is done in one pass, without checkpoints. Leave "
-                "--resume away."
-            )
-        yield None
-        return
-    record = folder / "fit.json"
-    if resume:
-        _check_same(folder, record, facts)
-    elif folder.exists() and not overwrite:
-        raise UsageError(
-            f"{folder} holds a training that was interrupted. Say --resume to go on with it, or "
-            "--overwrite to begin again."
-        )
-    else:
-        if folder.exists() and any(folder.iterdir()) and not record.exists():
-            raise UsageError(
-                f"{folder} is needed for checkpoints, and holds what kizu did not write: move it."
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        store.write_json(record, facts)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
-    if not record.exists():
-        raise UsageError(f"There is nothing to resume: {folder} is not there. Leave --resume away to begin.")
-    before: dict[str, Any] = json.loads(record.read_text("utf-8"))
-    different = sorted(key for key in {*facts, *before} if before.get(key) != facts.get(key))
-    if different:
-        raise UsageError(
-            f"{folder} holds the training of another command: {', '.join(different)} differ. Repeat that "
-            "command, or say --overwrite without --resume to begin again."
-        )
+    facts = {"representation": str(out), "name": adapted.card["name"], "images": len(good)}
+    return _close(screen, facts, good.unused, good)
 
 
 def _facts(model: Detector, data: Samples) -> dict[str, Any]:
@@ -239,7 +195,7 @@ def _images(data: Samples) -> str:
 
 def labelled(samples: Samples) -> Samples:
     """The labelled images of the training split, or all labelled ones where there is no split."""
-    known = samples.train if len(samples.train) else samples
+    known = samples.to_learn
     return known.normal.concat(known.anomalous)
 
 

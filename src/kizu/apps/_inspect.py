@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kizu import store
 from kizu.apps._screen import Screen
-from kizu.errors import EmptyData, ImageError, OutputExists
-from kizu.images import is_image, open_image
+from kizu.errors import ImageError, OutputExists
+from kizu.image_files import find_images
+from kizu.images import open_image
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.types import Prediction
 
-RESULTS = "results.jsonl"
+RESULTS, RECORD = "results.jsonl", "inspection.json"
 
 
 def inspect_images(
@@ -35,7 +35,8 @@ def inspect_images(
     An image that cannot be read has a line too, with the reason under "error". After an interruption the
     lines written so far stay, and resume=True goes on with the other images. Returns 1 if an image could not
     be read, else 0. Raises OutputExists, EmptyData."""
-    files = expand(paths)
+    found = find_images(paths)
+    files = found.images
     done = _prepare(out, overwrite, resume)
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
@@ -51,49 +52,49 @@ def inspect_images(
     ):
         number, at = len(done), 0
         for chunk in _chunks(left, detector.batch_size):
-            errors: list[tuple[str, str]] = []
-            rows: dict[str, dict[str, Any]] = {str(path): {} for path in chunk}
-            for part in detector.predict_batches(chunk, errors=errors):
-                shown = shown or _range(part)
-                for index, path in enumerate(part.paths):
-                    panel_name = (
-                        _panel(part, index, out, number + chunk.index(Path(path)), shown) if panels else None
-                    )
-                    rows[path] = _row(part, index, path, panel_name)
-            rows |= {
-                path: {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
-                for path, reason in errors
-            }
+            rows, errors, shown = _look(detector, chunk, out if panels else None, number, shown)
             _write(rows, stream, screen)
             broken += errors
             number, at = number + len(chunk), at + len(chunk)
             progress(at, "inspecting images")
+        told = {path for path, _ in broken}
+        left_out = [(path, reason) for path, reason in found.unused if path not in told]
+        _write({path: _failed(path, reason) for path, reason in left_out}, stream, screen)
+        broken += left_out
+    facts["passed_over"] = found.passed_over
     page = _page(out, facts, shown)
     screen.say(f"{len(files)} images, {_count(out)} called anomalous. Page: {page}")
-    screen.unreadable(broken)
+    screen.unused(broken)
+    screen.passed_over(found.passed_over)
     return 1 if broken else 0
 
 
-def expand(paths: list[Path]) -> list[Path]:
-    """Folders become the images in them, at any depth; files stay as they are. Raises EmptyData when nothing
-    is left."""
-    files: list[Path] = []
-    for path in paths:
-        inside = (
-            sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
-            if path.is_dir()
-            else [path]
-        )
-        files += inside
-    if not files:
-        raise EmptyData(f"There are no images under {', '.join(str(path) for path in paths)}.")
-    return list(dict.fromkeys(files))
+def _look(
+    detector: Detector, chunk: list[Path], out: Path | None, number: int, shown: tuple[float, float] | None
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]], tuple[float, float] | None]:
+    """(lines by path, files not used, display range) of some images. out: where panels go, None for none;
+    number: that of the first panel."""
+    errors: list[tuple[str, str]] = []
+    rows: dict[str, dict[str, Any]] = {str(path): {} for path in chunk}
+    for part in detector.predict_batches(chunk, errors=errors):
+        shown = shown or _range(part)
+        for index, path in enumerate(part.paths):
+            at = number + chunk.index(Path(path))
+            panel_name = _panel(part, index, out, at, shown) if out else None
+            rows[path] = _row(part, index, path, panel_name)
+    rows |= {path: _failed(path, reason) for path, reason in errors}
+    return rows, errors, shown
+
+
+def _failed(path: str, reason: str) -> dict[str, Any]:
+    """The line of an image that was not looked at."""
+    return {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
 
 
 def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, Any]]:
     """Make the output folder; the rows that an interrupted run left there."""
-    if out.exists() and overwrite and (out / RESULTS).exists():
-        shutil.rmtree(out)
+    if overwrite and not resume:
+        store.remove_folder(out, RECORD)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume or not (out / RESULTS).exists():
             raise OutputExists(out)
@@ -104,6 +105,7 @@ def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, An
         )
         return {row["path"]: row for row in whole}
     (out / "panels").mkdir(parents=True, exist_ok=True)
+    store.write_record(out, RECORD, {})
     return {}
 
 
@@ -163,7 +165,7 @@ def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> N
 def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:
     from kizu.reports.inspection_html import inspection_html
 
-    store.write_json(out / "inspection.json", {**facts, "map_range": shown})
+    store.write_record(out, RECORD, {**facts, "map_range": shown})
     return inspection_html(out, out / "index.html")
 
 

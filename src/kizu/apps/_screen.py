@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from kizu.errors import listed_unused, some
 
 
 class Screen:
@@ -46,12 +48,15 @@ class Screen:
             table.add_row(name, text)
         Console().print(table)
 
-    def unreadable(self, errors: list[tuple[str, str]]) -> None:
-        """List the images that could not be read."""
-        if errors and not self.as_json:
-            print(f"{len(errors)} images could not be read:", file=sys.stderr)
-            for path, reason in errors:
-                print(f"  {path}: {reason}", file=sys.stderr)
+    def unused(self, files: Sequence[tuple[str, str]]) -> None:
+        """Say in one line which files were not used, and why."""
+        if files:
+            self.say(f"{listed_unused(files)}.")
+
+    def passed_over(self, folders: Sequence[tuple[str, str]]) -> None:
+        """Say in one line which folders were not looked into, and why."""
+        if folders:
+            self.say(f"Passed over: {some([f'{path} ({reason})' for path, reason in folders])}.")
 
     @contextlib.contextmanager
     def progress(self, total: int | None) -> Iterator[Callable[[int, str], None]]:

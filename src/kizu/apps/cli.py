@@ -3,7 +3,7 @@
 Exit codes:
 
     0    done
-    1    done, but some images could not be read (they are listed)
+    1    done, but some files were not used (they are listed, with the reasons)
     2    the command cannot be meant or its input cannot be used (one line says why; --debug: the traceback)
     130  interrupted, nothing half-written
 """

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
-from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, some
-from kizu.images import is_image, list_images
+from kizu.datasets._masks import MASK_SUFFIXES, Row, add_masks
+from kizu.errors import EmptyData, LayoutError, UnknownName, some
+from kizu.image_files import (
+    READABLE,
+    Found,
+    further_pages,
+    images_below,
+    inside,
+    list_images,
+    look_below,
+    why_passed_over,
+)
 from kizu.sample_table import SCHEMA
 from kizu.samples import Samples
 
-MASK_SUFFIXES = ("_mask", "_label", "_gt")
-"""What a mask's name may have after the name of its image: 007.png -> 007.png, 007_mask.png, 007_label.png,
-007_gt.png."""
 
-
-class Row(NamedTuple):
-    """One image on its way into Samples."""
-
-    image: Path
-    category: str
-    defect: str
-    label: int | None
-    split: str | None = None
-    mask: Path | None = None
-    view: str | None = None
-    group: str | None = None
-
-
-def to_samples(rows: Iterable[Row], dataset: str) -> Samples:
-    """Rows -> Samples, in the order given."""
+def to_samples(rows: Iterable[Row], dataset: str, found: Found | None = None) -> Samples:
+    """Rows -> Samples, in the order given. found: what else lies there; see `not_in`."""
     records = [
         (
             str(r.image),
@@ -47,7 +39,25 @@ def to_samples(rows: Iterable[Row], dataset: str) -> Samples:
         )
         for r in rows
     ]
-    return Samples(pl.DataFrame(records, schema=SCHEMA, orient="row"))
+    found = found or Found()
+    table = pl.DataFrame(records, schema=SCHEMA, orient="row")
+    return Samples(table, unused=found.unused, passed_over=found.passed_over)
+
+
+def not_in(rows: Sequence[Row], root: Path, masks: Path | None) -> Found:
+    """What lies below a folder and is neither an image of the rows nor a mask, each with the reason."""
+    found, used = look_below(root), {row.image for row in rows}
+    real = {image.resolve() for image in used}
+    for image in found.images:
+        if image in used or (masks is not None and image.is_relative_to(masks)) or image.resolve() in real:
+            continue
+        place = image.relative_to(root).parent.as_posix()
+        where = f"lies in {place}/" if place != "." else "lies beside the folders"
+        found.unused.append((str(image), f"{where}, which this layout does not read."))
+    for image in used:
+        found.unused += further_pages(image)
+    found.passed_over = [note for note in found.passed_over if masks is None or Path(note[0]) != masks]
+    return found
 
 
 def root_of(path: Path | str, dataset: str) -> Path:
@@ -75,21 +85,30 @@ def chosen(wanted: str | Collection[str] | None, known: Sequence[str], kind: str
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Visible folders directly in a folder, sorted by name."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """Folders directly in a folder, sorted by name: no hidden one, none that kizu wrote, no link back."""
+    real = folder.resolve()
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir()
+        and why_passed_over(entry) in ("", "a folder of masks")
+        and not real.is_relative_to(entry.resolve())
+    )
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Images of a folder that should hold nothing but images of one class.
+    """Images of a folder that should hold nothing but images of one class, in folders of their own or not.
 
-    Raises LayoutError when it holds folders of images, two images of one name (a.jpg, a.png), or what looks
-    like masks beside images."""
-    images = list_images(folder)
-    inner = [sub.name for sub in folders_in(folder) if any(is_image(entry) for entry in sub.iterdir())]
-    if inner:
-        raise LayoutError(
-            f"{folder} should hold images of one class, but it holds folders of images: {some(inner)}."
-        )
+    Raises LayoutError when a folder holds two images of one name (a.jpg, a.png), or what looks like masks
+    beside images."""
+    images = look_below(folder).images
+    places = list(dict.fromkeys(image.parent for image in images))
+    for place in places:
+        _check_names(place, [image for image in images if image.parent == place])
+    return images
+
+
+def _check_names(folder: Path, images: Sequence[Path]) -> None:
     stems: dict[str, Path] = {}
     for image in images:
         other = stems.setdefault(image.stem, image)
@@ -108,38 +127,6 @@ def images_in(folder: Path) -> list[Path]:
             f"{folder} holds masks beside images: {some(beside)}. Move them to a mask folder, such as "
             "ground_truth/."
         )
-    return images
-
-
-def pair(images: Sequence[Path], masks: Sequence[Path], *, where: Path) -> dict[Path, Path]:
-    """Image -> its mask, by name: the image's stem, or the stem and one of MASK_SUFFIXES.
-
-    Raises MaskError, with the files, for images without a mask, masks without an image, an image with two
-    masks, and images of one name."""
-    by_stem: dict[str, Path] = {}
-    for image in images:
-        other = by_stem.setdefault(image.stem, image)
-        if other is not image:
-            raise MaskError(
-                f"{where}: masks cannot be distinguished, two images have the name {image.stem}: {other}, "
-                f"{image}."
-            )
-    mask_of: dict[Path, Path] = {}
-    extra: list[str] = []
-    for mask in masks:
-        owner = next((by_stem[stem] for stem in _stems(mask) if stem in by_stem), None)
-        if owner is None:
-            extra.append(mask.name)
-        elif owner in mask_of:
-            raise MaskError(
-                f"{owner} has two masks: {mask_of[owner].name}, {mask.name} in {where}. Keep one."
-            )
-        else:
-            mask_of[owner] = mask
-    missing = [image.name for image in images if image not in mask_of]
-    if missing or extra:
-        raise MaskError(_unpaired(missing, extra, where))
-    return mask_of
 
 
 def read_tree(
@@ -151,10 +138,17 @@ def read_tree(
     Images directly in train/ are normal as well. `masks`: the folder of masks, or None to go without; see
     `add_masks`."""
     rows: list[Row] = []
-    for split in splits:
-        rows += read_classes(
-            folder / split, category=category, good=good, split=split, bare_is_good=split == "train"
+    for name in splits:
+        split = name.lower()
+        part = read_classes(
+            folder / name, category=category, good=good, split=split, bare_is_good=split == "train"
         )
+        if not part:
+            raise EmptyData(
+                f"{folder / name} is there, but yields no image: {inside(folder / name)}. Put images into "
+                "it, or remove it."
+            )
+        rows += part
     return add_masks(rows, masks) if masks else rows
 
 
@@ -169,7 +163,9 @@ def read_classes(
 ) -> list[Row]:
     """Rows of <folder>/<class>/<image>. bare_is_good: the folder may hold normal images directly instead.
     skip: a folder to pass over."""
-    classes = [sub for sub in folders_in(folder) if sub != skip and list_images(sub)]
+    classes = [
+        sub for sub in folders_in(folder) if sub != skip and not why_passed_over(sub) and images_below(sub)
+    ]
     bare = list_images(folder)
     if bare and classes:
         raise LayoutError(
@@ -186,67 +182,27 @@ def read_classes(
     rows: list[Row] = []
     for sub in classes:
         normal = sub.name.lower() in good
-        rows += [
-            Row(image, category, "good" if normal else sub.name, int(not normal), split)
-            for image in images_in(sub)
-        ]
+        defect = "good" if normal else sub.name
+        for image in images_in(sub):
+            within = image.parent.relative_to(sub).as_posix()
+            inner = "" if within == "." else within
+            rows.append(Row(image, category, defect, int(not normal), split, inner=inner))
     return rows
 
 
-def add_masks(rows: list[Row], masks: Path) -> list[Row]:
-    """Give each anomalous row its mask from <masks>/<split>/<class>, <masks>/<class> or <masks> itself;
-    raises MaskError as `pair` does."""
-    flat = list_images(masks)
-    bad = [row for row in rows if row.label == 1]
-    if flat:
-        mask_of = pair([row.image for row in bad], flat, where=masks)
-        return [row._replace(mask=mask_of.get(row.image)) for row in rows]
-    mask_of = {}
-    classes = {(row.split, row.image.parent.name) for row in bad}
-    used: set[Path] = set()
-    for split, name in sorted(classes, key=str):
-        images = [row.image for row in bad if (row.split, row.image.parent.name) == (split, name)]
-        place = masks / split / name if split and (masks / split / name).is_dir() else masks / name
-        used.add(place)
-        if not place.is_dir():
-            raise MaskError(_unpaired([image.name for image in images], [], place))
-        mask_of |= pair(images, list_images(place), where=place)
-    normal = {row.image.parent.name for row in rows if row.label == 0}
-    used |= {masks / name for name in normal}
-    unused = [place for place in folders_in(masks) if place not in used]
-    orphans = [f"{place.name}/ ({len(list_images(place))} masks)" for place in unused if list_images(place)]
-    if orphans:
-        raise MaskError(
-            f"{masks} holds masks of classes that have no images: {some(orphans)}. Remove them, or give "
-            "their images."
-        )
-    return [row._replace(mask=mask_of.get(row.image)) for row in rows]
-
-
 def need_good(rows: Sequence[Row], folder: Path, good: Collection[str]) -> None:
-    """Raise EmptyData when no row is normal."""
+    """Raise EmptyData when no row is normal, LayoutError when good ones seem to lie deeper."""
     if not rows:
-        raise EmptyData(f"{folder} holds no images (by suffix: .png, .jpg, .bmp, .tif, ...).")
+        raise EmptyData(f"{folder} holds no images: {inside(folder)}. {READABLE}.")
     if not any(row.label == 0 for row in rows):
-        names = sorted({row.image.parent.name for row in rows})
+        deeper = {row.image.parent for row in rows if set(row.inner.lower().split("/")) & set(good)}
+        if deeper:
+            raise LayoutError(
+                f"{folder} holds good images too deep, in {some(sorted(map(str, deeper)))}. Give the folder "
+                "right above it."
+            )
+        names = sorted({row.defect for row in rows})
         raise EmptyData(
             f"{folder} holds no good images. A folder named {' or '.join(sorted(good))} was expected; there "
             f"are: {some(names)}."
         )
-
-
-def _stems(mask: Path) -> list[str]:
-    return [mask.stem, *(mask.stem.removesuffix(s) for s in MASK_SUFFIXES if mask.stem.endswith(s))]
-
-
-def _unpaired(missing: list[str], extra: list[str], where: Path) -> str:
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} images without a mask: {some(missing)}")
-    if extra:
-        parts.append(f"{len(extra)} masks without an image: {some(extra)}")
-    return (
-        f"{where}: "
-        + "; ".join(parts)
-        + ". A mask has the name of its image, or that name and _mask, _label or _gt."
-    )

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.datasets._layout import Row, need_good, read_tree
+from kizu.datasets._layout import need_good, read_tree
+from kizu.datasets._masks import Row
 from kizu.errors import LayoutError
 from kizu.images import open_image
-from kizu.store import replacing_folder
+from kizu.store import refuse_inputs, replacing_folder, write_record
 
 NORMAL, ABNORMAL = "NORMAL", "ABNORMAL"
 Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -60,7 +61,9 @@ def write_prepared(
             f"Two images would be written under one name into {out}; image names must differ within a split "
             "and class."
         )
-    with replacing_folder(out, overwrite=overwrite) as folder:
+    refuse_inputs(out, [row.image for row in rows])
+    with replacing_folder(out, record="prepared.json", overwrite=overwrite) as folder:
+        write_record(folder, "prepared.json", {"images": len(jobs)})
         for name in {Path(name).parent for name in jobs}:
             (folder / name).mkdir(parents=True)
 

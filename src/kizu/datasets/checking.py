@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kizu import registry
-from kizu.errors import DataError, some
+from kizu.errors import DataError, listed_unused, some
 from kizu.images import open_image
 from kizu.masks import MaskRule, open_mask
 from kizu.samples import Samples
@@ -58,6 +58,8 @@ def check(
     problems, notes = _counted(module, samples, Path(path).absolute())
     seen = _look(samples, getattr(module, "MASK_RULE", "half"), progress, threads)
     problems += _files(samples, seen) + _twice(samples, seen)
+    problems += [listed_unused(samples.unused)] if samples.unused else []
+    notes += [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
     blind = len(samples.anomalous) - len(samples.pixel_labelled.anomalous)
     notes += [f"{blind} anomalous images have no mask; pixel metrics leave them out"] if blind else []
     last = (

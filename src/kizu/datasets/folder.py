@@ -8,18 +8,19 @@ from pathlib import Path
 
 from kizu import checks
 from kizu.datasets._layout import (
-    Row,
     add_masks,
     folders_in,
     images_in,
     need_good,
+    not_in,
     read_classes,
     read_tree,
     root_of,
     to_samples,
 )
-from kizu.errors import EmptyData, LayoutError, UsageError, some
-from kizu.images import is_image, list_images
+from kizu.datasets._masks import Row
+from kizu.errors import LayoutError, UsageError, some
+from kizu.image_files import MASK_NAMES, images_below, list_images, why_passed_over
 from kizu.masks import MaskRule
 from kizu.samples import Samples
 
@@ -29,8 +30,8 @@ HOMEPAGE = "none"
 MASK_RULE: MaskRule = "half"
 GOOD_NAMES = ("good", "ok", "normal")
 """Class folders, in any case, that hold normal images."""
-MASK_FOLDERS = ("ground_truth", "masks")
-"""Where masks are looked for, below `path`, when `mask_folder` is not given."""
+SPLITS = ("train", "test")
+"""Folders, in any case, that are splits. Others beside them, such as val/, are not read, and said."""
 
 
 def folder(
@@ -46,16 +47,21 @@ def folder(
         images only                         all normal, split train
         good/  scratch/  dent/ ...          split null (a protocol splits them); good/ may be alone
         train/ and/or test/, with good/     split as said; images directly in train/ are good
-        and defect folders in them
+        and defect folders in them        one that is not there is empty
         a .csv file                         the columns of Samples; relative paths are meant from its folder
 
     category: what to call the product (default: the name of the folder). good: names of the folders of normal
-    images, in any case. Masks are used when there is a folder ground_truth/ or masks/ below `path`, or the
-    given `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in
-    <masks>/<class>/ or in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
+    images, in any case. Folders within those of splits and classes are read too, at any depth. Masks are used
+    when there is a folder ground_truth/, masks/, mask/ or gt/ below `path` (in any case), or the given
+    `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in <masks>/<class>/ or
+    in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
     use_masks=False goes without. A grey value above half is a defect (`kizu.masks.open_mask`).
 
-    Raises LayoutError for another layout, EmptyData without any image or any good one, MaskError for masks
+    Images that this layout does not read are in `unused` of the samples, each with the reason; hidden folders
+    and what kizu wrote are in `passed_over`.
+
+    Raises LayoutError for another layout, EmptyData without any image or any good one, and for a split that
+    is there and yields none; MaskError for masks
     and images that do not pair; for a CSV what `Samples.from_csv` raises."""
     checks.switches(use_masks=use_masks)
     source = Path(path)
@@ -66,9 +72,10 @@ def folder(
     root = root_of(source, "folder (a folder of images, or a .csv file)")
     names = frozenset(name.lower() for name in ((good,) if isinstance(good, str) else good))
     masks = _mask_folder(root, mask_folder, use_masks)
-    rows = _rows(root, category or root.name, names, masks, skip=_mask_folder(root, mask_folder, True))
+    skip = _mask_folder(root, mask_folder, True)
+    rows = _rows(root, category or root.name, names, masks, skip=skip)
     need_good(rows, root, names)
-    return to_samples(rows, "folder")
+    return to_samples(rows, "folder", not_in(rows, root, skip))
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
@@ -79,21 +86,22 @@ def expected_counts() -> dict[tuple[str, str | None, int], int]:
 def _rows(
     root: Path, category: str, good: frozenset[str], masks: Path | None, *, skip: Path | None
 ) -> list[Row]:
-    splits = [split for split in ("train", "test") if (root / split).is_dir()]
+    inner = [sub for sub in folders_in(root) if sub != skip and not why_passed_over(sub)]
+    splits = [sub.name for sub in inner if sub.name.lower() in SPLITS]
     if splits:
+        splits.sort(key=lambda name: SPLITS.index(name.lower()))
         return read_tree(root, category=category, good=good, masks=masks, splits=splits)
-    inner = [sub for sub in folders_in(root) if sub != skip]
+    _refuse_several(root, inner)
     bare = list_images(root)
     if bare and skip is not None:
         raise LayoutError(
             f"{root} holds images beside the mask folder {skip.name}/, so which are good? Put them in good/ "
             "and <defect>/, or use a CSV."
         )
-    if bare and not any(list_images(sub) for sub in inner):
+    all_good = root.name.lower() in good and not any(sub.name.lower() in good for sub in inner)
+    if all_good or (bare and not any(images_below(sub) for sub in inner)):
         return [Row(image, category, "good", 0, "train") for image in images_in(root)]
     rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=skip)
-    if not rows:
-        _explain_nothing(root, inner)
     return add_masks(rows, masks) if masks else rows
 
 
@@ -101,7 +109,8 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
     if not wanted:
         return None
     if given is None:
-        return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+        named = {sub.name.lower(): sub for sub in folders_in(root)}
+        return next((named[name] for name in MASK_NAMES if name in named), None)
     place = root / given
     if not place.is_dir():
         raise LayoutError(
@@ -111,18 +120,10 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
     return place
 
 
-def _explain_nothing(root: Path, inner: list[Path]) -> None:
-    """Raise EmptyData, or LayoutError when images lie deeper than any layout says."""
-    categories = [sub.name for sub in inner if (sub / "train").is_dir()]
-    if categories:
+def _refuse_several(root: Path, inner: list[Path]) -> None:
+    """Raise LayoutError for a folder of data sets."""
+    several = [sub.name for sub in inner if (sub / "train").is_dir()]
+    if several:
         raise LayoutError(
-            f"{root} holds several data sets: {some(categories)}. Give one of them, or use the data set "
-            "mvtec."
+            f"{root} holds several data sets: {some(several)}. Give one of them, or use the data set mvtec."
         )
-    deeper = sorted({str(file.parent.relative_to(root)) for file in root.rglob("*") if is_image(file)})
-    if deeper:
-        raise LayoutError(
-            f"{root} holds no images, but folders below it do: {some(deeper)}. Give the folder right above "
-            "the images."
-        )
-    raise EmptyData(f"{root} holds no images (by suffix: .png, .jpg, .bmp, .tif, ...).")

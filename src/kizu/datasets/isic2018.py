@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kizu.datasets._layout import Row, folders_in, root_of, to_samples
+from kizu.datasets._layout import folders_in, root_of, to_samples
+from kizu.datasets._masks import Row
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
 from kizu.errors import LayoutError, UsageError, some
 from kizu.images import list_images, resize_image

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from kizu.datasets._layout import Row, chosen, folders_in, need_good, pair, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, need_good, root_of, to_samples
+from kizu.datasets._masks import Row, pair
 from kizu.errors import LayoutError, some
 from kizu.images import list_images
 from kizu.masks import MaskRule

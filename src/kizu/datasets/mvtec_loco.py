@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.datasets._layout import Row, chosen, folders_in, images_in, need_good, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples
+from kizu.datasets._masks import Row
 from kizu.errors import DataError, LayoutError, MaskError, some
 from kizu.images import list_images, open_image
 from kizu.masks import MaskRule

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kizu.datasets._layout import Row, folders_in, read_classes, root_of, to_samples
+from kizu.datasets._layout import folders_in, read_classes, root_of, to_samples
+from kizu.datasets._masks import Row
 from kizu.datasets._prepared import NORMAL, is_prepared, read_prepared
 from kizu.errors import LayoutError, some
 from kizu.masks import MaskRule

@@ -9,7 +9,8 @@ from typing import Literal
 
 import polars as pl
 
-from kizu.datasets._layout import Row, chosen, folders_in, need_good, read_tree, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples
+from kizu.datasets._masks import Row
 from kizu.errors import LayoutError, UnknownName, UsageError, some
 from kizu.images import is_image
 from kizu.masks import MaskRule

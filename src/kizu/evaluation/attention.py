@@ -76,8 +76,8 @@ def compare_attention(
         "area": _mean(column["area"] for column in columns),
     }
     arrays = {"images": _bytes(images), "normals": _bytes(normals), "masks": masks, "maps": np.stack(maps)}
-    with store.replacing_folder(out, overwrite=overwrite) as folder:
-        store.write_json(folder / "attention.json", info)
+    with store.replacing_folder(out, record="attention.json", overwrite=overwrite) as folder:
+        store.write_record(folder, "attention.json", info)
         np.savez_compressed(folder / "attention.npz", **arrays)  # type: ignore[arg-type]
     return info, errors + unreadable
 

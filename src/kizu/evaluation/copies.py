@@ -72,7 +72,8 @@ def grouped(samples: Samples, images: Sequence[Identity]) -> Samples:
         groups[row] if sizes[of] == 1 else (groups[of] or f"copies of {samples.paths[of]}")
         for row, of in enumerate(roots)
     ]
-    return Samples(samples.table.with_columns(pl.Series("group", names, dtype=pl.String)))
+    table = samples.table.with_columns(pl.Series("group", names, dtype=pl.String))
+    return Samples(table, unused=samples.unused, passed_over=samples.passed_over)
 
 
 def count_copies(images: Sequence[Identity]) -> int:

@@ -17,7 +17,6 @@ Source: ReContrast (NeurIPS 2023), figures 4, 5a and 5b, and the "last/best" of 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ from kizu.training import FitOptions
 from kizu.types import Batch, Progress
 
 NAME = "diagnosis.json"
+RECORD = "diagnosing.json"
+"""Marks the folder of a diagnosis from its beginning."""
 TESTED = ("image_auroc", "pixel_auroc", "aupro_0.3")
 LANDSCAPE_IMAGES = 8
 """Good test images over which the landscape's map is averaged."""
@@ -82,6 +83,9 @@ def diagnose(
     facts = _facts(name, detector, split, every, landscape)
     if (out / NAME).exists():
         return _finished(out, facts)
+    if not store.has_record(out, RECORD):
+        store.check_output(out, RECORD, overwrite=False)
+        store.write_record(out, RECORD, facts)
     training = out / "training"
     options = FitOptions(
         progress=progress,
@@ -111,9 +115,8 @@ def read_diagnosis(folder: Path) -> dict[str, Any]:
 
 
 def remove_diagnosis(out: Path) -> None:
-    """Remove what a diagnosis wrote, before a new one."""
-    (out / NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / "training", ignore_errors=True)
+    """Remove the folder that a diagnosis wrote, before a new one. Raises OutputExists for another's."""
+    store.remove_folder(out, RECORD)
 
 
 class Evaluator:

@@ -32,11 +32,14 @@ def run_experiment(
     """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the
     cell at hand and no other."""
     out = Path(out)
+    if not store.has_record(out, "experiment.json"):
+        store.check_output(out, "experiment.json", overwrite=False)
     out.mkdir(parents=True, exist_ok=True)
     log = out / "cells.jsonl"
     rows = _read_rows(log)
-    store.write_json(
-        out / "experiment.json",
+    store.write_record(
+        out,
+        "experiment.json",
         {"name": experiment.name, "description": experiment.description, **experiment.parts},
     )
     tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]

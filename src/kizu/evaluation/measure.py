@@ -65,7 +65,7 @@ def exact_pixels(test: Samples, maps: np.ndarray) -> Pixels:
     no pixel is flawed."""
     rows = np.flatnonzero(_has_mask(test))
     masks = masks_for(test.take(rows), (maps.shape[1], maps.shape[2]))
-    kept = (test.labels[rows] == 0) | masks.reshape(len(masks), -1).any(1)
+    kept = (test.labels[rows] == 0) | masks.any(axis=(1, 2))
     if not kept.all():
         rows, masks = rows[kept], masks[kept]
     left_out = len(test) - len(rows)
@@ -86,7 +86,7 @@ class StreamedPixels:
         """Add maps (B, H, W) of the rows of `part`."""
         rows = np.flatnonzero(_has_mask(part))
         masks = masks_for(part.take(rows), (maps.shape[1], maps.shape[2]))
-        kept = (part.labels[rows] == 0) | masks.reshape(len(masks), -1).any(1)
+        kept = (part.labels[rows] == 0) | masks.any(axis=(1, 2))
         self.left_out += len(part) - int(kept.sum())
         self.flawed = self.flawed or bool(masks.any())
         if kept.any():

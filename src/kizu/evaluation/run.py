@@ -91,7 +91,7 @@ def evaluate(
             "labels."
         )
     labelled = _unseen(detector, labelled, run, progress)
-    with store.replacing_folder(out, overwrite=overwrite) as folder:
+    with store.replacing_folder(out, record="run.json", overwrite=overwrite) as folder:
         log = _Log(folder / "log.jsonl")
         log("start", images=len(labelled))
         started = time.perf_counter()
@@ -104,10 +104,21 @@ def evaluate(
         measured = predictions.measure(labelled)
         measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
+        run.notes += _undefined(measured.metrics["images"])
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
+
+
+def _undefined(images: dict[str, int]) -> list[str]:
+    """Why figures are null where only one class was measured."""
+    both = "image AUROC, AP, F1 and accuracy"
+    if not images["normal"]:
+        return [f"there is no good image, so that {both} and the false-alarm rate are not defined"]
+    if not images["anomalous"]:
+        return [f"there is no flawed image, so that {both} and the detection rate are not defined"]
+    return []
 
 
 def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress | None) -> Samples:
@@ -170,7 +181,7 @@ def _write(
         _thumbnails(folder, test, predictions)
     readable = test.take(predictions.rows)
     _table(readable, predictions).write_parquet(folder / "samples.parquet")
-    store.write_json(folder / "run.json", _facts(detector, readable, predictions, run))
+    store.write_record(folder, "run.json", _facts(detector, readable, predictions, run))
     store.write_json(folder / "metrics.json", measured.metrics)
     store.write_json(folder / "curves.json", measured.curves)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from kizu import images
 from kizu.checks import whole_numbers
 from kizu.errors import EmptyData, ImageError, LayoutError, UsageError
+from kizu.image_files import find_images
 from kizu.training import Position
 
 CACHE = 2 * 2**30
@@ -38,11 +39,8 @@ class Folder:
             raise LayoutError(
                 f"{path} is no folder. Give a folder of images, of class folders with images, or '{ENDLESS}'."
             )
-        paths = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file()
-        )
-        if not paths:
-            raise EmptyData(f"{path} holds no images.")
+        found = find_images([path])
+        paths = found.images
         tops = [
             file.relative_to(path).parts[0] if len(file.relative_to(path).parts) > 1 else "" for file in paths
         ]
@@ -51,7 +49,7 @@ class Folder:
         self.classes = tuple(names) if labelled else ("",)
         numbers = {name: number for number, name in enumerate(names)}
         self.labels = np.array([numbers[top] if labelled else 0 for top in tops], dtype=np.int64)
-        self.paths, self.side, self.skipped = paths, side, dict[str, str]()
+        self.paths, self.side, self.skipped = paths, side, dict(found.unused)
         self.name, self.count = path.name, len(paths)
         fits = len(paths) * side * side * 3 <= CACHE
         self._cache: NDArray[np.uint8] | None = (

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kizu import registry, store
 from kizu.checks import whole_numbers
-from kizu.errors import DataError, ModelFileError, OutputExists, UsageError
+from kizu.errors import DataError, ModelFileError, UsageError
 from kizu.pretraining.base import Pretraining
 from kizu.pretraining.data import Images
 from kizu.pretraining.spd import SPDConfig
@@ -81,8 +81,9 @@ def pretrain(
         "run": run,
     }
     folder = Path(out)
-    if is_first_process() and not overwrite and folder.exists() and any(folder.iterdir()):
-        raise OutputExists(folder)
+    if is_first_process():
+        origin = [init] if init else []
+        store.check_output(folder, RECIPE, overwrite=overwrite, inputs=[*recipe["data"], *origin])
     return _run(folder, recipe, resume=False, show=show)
 
 
@@ -99,6 +100,7 @@ def resume(out: str | Path, *, show: bool = True) -> Path:
         recipe = json.loads((folder / RECIPE).read_text("utf-8"))
     except ValueError as error:
         raise ModelFileError(f"{folder / RECIPE} is not valid JSON ({error}). Start the run anew.") from error
+    recipe.pop("kizu_format", None)
     return _run(folder, recipe, resume=(folder / "checkpoint.kizu").exists(), show=show)
 
 
@@ -110,7 +112,7 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
         recipe = {**recipe, "initialised_from": _origin(objective.initialise_from(init))}
     if is_first_process() and not resume:
         _clear(folder)
-        store.write_json(folder / RECIPE, recipe)
+        store.write_record(folder, RECIPE, recipe)
     half = run.pop("half")
     settings = {
         "objective": recipe["objective"],

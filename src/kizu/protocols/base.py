@@ -72,7 +72,7 @@ def learn_and_test(
     of the good training images held out. Raises EmptyData when there are no good images to learn from, or too
     few to hold some out."""
     notes: tuple[str, ...] = ()
-    if len(samples.train):
+    if len(samples.train) or len(samples.test):
         train, test = samples.train.normal, samples.test
     else:
         train, held = hold_out(_good(samples), 1.0 - train_share, seed)

@@ -30,7 +30,7 @@ def few_shot(samples: Samples, *, shots: int = 5, leak_safe: bool = False, seed:
     checks.whole_numbers(shots=shots)
     checks.whole_numbers(least=0, seed=seed)
     checks.switches(leak_safe=leak_safe)
-    official = len(samples.train) > 0
+    official = len(samples.train) + len(samples.test) > 0
     pool = samples.train.normal if official else samples.normal
     of_row = units(pool) if leak_safe else np.arange(len(pool))
     available = len(np.unique(of_row))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kizu.images import resize_image
 from kizu.masks import resize_mask
@@ -19,6 +19,13 @@ PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 26, 31), (98, 104, 114), (222, 22
 CALLED, PASSED = (198, 84, 22), (32, 104, 158)
 """Frames: called anomalous (vermilion) and called normal (blue); different with any kind of colour vision,
 and named in words besides."""
+
+
+def made_by_kizu() -> PngImagePlugin.PngInfo:
+    """What a picture says of its origin, so that kizu may replace it later."""
+    words = PngImagePlugin.PngInfo()
+    words.add_text("Software", "kizu")
+    return words
 
 
 @dataclass(frozen=True)

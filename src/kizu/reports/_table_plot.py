@@ -44,7 +44,7 @@ def plot(path: Path, metric: str, categories: list[str], rows: Rows, published: 
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        drawn.savefig(temporary, format="png", metadata={"Software": None})
+        drawn.savefig(temporary, format="png", metadata={"Software": "kizu"})
 
 
 def _draw_ours(axes: Any, rows: Rows, columns: list[str]) -> None:

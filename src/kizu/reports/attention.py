@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from kizu.errors import LayoutError, UsageError
 from kizu.images import resize_image
 from kizu.masks import resize_mask
-from kizu.reports._draw import INK, PAPER, SOFT, figure, fit, font, shorten
+from kizu.reports._draw import INK, PAPER, SOFT, figure, fit, font, made_by_kizu, shorten
 from kizu.reports._heat import draw_outline, overlay, resize_map
 from kizu.reports._page import photo_uri, render
 from kizu.store import replacing
@@ -38,7 +38,7 @@ def attention(folder: Path | str, *, limit: int = 8, longest: int = 160) -> Path
     info, arrays = _opened(folder)
     sheet = _sheet(info, arrays, limit, longest)
     with replacing(folder / "attention.png") as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "PNG", pnginfo=made_by_kizu())
     with replacing(folder / "attention.html") as temporary:
         temporary.write_text(render("attention.html.j2", **_content(info, sheet, limit)), encoding="utf-8")
     return folder / "attention.html"

@@ -11,7 +11,19 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from kizu.errors import EmptyData, UsageError
-from kizu.reports._draw import INK, PAPER, RULE, SOFT, colour_bar, figure, font, frame, panel_images, shorten
+from kizu.reports._draw import (
+    INK,
+    PAPER,
+    RULE,
+    SOFT,
+    colour_bar,
+    figure,
+    font,
+    frame,
+    made_by_kizu,
+    panel_images,
+    shorten,
+)
 from kizu.reports._run import MISTAKES, Run, open_run, worst_first
 from kizu.store import replacing
 
@@ -38,7 +50,7 @@ def contact_sheet(
         sheet = _sheet(run, chosen, longest)
     target = Path(out) if out is not None else Path(run_folder) / "contact_sheet.png"
     with replacing(target) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "PNG", pnginfo=made_by_kizu())
     return target
 
 

@@ -102,7 +102,8 @@ def _verdict(read: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
     else:
         called = sum(d is True for d in decisions)
         first = f"Of {images}, {called or 'none'} {'was' if called == 1 else 'were'} called anomalous."
-    files = f" {len(failed)} file{'' if len(failed) == 1 else 's'} could not be read." if failed else ""
+    verb = "was" if len(failed) == 1 else "were"
+    files = f" {len(failed)} file{'' if len(failed) == 1 else 's'} {verb} not used." if failed else ""
     return first + files
 
 

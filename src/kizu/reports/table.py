@@ -51,7 +51,7 @@ def table(
     text = markdown(metric, categories, rows, theirs)
     if out is not None:
         with replacing(out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(f"<!-- written by kizu -->\n\n{text}", encoding="utf-8")
     if plot is not None:
         draw_plot(Path(plot), metric, categories, rows, theirs)
     return text

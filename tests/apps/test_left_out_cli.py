@@ -1,0 +1,132 @@
+"""Files that a command does not use: one line, exit code 1, in JSON and on the page too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from trees import draw_image, mask
+
+Cli = Callable[..., tuple[int, str, str]]
+FAST = (
+    *("--detector", "gaussian", "--representation", "random/resnet10t@1"),
+    *("--set", "image_size=32"),
+)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    for number in range(6):
+        draw_image(tmp_path / "good" / f"{number}.png", number)
+    return tmp_path / "good"
+
+
+@pytest.fixture
+def model(good: Path, run_cli: Cli) -> Path:
+    path = good.parent / "m.kizu"
+    assert run_cli("fit", good, *FAST, "-o", path)[0] == 0
+    return path
+
+
+def pages(path: Path) -> None:
+    images = [Image.fromarray(np.full((12, 16), value, np.uint8)) for value in (9, 200)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+
+
+def test_fit(good: Path, tmp_path: Path, run_cli: Cli) -> None:
+    pages(good / "stack.tif")
+    shutil.copy(good / "0.png", good / "copy")
+    code, out, _ = run_cli("fit", good, *FAST, "-o", tmp_path / "a.kizu", "--json")
+    result = json.loads(out)
+    assert (code, result["images"]) == (1, 8)
+    assert [entry["path"] for entry in result["skipped"]] == [f"{good / 'stack.tif'}, page 2"]
+    code, _, err = run_cli("fit", good, *FAST, "-o", tmp_path / "b.kizu")
+    assert code == 1
+    assert sum(f"1 file not used: {good / 'stack.tif'}, page 2 (one of 2" in line for line in err.split("\n"))
+
+
+@pytest.mark.parametrize("method", ["split", "cross", "none"])
+def test_a_damaged_file_costs_exit_code_1_wherever_it_falls(
+    good: Path, tmp_path: Path, method: str, run_cli: Cli
+) -> None:
+    """With every seed it is in the calibration share of some."""
+    (good / "broken.png").write_bytes((good / "0.png").read_bytes()[:90])
+    for seed in range(4):
+        code, out, _ = run_cli(
+            *("fit", good, *FAST, "--calibration", method, "--seed", seed, "--json"),
+            *("-o", tmp_path / f"{seed}.kizu"),
+        )
+        skipped = [Path(entry["path"]).name for entry in json.loads(out)["skipped"]]
+        assert (code, skipped) == (1, ["broken.png"])
+
+
+def test_inspect(model: Path, tmp_path: Path, run_cli: Cli) -> None:
+    parts = tmp_path / "parts"
+    for name in ("a.png", "deep/b.png", "ground_truth/a.png", ".trash/c.png"):
+        draw_image(parts / name)
+    shutil.copy(parts / "a.png", parts / "noending")
+    pages(parts / "stack.tif")
+    (parts / "line").symlink_to(parts / "deep", target_is_directory=True)
+    code, out, _ = run_cli("inspect", model, parts, "-o", parts / "inspected", "--json")
+    rows = {Path(row["path"]).name: row["error"] for row in map(json.loads, out.splitlines())}
+    assert code == 1
+    assert [name for name, error in rows.items() if error is None] == [
+        "a.png", "b.png", "noending", "stack.tif"
+    ]  # fmt: skip
+    assert "only the first is looked at" in rows["stack.tif, page 2"]
+    page = (parts / "inspected" / "index.html").read_text("utf-8")
+    assert "Files not used (1)" in page
+    assert "stack.tif, page 2" in page
+    code, _, err = run_cli("inspect", model, parts, "-o", parts / "again")
+    assert code == 1
+    assert "1 file not used: " in err
+    for folder in (
+        "ground_truth (a folder of masks)",
+        ".trash (a hidden folder)",
+        "inspected (kizu wrote it)",
+    ):
+        assert folder in err
+    kept = (parts / "again" / "results.jsonl").read_text("utf-8")
+    assert len(kept.splitlines()) == 5, "panels are no parts"
+    assert run_cli("inspect", model, parts, "-o", parts / "again", "--resume")[0] == 1
+    assert (parts / "again" / "results.jsonl").read_text("utf-8") == kept
+    code, _, err = run_cli("inspect", model, parts / "inspected", "-o", tmp_path / "x")
+    assert (code, "kizu wrote it" in err) == (2, True)
+
+
+def test_evaluate(model: Path, tmp_path: Path, run_cli: Cli) -> None:
+    lab = tmp_path / "lab"
+    for number in range(3):
+        draw_image(lab / "test" / "good" / f"{number}.png", 20 + number)
+    draw_image(lab / "test" / "bad" / "x.png", 40)
+    mask(lab / "ground_truth" / "bad" / "x.png")
+    draw_image(lab / "val" / "good" / "v.png", 50)
+    code, out, _ = run_cli("evaluate", model, lab, "-o", tmp_path / "run", "--json")
+    assert code == 1
+    assert [entry["path"] for entry in json.loads(out)["errors"]] == [str(lab / "val" / "good" / "v.png")]
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["images"]["normal"] == 3
+    assert "v.png" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_figures_of_one_class_are_null_and_say_why(model: Path, tmp_path: Path, run_cli: Cli) -> None:
+    for number in range(3):
+        draw_image(tmp_path / "flawed" / "test" / "bad" / f"{number}.png", 20 + number)
+        draw_image(tmp_path / "sound" / "good" / f"{number}.png", 30 + number)
+    shutil.copytree(tmp_path / "good", tmp_path / "flawed" / "train" / "good")
+    code, out, _ = run_cli("evaluate", model, tmp_path / "flawed", "-o", tmp_path / "a", "--json")
+    figures = json.loads(out)
+    assert (code, figures["image_auroc"], figures["false_alarm_rate"]) == (0, None, None)
+    notes = json.loads((tmp_path / "a" / "run.json").read_text("utf-8"))["notes"]
+    assert any("no good image" in note and "false-alarm rate" in note for note in notes)
+    code, out, _ = run_cli("evaluate", model, tmp_path / "sound", "-o", tmp_path / "b", "--json")
+    figures = json.loads(out)
+    assert (code, figures["image_auroc"], figures["detection_rate"]) == (0, None, None)
+    assert figures["false_alarm_rate"] is not None
+    code, _, err = run_cli("evaluate", model, tmp_path / "flawed" / "test" / "bad", "-o", tmp_path / "c")
+    assert code == 2
+    assert "nothing says which are good" in err
