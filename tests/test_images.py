@@ -140,7 +140,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     assert np.abs(open_image(path)[..., 0].astype(int) - upright).max() <= 8
     np.testing.assert_allclose(open_image(path, size=(2, 3)), resize_image(open_image(path), (2, 3)), atol=4)
     assert image_shape(path) == upright.shape
-    assert open_mask(path).shape == upright.shape
+    assert open_mask(path, rule="nonzero").shape == upright.shape
 
 
 def test_first_frame(tmp_path: Path) -> None:
@@ -365,6 +365,34 @@ def test_mask_rule_half(tmp_path: Path, values: np.ndarray, marked: list[int]) -
     out = open_mask(save(tmp_path / "a.png", values))
     assert out.dtype == np.bool_
     np.testing.assert_array_equal(out[0], np.array(marked, bool))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_classes_are_not_taken_for_good(tmp_path: Path, bits: int) -> None:
+    """80 and 160: by half the first class would be good."""
+    values = np.zeros((30, 40), np.uint8 if bits == 8 else np.uint16)
+    values[2:8, 2:8], values[12:20, 12:20] = 80 << (bits - 8), 160 << (bits - 8)
+    path = save(tmp_path / "a.png", values)
+    with pytest.raises(
+        MaskError, match=rf"the value {80 << (bits - 8)}, not above half.*--mask-rule nonzero"
+    ):
+        open_mask(path)
+    assert int(open_mask(path, rule="nonzero").sum()) == 36 + 64
+
+
+def test_edges_and_noise_are_no_classes(tmp_path: Path) -> None:
+    """Anti-aliased edges, blur, and what a JPEG leaves beside an edge, are read as ever."""
+    sharp = np.zeros((64, 64), np.uint8)
+    sharp[16:40, 20:52] = 255
+    image = Image.fromarray(sharp)
+    for size in ((100, 90), (640, 640), (31, 17)):
+        for resample in (Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX):
+            image.resize(size, resample).save(tmp_path / "a.png")
+            expected = np.asarray(image.resize(size, resample)) > 127
+            np.testing.assert_array_equal(open_mask(tmp_path / "a.png"), expected)
+    for quality in (5, 30, 60, 95):
+        image.save(tmp_path / "a.jpg", quality=quality)
+        assert np.mean(open_mask(tmp_path / "a.jpg") != (sharp > 0)) < 0.05
 
 
 def test_mask_rule_nonzero(tmp_path: Path) -> None:

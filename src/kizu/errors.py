@@ -141,13 +141,17 @@ def some(files: Iterable[object], limit: int = 10) -> str:
 
 
 def listed_unused(unused: Iterable[tuple[str, str]], limit: int = 10) -> str:
-    """Files that were not used, with the reasons, in one line.
+    """Files that were not used, by reason, in one line.
 
-    >>> listed_unused([("a.png", "is empty (0 bytes).")])
-    '1 file not used: a.png (is empty (0 bytes))'
+    >>> listed_unused([("a.png", "is empty."), ("b.png", "is a folder."), ("c.png", "is empty.")])
+    '3 files not used: a.png, c.png (is empty), b.png (is a folder)'
     """
-    notes = [f"{path} ({' '.join(reason.split()).rstrip('.')})" for path, reason in unused]
-    return f"{len(notes)} file{'' if len(notes) == 1 else 's'} not used: {some(notes, limit)}"
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in unused:
+        by_reason.setdefault(" ".join(reason.split()).rstrip("."), []).append(path)
+    count = sum(map(len, by_reason.values()))
+    notes = [f"{some(paths, 3)} ({reason})" for reason, paths in by_reason.items()]
+    return f"{count} file{'' if count == 1 else 's'} not used: {some(notes, limit)}"
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

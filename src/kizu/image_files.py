@@ -94,6 +94,8 @@ def inside(folder: Path) -> str:
     names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(folder.iterdir())]
     deeper = [entry.relative_to(folder).as_posix() for entry in sorted(folder.rglob("*")) if entry.is_file()]
     listed = deeper if any("/" in name for name in deeper) else names
+    if listed and not any(entry.is_file() for entry in folder.rglob("*")):
+        return f"it holds empty folders: {some(listed, 5)}"
     return f"it holds {some(listed, 5)}" if listed else "it is empty"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kizu import registry
 from kizu.errors import ImageError, MaskError, UsageError, some
 from kizu.images import check_size, image_shape, open_identified, open_values
-from kizu.masks import MaskRule, open_mask, resize_mask
+from kizu.masks import MaskRule, checked_rule, open_mask, resize_mask
 from kizu.samples import Samples
 from kizu.types import Batch
 
@@ -191,7 +191,9 @@ def masks_for(
             "without defect."
         )
     masks = np.zeros((len(rows), height, width), dtype=bool)
-    rules = {dataset: mask_rule(dataset) for dataset in {row[3] for row in rows}}
+    rules = {
+        dataset: checked_rule(samples.mask_rule or mask_rule(dataset)) for dataset in {r[3] for r in rows}
+    }
     todo = [
         (index, image, mask, rules[name])
         for index, (image, mask, label, name) in enumerate(rows)

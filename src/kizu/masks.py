@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.errors import MaskError, UsageError
+from kizu.errors import MaskError, UsageError, some
 from kizu.images import check_size, decoded, list_images, sixteen_bit
 
+ADVICE = (
+    "If its values are class numbers, read it with --mask-rule nonzero (Python: rule='nonzero', or "
+    "mask_rule='nonzero' of the data set folder); otherwise store 0 for normal and 255 for defect."
+)
 MaskRule = Literal["half", "nonzero", "folder"]
 """How the values of a mask file become True and False; see `open_mask`. Every data set has one, its
 MASK_RULE."""
@@ -29,8 +33,10 @@ def open_mask(
 
     rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: >
     32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
-    count by their largest channel; pixels that are more than half transparent do not count. Where no pixel is
-    above half though some are not 0 (an index image, for example), MaskError is raised.
+    count by their largest channel; pixels that are more than half transparent do not count. MaskError is
+    raised where no pixel is above half though some are not 0 (an index image, for example), and where a solid
+    region is not 0 and not above half (grey classes, 80 and 160): it would count as good. Solid is a square
+    of 3 x 3 pixels of one value, in a JPEG or WebP of one above a sixteenth of the range.
     rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's
     raw masks.
     rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD:
@@ -38,8 +44,7 @@ def open_mask(
 
     Raises ImageError as `kizu.images.open_image` does, MaskError for a mask of another size than its image or
     than the masks it is united with, UsageError for another rule."""
-    if rule not in get_args(MaskRule):
-        raise UsageError(f"A mask rule is 'half', 'nonzero' or 'folder', got {rule!r}.")
+    checked_rule(rule)
     if rule != "folder":
         return _open_one(path, shape, rule, max_pixels)
     united = _open_one(path, shape, "nonzero", max_pixels)
@@ -47,6 +52,17 @@ def open_mask(
         if part != Path(path):
             united = united | _open_one(part, united.shape, "nonzero", max_pixels)
     return united
+
+
+def checked_rule(rule: str) -> MaskRule:
+    """The rule. Raises UsageError for a word that is none.
+
+    >>> checked_rule("nonzero")
+    'nonzero'
+    """
+    if rule not in get_args(MaskRule):
+        raise UsageError(f"A mask rule is 'half', 'nonzero' or 'folder', got {rule!r}.")
+    return rule  # type: ignore[return-value]
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -74,6 +90,7 @@ def _open_one(
 ) -> NDArray[np.bool_]:
     with decoded(path, max_pixels=max_pixels) as image:
         values, full = _values(image, rule, path)
+        lossy = image.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
     if shape is not None and values.shape != tuple(shape):
         raise MaskError(
             f"{path}: the mask has {_hw(values.shape)} pixels but its image {_hw(shape)} (height x width). "
@@ -84,11 +101,25 @@ def _open_one(
         return values > 0
     if 0 < top <= full // 2:
         raise MaskError(
-            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. If its "
-            "values are class numbers, read it with rule='nonzero'; otherwise store 0 for normal and 255 for "
-            "defect."
+            f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. {ADVICE}"
+        )
+    lost = [value for value in _solid_values(values) if (full // 16 if lossy else 0) < value <= full // 2]
+    if lost:
+        raise MaskError(
+            f"{path}: solid regions of the mask have the value {some(lost)}, not above half of 0..{full}, "
+            f"and would count as good. {ADVICE}"
         )
     return values > full // 2
+
+
+def _solid_values(values: NDArray[Any]) -> list[int]:
+    """Values that fill a square of 3 x 3 pixels, sorted."""
+    rows = values[:, 1:] == values[:, :-1]
+    pairs = rows[:, 1:] & rows[:, :-1]
+    columns = values[1:] == values[:-1]
+    below = (columns[1:] & columns[:-1])[:, 1:-1]
+    solid = pairs[2:] & pairs[1:-1] & pairs[:-2] & below
+    return [int(value) for value in np.unique(values[1:-1, 1:-1][solid])]
 
 
 def _values(image: Image.Image, rule: str, path: Path | str) -> tuple[NDArray[Any], int]:

@@ -49,13 +49,21 @@ class Samples:
     ['/a.png']
 
     unused: (path, reason) of images that lie with them and are no rows. passed_over: (folder, reason) of
-    folders that were not looked into.
+    folders that were not looked into. mask_rule: how grey values of masks count, where not as the data sets
+    say (`kizu.masks.MaskRule`).
     """
 
-    __slots__ = ("_table", "passed_over", "unused")
+    __slots__ = ("_table", "mask_rule", "passed_over", "unused")
 
-    def __init__(self, table: pl.DataFrame, *, unused: Notes = (), passed_over: Notes = ()) -> None:
-        self._table = checked_table(table)
+    def __init__(
+        self,
+        table: pl.DataFrame,
+        *,
+        unused: Notes = (),
+        passed_over: Notes = (),
+        mask_rule: str | None = None,
+    ) -> None:
+        self._table, self.mask_rule = checked_table(table), mask_rule
         self.unused, self.passed_over = tuple(unused), tuple(passed_over)
 
     @property
@@ -169,12 +177,22 @@ class Samples:
         return self._with(self._table[index.astype(np.int64)])
 
     def concat(self, *others: Samples) -> Samples:
-        """These rows and then those of the others."""
+        """These rows and then those of the others. Raises UsageError for masks that are read by other
+        rules."""
+        rules = {one.mask_rule for one in (self, *others) if len(one)}
+        if len(rules) > 1:
+            raise UsageError(f"Samples with the mask rules {some(sorted(map(str, rules)))} cannot be joined.")
         joined = self._with(pl.concat([self._table, *(other._table for other in others)]))
         every = (self, *others)
         joined.unused = tuple(dict.fromkeys(note for one in every for note in one.unused))
         joined.passed_over = tuple(dict.fromkeys(note for one in every for note in one.passed_over))
         return joined
+
+    def read_masks_by(self, rule: str) -> Samples:
+        """The same rows; their masks are read by `rule` instead of the data set's own (kizu.masks)."""
+        samples = self._with(self._table)
+        samples.mask_rule = rule
+        return samples
 
     @classmethod
     def from_csv(cls, path: Path | str) -> Samples:
@@ -226,7 +244,8 @@ class Samples:
     def _with(self, table: pl.DataFrame) -> Samples:
         """Samples of rows that have been checked already."""
         samples = object.__new__(Samples)
-        samples._table, samples.unused, samples.passed_over = table, self.unused, self.passed_over
+        samples._table, samples.mask_rule = table, self.mask_rule
+        samples.unused, samples.passed_over = self.unused, self.passed_over
         return samples
 
 

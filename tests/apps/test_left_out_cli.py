@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from trees import draw_image, mask
 
+import kizu
+from kizu.loader import masks_for
+
 Cli = Callable[..., tuple[int, str, str]]
 FAST = (
     *("--detector", "gaussian", "--representation", "random/resnet10t@1"),
@@ -130,3 +133,29 @@ def test_figures_of_one_class_are_null_and_say_why(model: Path, tmp_path: Path, 
     code, _, err = run_cli("evaluate", model, tmp_path / "flawed" / "test" / "bad", "-o", tmp_path / "c")
     assert code == 2
     assert "nothing says which are good" in err
+
+
+def test_mask_rule(model: Path, tmp_path: Path, run_cli: Cli) -> None:
+    """The error's advice can be followed: class numbers 80 and 160, 28 + 12 pixels."""
+    lab = tmp_path / "lab"
+    for number in range(2):
+        draw_image(lab / "good" / f"{number}.png", 20 + number)
+    draw_image(lab / "bad" / "x.png", 40)
+    values = np.zeros((12, 16), np.uint8)
+    values[1:5, 1:8], values[7:10, 3:7] = 80, 160
+    (lab / "mask").mkdir()
+    Image.fromarray(values).save(lab / "mask" / "x.png")
+    command = ("evaluate", model, lab, "-o", tmp_path / "run")
+    code, _, err = run_cli(*command)
+    assert (code, "--mask-rule nonzero" in err) == (2, True)
+    assert run_cli("data", "check", "folder", lab)[0] == 1
+    assert run_cli(*command, "--mask-rule", "nonzero", "--json")[0] == 0
+    assert run_cli("data", "check", "folder", lab, "--mask-rule", "nonzero")[0] == 0
+    with Image.open(next((tmp_path / "run" / "masks").iterdir())) as shown:  # at 32 x 32
+        assert np.asarray(shown).astype(bool).mean() == pytest.approx(40 / 192, abs=0.02)
+    code, _, err = run_cli(*command, "--mask-rule", "most", "--overwrite")
+    assert (code, "'half', 'nonzero'" in err) == (2, True)
+    samples = kizu.dataset("folder", lab, mask_rule="nonzero")
+    assert int(masks_for(samples.anomalous, (12, 16)).sum()) == 40
+    with pytest.raises(kizu.errors.UsageError, match="cannot be joined"):
+        samples.concat(kizu.dataset("folder", lab))

@@ -56,7 +56,9 @@ def test_refusals(tmp_path: Path) -> None:
         path.unlink()
     for path in (tmp_path / "copy-screw" / "test" / "good").iterdir():
         path.unlink()
-    with pytest.raises(EmptyData, match=r"train is there, but yields no image: it holds good/"):
+    with pytest.raises(
+        EmptyData, match=r"train is there, but yields no image: it holds empty folders: good/"
+    ):
         mvtec(tmp_path / "copy-screw")
 
 

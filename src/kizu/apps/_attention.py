@@ -18,6 +18,7 @@ def attention(
     *,
     dataset: str,
     category: str | None,
+    mask_rule: str | None,
     count: int,
     image_size: str,
     level: int | None,
@@ -35,7 +36,7 @@ def attention(
     named = [text.rpartition("=")[2] for text in representations]
     check_output(out, "attention.json", overwrite=overwrite, inputs=[data, *named])
     size = image_size_from(image_size)
-    samples = read(dataset, data, category)
+    samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, samples.paths)
     flawed = (samples.test if len(samples.test) else samples).anomalous
     if not len(flawed):

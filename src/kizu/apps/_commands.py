@@ -10,6 +10,7 @@ import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.errors import EmptyData, UsageError, listed_unused
+from kizu.masks import checked_rule
 from kizu.outputs import check_output, refuse_inputs
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def evaluate(
     out: Path,
     dataset: str,
     category: str | None,
+    mask_rule: str | None,
     allow_seen: bool,
     overwrite: bool,
     as_json: bool,
@@ -50,7 +52,7 @@ def evaluate(
     screen = Screen(as_json)
     check_output(out, "run.json", overwrite=overwrite, inputs=[model, data])
     detector = kizu.load(model)
-    samples = read(dataset, data, category)
+    samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, samples.paths)
     _refuse_unlabelled(samples, data)
     test = samples.test if len(samples.test) else samples
@@ -122,23 +124,30 @@ def list_room(room: str, as_json: bool) -> int:
     return 0
 
 
-def data_check(name: str, path: Path, as_json: bool) -> int:
+def data_check(name: str, path: Path, mask_rule: str | None, as_json: bool) -> int:
     """`kizu data check`."""
     from kizu.datasets.checking import check
 
     registry.module("datasets", name)
     screen = Screen(as_json)
     with screen.progress(None) as progress:
-        report = check(name, path, progress=lambda done, total: progress(done, f"opening {total} images"))
+        report = check(
+            name,
+            path,
+            mask_rule=mask_rule,
+            progress=lambda done, total: progress(done, f"opening {total} images"),
+        )
     for line in report.lines:
         screen.say(line, plain=True)
     screen.result({"ok": report.ok, "lines": list(report.lines)})
     return 0 if report.ok else 1
 
 
-def read(dataset: str, path: Path, category: str | None) -> Samples:
-    """Samples of a data set on disk, one category of it when asked for."""
+def read(dataset: str, path: Path, category: str | None, mask_rule: str | None = None) -> Samples:
+    """Samples of a data set on disk, one category of it when asked for, its masks read by `mask_rule` if
+    named."""
     samples = kizu.dataset(dataset, path)
+    samples = samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     return samples.where(category=category) if category else samples
 
 

@@ -21,6 +21,7 @@ def diagnose(
     *,
     dataset: str,
     category: str | None,
+    mask_rule: str | None,
     representation: str | None,
     parameters: list[str],
     every: int,
@@ -42,7 +43,7 @@ def diagnose(
     detectors = {name: _detector(*variant(name), representation, parameters, seed) for name in names}
     if out.exists() and not (overwrite or resume):
         raise OutputExists(out)
-    samples = read(dataset, data, category)
+    samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, [data, *samples.paths])
     split = one_class(samples, seed=seed)
     records, folders = {}, []

@@ -66,6 +66,7 @@ def fit(
     *,
     dataset: str,
     category: str | None,
+    mask_rule: str | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -78,7 +79,7 @@ def fit(
     inputs = [data, *([learner.representation] if learner.representation else [])]
     store.check_output(out, store.CARD, overwrite=overwrite, inputs=inputs)
     model = learner.build()
-    samples = read(dataset, data, category)
+    samples = read(dataset, data, category, mask_rule)
     store.refuse_inputs(out, samples.paths)
     good = training(samples) if model.supervision == "normal" else labelled(samples)
     method = choose(model, good, promised.false_alarm_rate, promised.method)

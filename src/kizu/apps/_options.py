@@ -20,6 +20,10 @@ Dataset = Annotated[
     str, typer.Option("--dataset", help="How the data is laid out: see `kizu list datasets`.")
 ]
 Category = Annotated[str | None, typer.Option("--category", help="One category of the data set.")]
+MaskRuleName = Annotated[
+    str | None,
+    typer.Option("--mask-rule", help="How grey values of masks count, if not as usual: half or nonzero."),
+]
 Rate = Annotated[
     float | None,
     typer.Option(

@@ -25,6 +25,7 @@ from kizu.apps._options import (
     Category,
     Dataset,
     DetectorName,
+    MaskRuleName,
     Out,
     Overwrite,
     Parameters,
@@ -65,6 +66,7 @@ def fit(
     out: Out,
     dataset: Dataset = "folder",
     category: Category = None,
+    mask_rule: MaskRuleName = None,
     detector: DetectorName = "patchcore",
     representation: RepresentationName = None,
     parameters: Parameters = None,
@@ -93,6 +95,7 @@ def fit(
             _fit.Promise(false_alarm_rate, calibration, seed),
             dataset=dataset,
             category=category,
+            mask_rule=mask_rule,
             resume=resume,
             overwrite=overwrite,
             as_json=as_json,
@@ -164,6 +167,7 @@ def evaluate(
     out: Out,
     dataset: Dataset = "folder",
     category: Category = None,
+    mask_rule: MaskRuleName = None,
     allow_seen: Annotated[
         bool,
         typer.Option("--allow-seen", help="Measure even on data that the representation was trained on."),
@@ -174,7 +178,11 @@ def evaluate(
     """Measure a model on labelled images; writes a run folder and its report."""
     from kizu.apps import _commands
 
-    run(lambda: _commands.evaluate(model, data, out, dataset, category, allow_seen, overwrite, as_json))
+    run(
+        lambda: _commands.evaluate(
+            model, data, out, dataset, category, mask_rule, allow_seen, overwrite, as_json
+        )
+    )
 
 
 @app.command()
@@ -209,12 +217,13 @@ def list_room(
 def check(
     name: Annotated[str, typer.Argument(help="See `kizu list datasets`.")],
     path: Path,
+    mask_rule: MaskRuleName = None,
     as_json: AsJson = False,
 ) -> None:
     """Open every image and mask of a data set and compare the counts with the published ones."""
     from kizu.apps import _commands
 
-    run(lambda: _commands.data_check(name, path, as_json))
+    run(lambda: _commands.data_check(name, path, mask_rule, as_json))
 
 
 def main(arguments: list[str] | None = None) -> None:

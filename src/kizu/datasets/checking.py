@@ -13,7 +13,7 @@ from types import ModuleType
 from kizu import registry
 from kizu.errors import DataError, listed_unused, some
 from kizu.images import open_image
-from kizu.masks import MaskRule, open_mask
+from kizu.masks import MaskRule, checked_rule, open_mask
 from kizu.samples import Samples
 
 Counts = dict[tuple[str, str | None, int], int]
@@ -40,13 +40,19 @@ class _Seen:
 
 
 def check(
-    name: str, path: Path | str, *, progress: Callable[[int, int], None] | None = None, threads: int = 2
+    name: str,
+    path: Path | str,
+    *,
+    mask_rule: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    threads: int = 2,
 ) -> Report:
     """Check the data set `name` at `path`: decodes every image and mask once.
 
     Looked for: a layout or a pairing that does not hold; published counts that are not met; images and masks
     that cannot be decoded; masks of another size than their image; anomalous images whose mask marks nothing
-    and normal ones whose mask marks something; files of equal bytes. progress(done, total) is called from
+    and normal ones whose mask marks something; files of equal bytes. mask_rule: how grey values of masks
+    count, where not as the data set says. progress(done, total) is called from
     this thread. What is found is reported, not raised; an unknown `name` raises UnknownName."""
     module = registry.module("datasets", name)
     head = [f"{name} at {path}", f"licence: {getattr(module, 'LICENCE', 'unknown')}"]
@@ -56,7 +62,8 @@ def check(
         return Report(False, (*head, f"problem: {error}"))
     head += repr(samples).splitlines()
     problems, notes = _counted(module, samples, Path(path).absolute())
-    seen = _look(samples, getattr(module, "MASK_RULE", "half"), progress, threads)
+    rule = checked_rule(mask_rule or samples.mask_rule or getattr(module, "MASK_RULE", "half"))
+    seen = _look(samples, rule, progress, threads)
     problems += _files(samples, seen) + _twice(samples, seen)
     problems += [listed_unused(samples.unused)] if samples.unused else []
     notes += [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]

@@ -21,7 +21,7 @@ from kizu.datasets._layout import (
 from kizu.datasets._masks import Row
 from kizu.errors import LayoutError, UsageError, some
 from kizu.image_files import MASK_NAMES, images_below, list_images, why_passed_over
-from kizu.masks import MaskRule
+from kizu.masks import MaskRule, checked_rule
 from kizu.samples import Samples
 
 LICENCE = "your own"
@@ -41,6 +41,7 @@ def folder(
     mask_folder: Path | str | None = None,
     use_masks: bool = True,
     good: Sequence[str] = GOOD_NAMES,
+    mask_rule: MaskRule | None = None,
 ) -> Samples:
     """Images of a folder, by whichever of these layouts it has.
 
@@ -55,7 +56,8 @@ def folder(
     when there is a folder ground_truth/, masks/, mask/ or gt/ below `path` (in any case), or the given
     `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in <masks>/<class>/ or
     in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
-    use_masks=False goes without. A grey value above half is a defect (`kizu.masks.open_mask`).
+    use_masks=False goes without. mask_rule: how their grey values count, by default a value above half is a
+    defect (`kizu.masks.open_mask`).
 
     Images that this layout does not read are in `unused` of the samples, each with the reason; hidden folders
     and what kizu wrote are in `passed_over`.
@@ -68,14 +70,15 @@ def folder(
     if source.is_file() and source.suffix.lower() == ".csv":
         if mask_folder is not None or category is not None:
             raise UsageError(f"{source} is a CSV file: category and masks are columns of it, not arguments.")
-        return Samples.from_csv(source)
+        samples = Samples.from_csv(source)
+        return samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     root = root_of(source, "folder (a folder of images, or a .csv file)")
     names = frozenset(name.lower() for name in ((good,) if isinstance(good, str) else good))
     masks = _mask_folder(root, mask_folder, use_masks)
     skip = _mask_folder(root, mask_folder, True)
     rows = _rows(root, category or root.name, names, masks, skip=skip)
-    need_good(rows, root, names)
-    return to_samples(rows, "folder", not_in(rows, root, skip))
+    samples = to_samples(rows, "folder", not_in(rows, root, skip))
+    return samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
@@ -90,7 +93,9 @@ def _rows(
     splits = [sub.name for sub in inner if sub.name.lower() in SPLITS]
     if splits:
         splits.sort(key=lambda name: SPLITS.index(name.lower()))
-        return read_tree(root, category=category, good=good, masks=masks, splits=splits)
+        rows = read_tree(root, category=category, good=good, masks=None, splits=splits)
+        need_good(rows, root, good)
+        return add_masks(rows, masks) if masks else rows
     _refuse_several(root, inner)
     bare = list_images(root)
     if bare and skip is not None:
@@ -102,6 +107,7 @@ def _rows(
     if all_good or (bare and not any(images_below(sub) for sub in inner)):
         return [Row(image, category, "good", 0, "train") for image in images_in(root)]
     rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=skip)
+    need_good(rows, root, good)
     return add_masks(rows, masks) if masks else rows
 
 

@@ -32,7 +32,9 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
 
 def unreadable(errors: list[tuple[str, str]]) -> str:
     """What is said of files that could not be read: nothing when there are none."""
-    return f"; {len(errors)} could not be read, the first: {': '.join(errors[0])}" if errors else ""
+    return (
+        f"; {len(errors)} could not be read, the first: {': '.join(errors[0]).rstrip('.')}" if errors else ""
+    )
 
 
 def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:

@@ -73,7 +73,7 @@ def grouped(samples: Samples, images: Sequence[Identity]) -> Samples:
         for row, of in enumerate(roots)
     ]
     table = samples.table.with_columns(pl.Series("group", names, dtype=pl.String))
-    return Samples(table, unused=samples.unused, passed_over=samples.passed_over)
+    return Samples(table, unused=samples.unused, passed_over=samples.passed_over, mask_rule=samples.mask_rule)
 
 
 def count_copies(images: Sequence[Identity]) -> int:
