@@ -1,12 +1,12 @@
 """The promise of calibration, kept or not: wanted 5 %, measured false alarms over 50 seeds, split and cross,
-for every detector.
+for every detector that learns from good images alone.
 
 For each seed: `--known` good images of one planted product are drawn; the detector is fitted and calibrated
 on them (split: a third held out; cross: 5 folds), and its false alarms are counted on the other good
-images. The promise is the mean over draws.
+images. The promise is the mean over draws. Cells (a detector and a method) that are done are kept in runs/.
 
-    python benchmarks/calibration.py [--seeds 50] [--known 60] -> benchmarks/results/calibration.json,
-    docs/results/calibration.md and .png
+    python benchmarks/calibration.py [--seeds 50] [--known 60] [--quick --out FOLDER] ->
+    benchmarks/results/calibration.json, docs/results/calibration.md and .png
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,21 @@ from kizu.loader import batches
 
 matplotlib.use("Agg")
 RATE = 0.05
+METHODS = ("split", "cross")
 NETWORK = {"patchcore": "random/resnet18@2", "padim": "random/resnet18@1,2", "gaussian": "random/resnet18@3"}
+
+REMARKS = (
+    "Split conformal promises floor((n + 1) 0.05) / (n + 1) exactly (for scores without ties), which is "
+    "at most 5 %; the mean",
+    "should sit on it within a few standard errors. Cross-conformal has no such theorem; fitting on all "
+    "images instead of four",
+    "fifths of them makes it err on the safe side. One draw's rate scatters widely, for its threshold is "
+    "an order statistic of",
+    "few scores: the promise is about draws, not about each one.",
+    "",
+    "![false alarms over seeds](calibration.png)",
+)
+"""The lines below the table."""
 
 
 def false_alarms(name: str, images: torch.Tensor, known: int, seed: int, method: str) -> float:
@@ -56,7 +71,7 @@ def false_alarms(name: str, images: torch.Tensor, known: int, seed: int, method:
 
 
 def net(name: str) -> Any:
-    """One representation a detector, opened once."""
+    """The representation of a detector, opened once."""
     if name not in _NETS:
         _NETS[name] = kizu.representation(NETWORK.get(name, "random/resnet18@2,3"))
     return _NETS[name]
@@ -65,49 +80,44 @@ def net(name: str) -> Any:
 _NETS: dict[str, Any] = {}
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def detectors() -> list[str]:
+    """Those that learn from good images alone."""
+    names = registry.names("detectors")
+    return [name for name in names if registry.load("detectors", name).supervision == "normal"]
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--known", type=int, default=60)
     parser.add_argument("--new", type=int, default=200)
     parser.add_argument("--product", default="leather")
-    parser.add_argument(
-        "--only",
-        choices=registry.names("detectors"),
-        help="measure this detector's cells alone; cells done are kept in runs/",
-    )
-    options = parser.parse_args()
+    parser.add_argument("--only", choices=detectors(), help="measure this detector's cells alone")
+    return _harness.parsed(parser, arguments, quick={"seeds": 2, "known": 57, "new": 5, "only": "gaussian"})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    given = options(arguments)
+    setting = f"{given.product}_{given.seeds}_{given.known}_{given.new}"
+    cells = given.runs / "calibration" / setting
+    cells.mkdir(parents=True, exist_ok=True)
     rows, missing = [], 0
-    for name in registry.names("detectors"):
-        for method in ("split", "cross"):
-            cell = (
-                _harness.ROOT
-                / "runs"
-                / "calibration"
-                / f"{name}_{method}_{options.seeds}_{options.known}_{options.new}.json"
-            )
-            if not cell.exists() and options.only in (None, name):
-                measured = measure(name, method, options)
-                cell.parent.mkdir(parents=True, exist_ok=True)
-                cell.write_text(json.dumps(measured), "utf-8")
+    for name in detectors():
+        for method in METHODS:
+            cell = cells / f"{name}_{method}.json"
+            if not cell.exists() and given.only in (None, name):
+                cell.write_text(json.dumps(measure(name, method, given)), "utf-8")
             if cell.exists():
                 rows.append(json.loads(cell.read_text("utf-8")))
             else:
                 missing += 1
     if missing:
         print(f"{missing} cells are not measured yet; run again without --only.")
-    print(
-        _harness.write(
-            "calibration",
-            product=options.product,
-            known=options.known,
-            new=options.new,
-            seeds=options.seeds,
-            rows=rows,
-        )
-    )
-    _document(rows, options)
+    facts = {name: getattr(given, name) for name in ("product", "known", "new", "seeds")}
+    print(_harness.write("calibration", given.results, **facts, rows=rows))
+    _document(rows, given)
 
 
 def measure(name: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -129,7 +139,7 @@ def measure(name: str, method: str, options: argparse.Namespace) -> dict[str, An
     error = float(np.std(rates, ddof=1) / np.sqrt(len(rates)))
     exact = float(np.floor((held + 1) * RATE + 1e-9) / (held + 1))
     print(
-        f"{name:10} {method:6} wanted {RATE:.3f} theory {exact:.3f} measured {np.mean(rates):.4f} +- "
+        f"{name:20} {method:6} wanted {RATE:.3f} theory {exact:.3f} measured {np.mean(rates):.4f} +- "
         f"{error:.4f}",
         flush=True,
     )
@@ -144,20 +154,8 @@ def measure(name: str, method: str, options: argparse.Namespace) -> dict[str, An
 
 
 def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    from matplotlib import pyplot
-
-    folder = _harness.ROOT / "docs" / "results"
-    figure, axes = pyplot.subplots(figsize=(8, 3.6))
-    axes.boxplot(
-        [row["rates"] for row in rows],
-        tick_labels=[f"{row['detector']}\n{row['method']}" for row in rows],
-        showmeans=True,
-    )
-    axes.axhline(RATE, color="crimson", linewidth=1, label="promised")
-    axes.set_ylabel("false alarms")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "calibration.png", dpi=110)
+    """calibration.md and calibration.png."""
+    _draw(rows, options.pages / "calibration.png")
     lines = [
         "# The promise of calibration, measured",
         "",
@@ -171,28 +169,27 @@ def _document(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     ]
     for row in rows:
         theory = f"{row['theory']:.2%}" if row["method"] == "split" else ""
-        cells = (
-            row["detector"],
-            row["method"],
-            row["calibration_images"],
-            theory,
-            f"{row['mean']:.2%}",
-            f"{row['standard_error']:.2%}",
-        )
+        names = (row["detector"], row["method"], row["calibration_images"], theory)
+        cells = (*names, f"{row['mean']:.2%}", f"{row['standard_error']:.2%}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [
-        "",
-        "Split conformal promises floor((n + 1) 0.05) / (n + 1) exactly (for scores without ties), which is "
-        "at most 5 %; the mean",
-        "should sit on it within a few standard errors. Cross-conformal has no such theorem; fitting on all "
-        "images instead of four",
-        "fifths of them makes it err on the safe side. One draw's rate scatters widely, for its threshold is "
-        "an order statistic of",
-        "few scores: the promise is about draws, not about each one.",
-        "",
-        "![false alarms over seeds](calibration.png)",
-    ]
-    (folder / "calibration.md").write_text("\n".join(lines) + "\n", "utf-8")
+    (options.pages / "calibration.md").write_text("\n".join([*lines, "", *REMARKS]) + "\n", "utf-8")
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    axes.boxplot(
+        [row["rates"] for row in rows],
+        tick_labels=[f"{row['detector']}\n{row['method']}" for row in rows],
+        showmeans=True,
+    )
+    axes.axhline(RATE, color="crimson", linewidth=1, label="promised")
+    axes.set_ylabel("false alarms")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
