@@ -2,11 +2,15 @@
 versions.
 
 A benchmark is a script that calls `interleave` on its cases (ours and the peer's, in one run), and `write` on
-the result. Peers live in an environment of their own (`make peer-env` builds .peer; KIZU_PEER_PYTHON names
-another) and answer over JSON lines, so that their imports and their memory are theirs alone: see `Peer`."""
+the result. Its sizes are options; `parsed` adds --quick, which shows in seconds that the script runs, and
+--out, the folder where everything goes instead of the project's own.
+
+Peers live in an environment of their own (`make peer-env` builds .peer; KIZU_PEER_PYTHON names another) and
+answer over JSON lines, so that their imports and their memory are theirs alone: see `Peer`."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -15,13 +19,39 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 ROOT = HERE.parent
+PLACES = {"results": HERE / "results", "pages": ROOT / "docs" / "results", "runs": ROOT / "runs"}
+"""Where a benchmark writes: rows as JSON, pages and figures, and what is kept of a run that may break off."""
+
+
+def parsed(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, quick: dict[str, Any] | None = None
+) -> argparse.Namespace:
+    """The options given, and the folders of PLACES as `results`, `pages` and `runs`.
+
+    quick: values that take the place of the defaults with --quick; None where there is no such option. A
+    quick run needs --out: it measures nothing, so it must not replace what was measured."""
+    parser.add_argument(
+        "--out", type=Path, help="folder for results, pages and unfinished runs (default: the project's own)"
+    )
+    if quick is not None:
+        parser.add_argument(
+            "--quick", action="store_true", help="tiny sizes, to see that the script runs; needs --out"
+        )
+        if parser.parse_args(arguments).quick:
+            parser.set_defaults(**quick)
+    given = parser.parse_args(arguments)
+    if quick is not None and given.quick and given.out is None:
+        parser.error("--quick measures nothing: name a folder for its results with --out FOLDER.")
+    for name, folder in PLACES.items():
+        setattr(given, name, folder if given.out is None else given.out)
+        getattr(given, name).mkdir(parents=True, exist_ok=True)
+    return given
 
 
 def interleave(
@@ -117,10 +147,9 @@ def _cpuinfo() -> list[str]:
     return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
-def write(name: str, **payload: Any) -> Path:
-    """Keep one result as benchmarks/results/<name>.json, beside what it was measured on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, folder: Path, **payload: Any) -> Path:
+    """Keep one result as FOLDER/<name>.json, beside what it was measured on."""
+    path = folder / f"{name}.json"
     path.write_text(
         json.dumps({"benchmark": name, "machine": machine(), **payload}, indent=2) + "\n", "utf-8"
     )

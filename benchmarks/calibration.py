@@ -11,19 +11,23 @@ Detectors that are trained are measured on plain images, by split: they refuse c
 For each seed the parts to learn from are drawn (split: 500, cross: 120; half as many with groups or copies),
 the detector is fitted and calibrated on them by `fit_calibrated`, as `kizu fit` does, and false alarms are
 counted on one image of each new part. The promise is the mean over draws. What is done is kept in
-runs/calibration, draw by draw; the command goes on with what is missing.
+runs/calibration, draw by draw, and the command goes on with what is missing.
 
-    python benchmarks/calibration.py [--seeds 50] [--only NAME] -> docs/results/calibration.md and .png
+    python benchmarks/calibration.py [--seeds 50] [--only NAME] [--quick --out FOLDER]
+        -> docs/results/calibration.md and .png
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import _harness
 import matplotlib
 import numpy as np
 import polars as pl
@@ -38,7 +42,6 @@ from kizu.images import open_image
 from kizu.samples import Samples
 
 matplotlib.use("Agg")
-HERE = Path(__file__).resolve().parent
 RATES = (0.01, 0.05, 0.1)
 SIZE = 32
 SITUATIONS = ("plain", "groups", "copies", "residual")
@@ -51,14 +54,16 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "reverse_distillation": ("random/resnet10t@1,2", {**TRAINED, "loss": "regional"}),
     "recontrast": ("random/resnet10t@1,2", {**TRAINED, "loss": "regional"}),
 }
-PARTS = {"split": 500, "cross": 120}
-NEW = 200
-TOTAL = PARTS["split"] + NEW
+METHODS = ("split", "cross")
+CROSS = 0.24
+"""Parts that cross learns from, as a share of those that split does: it calibrates on all of them."""
+Cell = tuple[str, str, str]
+Draws = list[list[float | None]]
 
 
-def draw_data(folder: Path) -> list[list[str]]:
-    """Three photographs of each of TOTAL parts, and a copy of the first: paths by part."""
-    counts = {"train": TOTAL, "test_good": 1, "test_defective": 1, "size": 64, "seed": 11}
+def draw_data(folder: Path, total: int) -> list[list[str]]:
+    """Three photographs of each of `total` parts, and a copy of the first: paths by part."""
+    counts = {"train": total, "test_good": 1, "test_defective": 1, "size": 64, "seed": 11}
     parts = kizu.dataset("planted", folder / "parts", products="leather", **counts).train.paths
     rows = []
     for number, path in enumerate(parts):
@@ -85,8 +90,8 @@ def false_alarms(
     name: str, situation: str, method: str, data: list[list[str]], seed: int
 ) -> list[float | None]:
     """Share of new good parts called anomalous in one draw, at each of RATES; None where it is not backed."""
-    order = np.random.default_rng(seed).permutation(TOTAL)
-    count = PARTS[method] // (2 if situation in ("groups", "copies") else 1)
+    order = np.random.default_rng(seed).permutation(len(data))
+    count = parts_known(given, situation, method)
     images = {"groups": (0, 1, 2), "copies": (0, 3)}.get(situation, (0,))
     rows = [(data[part][which], str(part)) for part in order[:count] for which in images]
     table = pl.DataFrame({"image": [path for path, _ in rows], "label": [0] * len(rows)})
@@ -98,7 +103,7 @@ def false_alarms(
     fit_calibrated(detector, Samples(table), method=method, false_alarm_rate=max(RATES), seed=seed)
     decision = detector.decision_
     assert decision is not None  # it was calibrated
-    new = detector.predict([data[part][0] for part in order[PARTS["split"] :]]).score.numpy()
+    new = detector.predict([data[part][0] for part in order[given.known :]]).score.numpy()
     rates: list[float | None] = []
     for rate in RATES:
         try:
@@ -109,31 +114,32 @@ def false_alarms(
     return rates
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument(
+        "--known", type=int, default=500, help="parts to learn from by split; cross: 0.24 of it"
+    )
+    parser.add_argument("--new", type=int, default=200, help="new good parts to count false alarms on")
     parser.add_argument("--only", choices=sorted(DETECTORS), help="measure this detector's cells alone")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "calibration")
-    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "results")
-    options = parser.parse_args()
+    given = _harness.parsed(parser, arguments, quick={"seeds": 2, "known": 60, "new": 5, "only": "gaussian"})
     torch.set_num_threads(1)
-    options.runs.mkdir(parents=True, exist_ok=True)
-    data = draw_data(options.runs / "data")
-    cells: dict[tuple[str, str, str], list[list[float | None]]] = {}
-    for situation in SITUATIONS:
-        for name in DETECTORS:
-            for method in PARTS:
-                if is_left_out(name, situation, method):
-                    continue
-                path = options.runs / f"{name}-{situation}-{method}.json"
-                draws = json.loads(path.read_text("utf-8")) if path.exists() else []
-                for seed in range(len(draws), options.seeds if options.only in (None, name) else 0):
-                    draws.append(false_alarms(name, situation, method, data, seed))
-                    path.write_text(json.dumps(draws), "utf-8")
-                cells[name, situation, method] = draws[: options.seeds]
-                print(name, situation, method, *shares(draws), flush=True)
-                write(cells, options)
+    runs = given.runs / "calibration" / f"{given.known}_{given.new}"
+    runs.mkdir(parents=True, exist_ok=True)
+    data = draw_data(runs / "data", given.known + given.new)
+    cells: dict[Cell, Draws] = {}
+    for situation, name, method in itertools.product(SITUATIONS, DETECTORS, METHODS):
+        if is_left_out(name, situation, method):
+            continue
+        path = runs / f"{name}-{situation}-{method}.json"
+        draws = json.loads(path.read_text("utf-8")) if path.exists() else []
+        for seed in range(len(draws), given.seeds if given.only in (None, name) else 0):
+            draws.append(false_alarms(name, situation, method, data, given, seed))
+            path.write_text(json.dumps(draws), "utf-8")
+        cells[name, situation, method] = draws[: given.seeds]
+        print(name, situation, method, *shares(draws), flush=True)
+        write(cells, given)
 
 
 def is_left_out(name: str, situation: str, method: str) -> bool:
@@ -142,7 +148,7 @@ def is_left_out(name: str, situation: str, method: str) -> bool:
     return trained and (method == "cross" or situation != "plain")
 
 
-def shares(draws: list[list[float | None]]) -> list[str]:
+def shares(draws: Draws) -> list[str]:
     """Mean and standard error at each rate, in per cent; empty where nothing was measured."""
     texts = []
     for number in range(len(RATES)):
@@ -152,14 +158,15 @@ def shares(draws: list[list[float | None]]) -> list[str]:
     return texts
 
 
-def write(cells: dict[tuple[str, str, str], list[list[float | None]]], options: argparse.Namespace) -> None:
+def write(cells: dict[Cell, Draws], given: argparse.Namespace) -> None:
     """The page and its picture."""
     lines = [
         "# The promise of calibration, measured",
         "",
-        f"`python benchmarks/calibration.py --seeds {options.seeds}`: planted leather at {SIZE} pixels;",
-        f"{PARTS['split']} (split) or {PARTS['cross']} (cross) good parts to learn from, half as many with",
-        f"groups or copies; false alarms on {NEW} new good parts. The script says what the situations are.",
+        f"`python benchmarks/calibration.py --seeds {given.seeds}`: planted leather at {SIZE} pixels;",
+        f"{given.known} (split) or {parts_known(given, 'plain', 'cross')} (cross) good parts to learn from,",
+        f"half as many with groups or copies; false alarms on {given.new} new good parts. The script says what",
+        "the situations are.",
         "Per cent, mean over the draws and its standard error; empty: not backed by so few parts.",
         "",
         "| situation | detector | method | draws | wanted 1 | wanted 5 | wanted 10 |",
@@ -176,12 +183,11 @@ def write(cells: dict[tuple[str, str, str], list[list[float | None]]], options: 
         "",
         "![false alarms over draws, wanted 10 %](calibration.png)",
     ]
-    options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "calibration.md").write_text("\n".join(lines) + "\n", "utf-8")
-    picture(cells, options.docs / "calibration.png")
+    (given.pages / "calibration.md").write_text("\n".join(lines) + "\n", "utf-8")
+    picture(cells, given.pages / "calibration.png")
 
 
-def picture(cells: dict[tuple[str, str, str], list[list[float | None]]], path: Path) -> None:
+def picture(cells: dict[Cell, Draws], path: Path) -> None:
     """Box plots of the draws at the largest rate."""
     from matplotlib import pyplot
 

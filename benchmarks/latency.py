@@ -4,10 +4,10 @@ throughput at batch 16.
 The limit is timm's network as it comes, cut at the same level, in bf16 and channels_last where the machine
 has bf16 (else fp32), on input that is already normalised. Ours is `detector.predict` on images in [0, 1]:
 normalising, forward, patches, search, map and score; its features alone stand beside, and PatchCore's search
-by products with the whole bank instead of the tree. The bank holds patches of planted pictures of one
-product, the queries are its test pictures, good and flawed.
+by products with the whole bank instead of the tree. The bank holds patches of planted images of one
+product, the queries are its test images, good and flawed.
 
-    python benchmarks/latency.py [--rounds 15] [--quick]
+    python benchmarks/latency.py [--rounds 31] [--cases 1] [--quick --out FOLDER]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ CASES = [
 ]
 
 
+TINY = {
+    "detector": "patchcore",
+    "network": "resnet10t",
+    "levels": (2, 3),
+    "size": 64,
+    "train": 36,
+    "coreset": 1.0,
+}
+"""The case of --quick: a bank of 2,304 patches, just enough for a tree."""
+
+
 def limit(network: str, levels: tuple[int, ...], images: torch.Tensor) -> Callable[[], Any]:
     """timm's forward pass on prepared input."""
     dtype = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
@@ -89,19 +100,24 @@ def turns(detector: Any, test: torch.Tensor, count: int) -> Callable[[], Any]:
     return predict
 
 
-def by_products(detector: Any, predict: Callable[[], Any]) -> Callable[[], Any]:
-    """The same with the tree set aside."""
+def by_products(detector: Any, predict: Callable[[], Any]) -> Callable[[], Any] | None:
+    """The same with the tree set aside; None where there is none (a small bank, or KIZU_ACCEL=0)."""
+    twin = detector._scorer._index._twin
+    if twin is None or twin.tree is None:
+        return None
 
     def without() -> None:
-        tree, detector._index._tree = detector._index._tree, None
-        predict()
-        detector._index._tree = tree
+        tree, twin.tree = twin.tree, None
+        try:
+            predict()
+        finally:
+            twin.tree = tree
 
     return without
 
 
-def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
-    """Interleaved medians of one case at batch 1 and 16."""
+def prepared(case: dict[str, Any], folder: Path) -> tuple[Any, torch.Tensor, dict[str, Any]]:
+    """The fitted detector of a case, its test images, and the head of its row."""
     size, weights = case["size"], case.get("weights", f"random/{case['network']}")
     name = f"{weights}@{','.join(map(str, case['levels']))}"
     samples = kizu.dataset(
@@ -118,49 +134,47 @@ def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
     test = torch.cat(
         [batch.images for batch in batches(samples.test, image_size=(size, size), batch_size=16)]
     )
-    row: dict[str, Any] = {
-        **case,
-        "weights": weights,
-        "bank": list(detector.bank_.shape) if hasattr(detector, "bank_") else None,
-    }
+    bank = list(detector.bank_.shape) if hasattr(detector, "bank_") else None
+    return detector, test, {**case, "weights": weights, "bank": bank}
+
+
+def measure(case: dict[str, Any], rounds: int, folder: Path) -> dict[str, Any]:
+    """Interleaved medians of one case at batch 1 and 16."""
+    detector, test, row = prepared(case, folder)
     for count in (1, 16):
-        pictures = test[:count].contiguous(memory_format=torch.channels_last)
+        images = test[:count].contiguous(memory_format=torch.channels_last)
         frozen = detector.representation.inference_copy()
         cases = {
-            "backbone": limit(case["network"], case["levels"], pictures),
+            "backbone": limit(case["network"], case["levels"], images),
             "features": lambda frozen=frozen, given=test[:count]: frozen(given),
             "predict": turns(detector, test, count),
         }
         seconds = _harness.interleave(cases, rounds, warmup=3)
-        row[f"batch_{count}"] = {
-            **seconds,
-            "ratio": seconds["predict"]["median"] / seconds["backbone"]["median"],
-        }
-        if row["bank"]:  # apart, for it empties the caches of the others
-            tree, products = turns(detector, test, count), by_products(detector, turns(detector, test, count))
-            row[f"batch_{count}"]["search"] = _harness.interleave(
-                {"tree": tree, "products": products}, rounds, warmup=3
-            )
+        ratio = seconds["predict"]["median"] / seconds["backbone"]["median"]
+        row[f"batch_{count}"] = {**seconds, "ratio": ratio}
+        products = by_products(detector, turns(detector, test, count)) if row["bank"] else None
+        if products is not None:  # apart, for it empties the caches of the others
+            searches = {"tree": turns(detector, test, count), "products": products}
+            row[f"batch_{count}"]["search"] = _harness.interleave(searches, rounds, warmup=3)
         print(
-            f"{case['detector']} {name} {size} px batch {count}: backbone "
+            f"{case['detector']} {row['weights']} {case['size']} px batch {count}: backbone "
             f"{seconds['backbone']['median'] * 1e3:.1f} ms, our features "
             f"{seconds['features']['median'] * 1e3:.1f} ms, end to end "
-            f"{seconds['predict']['median'] * 1e3:.1f} ms, ratio {row[f'batch_{count}']['ratio']:.2f}"
+            f"{seconds['predict']['median'] * 1e3:.1f} ms, ratio {ratio:.2f}"
         )
     return row
 
 
-def main() -> None:
-    """Run and write benchmarks/results/latency.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and write latency.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--quick", action="store_true", help="the first case only")
-    options = parser.parse_args()
+    parser.add_argument("--cases", type=int, default=len(CASES), help="only so many, the first ones")
+    given = _harness.parsed(parser, arguments, quick={"rounds": 2})
+    cases = [TINY] if given.quick else CASES[: given.cases]
     with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            measure(case, options.rounds, Path(folder)) for case in (CASES[:1] if options.quick else CASES)
-        ]
-    print(_harness.write("latency", threads=torch.get_num_threads(), rows=rows))
+        rows = [measure(case, given.rounds, Path(folder)) for case in cases]
+    print(_harness.write("latency", given.results, threads=torch.get_num_threads(), rows=rows))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ on the same arrays), and NearestNeighbours prepared once. Two kinds of features:
 of the variance in few directions) and "flat" (i^-0.3: nothing to prune, the worst case). The backbone's own
 forward in bfloat16 (ResNet-18, 224, random weights) is timed in turn. KIZU_ACCEL=0 times the readable search.
 
-    python benchmarks/nearest.py [--repeats 9] [--no-peer] [--threads 1]
+    python benchmarks/nearest.py [--repeats 9] [--no-peer] [--threads 1] [--quick --out FOLDER]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 import timm
 import torch
-from _harness import Peer, interleave, write
+from _harness import Peer, interleave, parsed, write
 
 from kizu.neighbours import NearestNeighbours
 
@@ -29,8 +29,10 @@ SHAPES = {
     "784 x 8000 x 384": (8000, 384, 1),
     "784 x 15680 x 384": (15680, 384, 1),
     "784 x 20000 x 1536": (20000, 1536, 1),
+    "16*784 x 8000 x 384": (8000, 384, 16),
 }
-SHAPES |= {"16*784 x 8000 x 384": (8000, 384, 16)}
+"""Name: (rows of the bank, features, images of 784 queries)."""
+TINY = {"784 x 2100 x 32": (2100, 32, 1)}
 SPECTRA = {"steep": -1.0, "flat": -0.3}
 
 
@@ -105,8 +107,8 @@ def measure(shape: tuple[int, int, int], power: float, repeats: int, peer: Peer 
     }
 
 
-def main() -> None:
-    """Run and write benchmarks/results/nearest.json."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and write nearest.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-peer", action="store_true")
@@ -115,13 +117,13 @@ def main() -> None:
         type=int,
         help="threads of every case but the peer's (on a shared machine, one: no waiting for each other)",
     )
-    given = parser.parse_args()
+    given = parsed(parser, arguments, quick={"repeats": 2, "no_peer": True})
     if given.threads:
         torch.set_num_threads(given.threads)
         faiss.omp_set_num_threads(given.threads)
     peer = None if given.no_peer else Peer("anomalib_coreset")
     rows: dict[str, Any] = {}
-    for name, shape in SHAPES.items():
+    for name, shape in (TINY if given.quick else SHAPES).items():
         for kind, power in SPECTRA.items():
             rows[f"{kind}: {name}"] = row = measure(shape, power, given.repeats, peer)
             print(
@@ -131,13 +133,8 @@ def main() -> None:
             )
     if peer is not None:
         peer.close()
-    print(
-        write(
-            "nearest" if not given.threads else f"nearest_{given.threads}_threads",
-            threads=torch.get_num_threads(),
-            rows=rows,
-        ).read_text("utf-8")
-    )
+    name = f"nearest_{given.threads}_threads" if given.threads else "nearest"
+    print(write(name, given.results, threads=torch.get_num_threads(), rows=rows).read_text("utf-8"))
 
 
 if __name__ == "__main__":

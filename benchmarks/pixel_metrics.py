@@ -5,7 +5,8 @@ anomalib runs its four metric classes one after the other on the same arrays, sc
 AUROC puts a sigmoid on anything else; scikit-learn computes AUROC and average precision only. Memory is by
 how much the peak of a process of its own grows over its loaded inputs (Linux).
 
-    python benchmarks/pixel_metrics.py [--images 500] [--size 256] [--repeats 3]
+    python benchmarks/pixel_metrics.py [--images 500] [--size 256] [--repeats 3] [--no-peer]
+    [--quick --out FOLDER]
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _harness import Peer, interleave, write
+from _harness import Peer, interleave, parsed, write
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -82,57 +84,62 @@ def memory_of(case: str, folder: str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def measure(maps: np.ndarray, masks: np.ndarray, folder: str, repeats: int) -> dict[str, Any]:
+class Anomalib:
+    """The peer's four figures, asked one after the other; what it answered last is kept."""
+
+    def __init__(self, folder: str) -> None:
+        self.peer = Peer("anomalib_metrics")
+        self.about = self.peer.ask(load=folder)
+        self.answers: dict[str, dict[str, float]] = {}
+        self.extra: list[float] = []
+
+    def __call__(self) -> float:
+        """Seconds of all four."""
+        self.answers = {key: self.peer.ask(run=key) for key in KEYS}
+        self.extra.append(max(answer["extra_mib"] for answer in self.answers.values()))
+        return sum(answer["seconds"] for answer in self.answers.values())
+
+    def each(self, what: str) -> dict[str, float]:
+        """ "seconds" or "value" of every figure."""
+        return {key: answer[what] for key, answer in self.answers.items()}
+
+
+def measure(
+    maps: np.ndarray, masks: np.ndarray, folder: str, repeats: int, with_peer: bool
+) -> dict[str, Any]:
     """Times, values and memory of every side."""
-    peer = Peer("anomalib_metrics")
-    about = peer.ask(load=folder)
-    answers: dict[str, dict[str, float]] = {}
-    extra: list[float] = []
-
-    def anomalib() -> float:
-        answers.update({key: peer.ask(run=key) for key in KEYS})
-        extra.append(max(answer["extra_mib"] for answer in answers.values()))
-        return sum(answer["seconds"] for answer in answers.values())
-
-    cases = {
+    peer = Anomalib(folder) if with_peer else None
+    cases: dict[str, Callable[[], Any]] = {
         "kizu": lambda: metrics.pixel_metrics(maps, masks),
-        "anomalib": anomalib,
+        **({"anomalib": peer} if peer else {}),
         "scikit-learn": lambda: by_sklearn(maps, masks),
     }
     seconds = interleave(cases, repeats)
-    peer.close()
-    values = {"kizu": metrics.pixel_metrics(maps, masks), "scikit-learn": by_sklearn(maps, masks)}
-    values["anomalib"] = {key: answers[key]["value"] for key in KEYS}
+    values = {name: case(maps, masks) for name, case in OURS.items()}
+    memory = {name: memory_of(name, folder) for name in OURS}
+    found: dict[str, Any] = {"seconds": seconds, "values": values, "extra_mib": memory}
+    if peer:
+        peer.peer.close()
+        values["anomalib"], memory["anomalib"] = peer.each("value"), peer.extra[0]
+        found |= {"peer": peer.about, "anomalib_each": peer.each("seconds")}
     ours = values["kizu"]
-    differences = {
-        side: {key: found[key] - ours[key] for key in found}
-        for side, found in values.items()
+    found["minus_kizu"] = {
+        side: {key: value - ours[key] for key, value in figures.items()}
+        for side, figures in values.items()
         if side != "kizu"
     }
-    memory = {
-        "kizu": memory_of("kizu", folder),
-        "scikit-learn": memory_of("scikit-learn", folder),
-        "anomalib": extra[0],
-    }
-    each = {key: answer["seconds"] for key, answer in answers.items()}
-    return {
-        "peer": about,
-        "seconds": seconds,
-        "anomalib_each": each,
-        "values": values,
-        "minus_kizu": differences,
-        "extra_mib": memory,
-    }
+    return found
 
 
-def main() -> None:
-    """Run and write benchmarks/results/pixel_metrics.json."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and write pixel_metrics.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parsed(parser, arguments, quick={"images": 6, "size": 48, "repeats": 1, "no_peer": True})
     if given.memory:
         extra_memory(*given.memory)
         return
@@ -140,13 +147,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "maps.npy", maps)
         np.save(Path(folder) / "masks.npy", masks)
-        found = measure(maps, masks, folder, given.repeats)
-    seconds = found["seconds"]
-    ratios = {
-        side: seconds[side]["median"] / seconds["kizu"]["median"] for side in ("anomalib", "scikit-learn")
-    }
+        found = measure(maps, masks, folder, given.repeats, not given.no_peer)
+    medians = {side: seconds["median"] for side, seconds in found["seconds"].items()}
+    ratios = {side: median / medians["kizu"] for side, median in medians.items() if side != "kizu"}
     workload = {"images": given.images, "size": given.size, "defect_share": float(masks.mean())}
-    path = write("pixel_metrics", workload=workload, ratio_to_kizu=ratios, **found)
+    path = write("pixel_metrics", given.results, workload=workload, ratio_to_kizu=ratios, **found)
     print(path.read_text("utf-8"))
 
 

@@ -6,60 +6,63 @@ the very same objective on a batch at hand, in turn in one run. Inference: `dete
 the machine has it) against float32.
 
     python benchmarks/reconstruction.py [--rounds 5] [--steps 6] [--size 256] [--batch-size 8]
+    [--representation NAME] [--quick --out FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import _harness
 import torch
-from kizu.detectors._images import Images
 
 import kizu
 from kizu.engine import has_bf16
-from kizu.training import Position, train
+from kizu.training import Position, SampleStore, train
 from kizu.types import Batch
 
 CASES = ("reverse_distillation", "recontrast")
 WARM = 2
 """Steps before the clock starts: the optimiser's moments are made in the first."""
+QUICK = {
+    "rounds": 1,
+    "steps": 1,
+    "size": 32,
+    "batch_size": 2,
+    "representation": "random/resnet10t@1,2",
+}
 
 
-def looped(detector: Any, pictures: Images, given: argparse.Namespace) -> Callable[[], float]:
+def looped(detector: Any, samples: SampleStore, given: argparse.Namespace) -> Callable[[], float]:
     """Seconds of `steps` steps by the loop, once it is under way: from the end of its second step on."""
-    objective = detector._objective(detector._new_net(0), None)
-    real, stamps = objective.after_step, []
-
-    def after_step(step: int, steps: int) -> Any:
-        stamps.append(time.perf_counter())
-        return real(step, steps)
-
-    objective.after_step = after_step
+    objective = detector.objective(detector.network())
+    stamps: list[float] = []
 
     def run() -> float:
         stamps.clear()
         train(
             objective,
-            lambda position: pictures.stream(position, seed=0),
+            functools.partial(samples.stream, seed=0),
             steps=given.steps + WARM,
             batch_size=given.batch_size,
             show=False,
+            on_step_end=lambda step, steps: stamps.append(time.perf_counter()),
         )
         return stamps[-1] - stamps[WARM - 1]
 
     return run
 
 
-def plain(detector: Any, pictures: Images, given: argparse.Namespace) -> Callable[[], Any]:
+def plain(detector: Any, samples: SampleStore, given: argparse.Namespace) -> Callable[[], Any]:
     """The same steps without a loop around them."""
-    objective = detector._objective(detector._new_net(0), None).train()
+    objective = detector.objective(detector.network()).train()
     optimiser = objective.optimiser()
-    batch = pictures.take(list(range(given.batch_size)))
+    batch = samples.stream(Position(0, 0, given.batch_size), seed=0)
     native = has_bf16(torch.device("cpu"))
 
     def run() -> None:
@@ -76,49 +79,55 @@ def plain(detector: Any, pictures: Images, given: argparse.Namespace) -> Callabl
     return run
 
 
-def predicting(detector: Any, precision: str, images: torch.Tensor) -> Callable[[], Any]:
-    """A batch through a fitted copy of the detector in this precision."""
-    twin = type(detector)(detector.representation, **{**detector.parameters, "precision": precision})
-    twin._restore(detector._state())
-    twin.fitted_ = True
-    return lambda: twin.predict(images)
+def measure(name: str, images: torch.Tensor, given: argparse.Namespace) -> dict[str, Any]:
+    """Medians of training and of inference of one detector."""
+    make = functools.partial(
+        kizu.detector,
+        name,
+        given.representation,
+        image_size=given.size,
+        batch_size=given.batch_size,
+        iterations=1,
+    )
+    samples = SampleStore()
+    samples.add(Batch(images))
+    detector = make()
+    training = {"plain": plain(detector, samples, given), "loop": looped(detector, samples, given)}
+    seconds = _harness.interleave(training, given.rounds)
+    kinds = ("fp32", "bf16") if has_bf16(torch.device("cpu")) else ("fp32",)
+    fitted = {kind: make(precision=kind).fit(images) for kind in kinds}
+    look = images[: given.batch_size]
+    looking = _harness.interleave(
+        {kind: functools.partial(model.predict, look) for kind, model in fitted.items()}, given.rounds
+    )
+    overhead = seconds["loop"]["median"] / seconds["plain"]["median"] - 1
+    row = {"training": seconds, "inference": looking, "overhead": overhead}
+    if "bf16" in looking:
+        row["bf16_over_fp32"] = looking["fp32"]["median"] / looking["bf16"]["median"]
+    return row
 
 
-def main() -> None:
-    """Run and write benchmarks/results/reconstruction.json."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and write reconstruction.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
-    given = parser.parse_args()
+    parser.add_argument("--representation", default="kizu/starter")
+    given = _harness.parsed(parser, arguments, quick=QUICK)
     images = torch.rand(
         2 * given.batch_size, 3, given.size, given.size, generator=torch.Generator().manual_seed(0)
     )
-    pictures = Images()
-    pictures.add(Batch((images * 255).round() / 255))
+    images = (images * 255).round() / 255
     rows = {}
     for name in CASES:
-        detector: Any = kizu.detector(name, image_size=given.size, batch_size=given.batch_size, iterations=1)
-        training = {"plain": plain(detector, pictures, given), "loop": looped(detector, pictures, given)}
-        seconds = _harness.interleave(training, given.rounds)
-        detector.fit(images)
-        look = images[: given.batch_size]
-        looking = _harness.interleave(
-            {kind: predicting(detector, kind, look) for kind in ("fp32", "bf16")}, given.rounds
-        )
-        overhead = seconds["loop"]["median"] / seconds["plain"]["median"] - 1
-        rows[name] = {"training": seconds, "inference": looking, "overhead": overhead}
-        rows[name]["bf16_over_fp32"] = looking["fp32"]["median"] / looking["bf16"]["median"]
-        print(
-            f"{name}: loop overhead {100 * overhead:+.1f} %, bf16 {rows[name]['bf16_over_fp32']:.2f} times "
-            "as fast as fp32"
-        )
-    workload = {
-        "backbone": "kizu/starter",
-        **{key: getattr(given, key) for key in ("size", "batch_size", "steps")},
-    }
-    print(_harness.write("reconstruction", workload=workload, rows=rows))
+        rows[name] = row = measure(name, images, given)
+        faster = f", bf16 {row['bf16_over_fp32']:.2f} times as fast as fp32" if len(row) > 3 else ""
+        print(f"{name}: loop overhead {100 * row['overhead']:+.1f} %{faster}")
+    workload = {key: getattr(given, key) for key in ("size", "batch_size", "steps")}
+    workload = {"backbone": given.representation, **workload}
+    print(_harness.write("reconstruction", given.results, workload=workload, rows=rows))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ For each seed, `--known` good images of one planted product are drawn; detector 
 calibrated on them by `fit_calibrated`, as `kizu fit` does, and false alarms are counted on the other good
 images. The promise is the mean over draws. Cells that are done are kept in runs/.
 
-    python benchmarks/residual_promise.py [--seeds 20] -> docs/results/residual_promise.md
+    python benchmarks/residual_promise.py [--seeds 20] [--only NAME] [--quick --out FOLDER] ->
+    docs/results/residual_promise.md
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+import _harness
 import numpy as np
 import torch
 
@@ -24,59 +26,68 @@ from kizu.evaluation.calibrated import fit_calibrated
 from kizu.samples import Samples
 
 RATE = 0.1
-REPRESENTATION = "kizu/starter@2,3"
 DETECTORS: dict[str, dict[str, Any]] = {
     "patchcore": {"coreset": 0.05},
     "padim": {"dimensions": 50},
     "gaussian": {},
     "simplenet": {"iterations": 60, "hidden": 64, "noise": 0.3, "learning_rate": 2e-3},
 }
-HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "results" / "residual_promise.md"
+QUICK = {"seeds": 2, "known": 45, "new": 5, "only": "gaussian", "representation": "random/resnet10t@2"}
 
 
-def false_alarms(name: str, adapted: bool, method: str, good: Samples, known: int, seed: int) -> float:
+def false_alarms(
+    given: argparse.Namespace, name: str, adapted: bool, method: str, good: Samples, seed: int
+) -> float:
     """Share of new good images called anomalous in one draw."""
     order = np.random.default_rng(seed).permutation(len(good))
+    known, new = order[: given.known], order[given.known :]
     adaptation = kizu.Adaptation("residual", {"shots": 4}, seed) if adapted else None
-    detector = kizu.detector(name, REPRESENTATION, adaptation=adaptation, image_size=64, **DETECTORS[name])
-    fit_calibrated(detector, good.take(order[:known]), false_alarm_rate=RATE, method=method, seed=seed)
-    flagged = detector.predict(good.take(order[known:])).is_anomalous
+    detector = kizu.detector(
+        name, given.representation, adaptation=adaptation, image_size=64, **DETECTORS[name]
+    )
+    fit_calibrated(detector, good.take(known), false_alarm_rate=RATE, method=method, seed=seed)
+    flagged = detector.predict(good.take(new)).is_anomalous
     assert flagged is not None  # it is calibrated
     return float(flagged.double().mean())
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--known", type=int, default=60)
     parser.add_argument("--new", type=int, default=100)
     parser.add_argument("--product", default="leather")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "residual_promise")
-    options = parser.parse_args()
+    parser.add_argument("--representation", default="kizu/starter@2,3")
+    parser.add_argument("--only", choices=DETECTORS, help="measure this detector's cells alone")
+    return _harness.parsed(parser, arguments, quick=QUICK)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    given = options(arguments)
     torch.set_num_threads(1)
-    options.runs.mkdir(parents=True, exist_ok=True)
-    counts = {
-        "train": options.known + options.new,
-        "test_good": 1,
-        "test_defective": 1,
-        "size": 64,
-        "seed": 11,
-    }
-    data = kizu.dataset("planted", options.runs / "data", products=options.product, **counts)
+    network = given.representation.replace("/", "_")
+    cells = given.runs / "residual_promise" / f"{given.product}_{given.known}_{given.new}_{network}"
+    cells.mkdir(parents=True, exist_ok=True)
+    counts = {"train": given.known + given.new, "test_good": 1, "test_defective": 1}
+    data = kizu.dataset("planted", cells / "data", products=given.product, size=64, seed=11, **counts)
     rows = []
     for name in DETECTORS:
         for adapted in (False, True):
             for method in ("split", "cross"):
-                cell = options.runs / f"{name}-{'residual' if adapted else 'plain'}-{method}.json"
+                if name == "simplenet" and method == "cross":
+                    continue  # refused: what is trained has a scale of its own in every fold
+                cell = cells / f"{name}-{'residual' if adapted else 'plain'}-{method}.json"
                 rates: list[float] = json.loads(cell.read_text("utf-8")) if cell.exists() else []
-                for seed in range(len(rates), options.seeds):
-                    rates.append(false_alarms(name, adapted, method, data.train.normal, options.known, seed))
+                wanted = given.seeds if given.only in (None, name) else 0
+                for seed in range(len(rates), wanted):
+                    rates.append(false_alarms(given, name, adapted, method, data.train.normal, seed))
                     cell.write_text(json.dumps(rates), "utf-8")
-                rows.append((name, adapted, method, rates[: options.seeds]))
-                print(name, adapted, method, f"{np.mean(rates):.3f}", flush=True)
-                PAGE.write_text(page(rows, options), "utf-8")
+                if rates:
+                    rows.append((name, adapted, method, rates[: given.seeds]))
+                    print(name, adapted, method, f"{np.mean(rates[: given.seeds]):.3f}", flush=True)
+                (given.pages / "residual_promise.md").write_text(page(rows, given), "utf-8")
 
 
 def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Namespace) -> str:
@@ -86,7 +97,8 @@ def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Names
         "",
         f"Wanted: at most {RATE:.0%} false alarms on average over draws. `python "
         "benchmarks/residual_promise.py`:",
-        f"planted {options.product} at 64 pixels, {REPRESENTATION}, {options.known} good images to fit and",
+        f"planted {options.product} at 64 pixels, {options.representation}, {options.known} good images to "
+        "fit and",
         f"calibrate, {options.new} new good ones, {options.seeds} seeds; 4 reference images. Mean,",
         "standard error; empty: not run yet, the command goes on with what is missing.",
         "",

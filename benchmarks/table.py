@@ -1,18 +1,27 @@
-"""Write docs/benchmarks.md from the rows in benchmarks/results."""
+"""Write docs/benchmarks.md from the rows in benchmarks/results.
+
+With --out, FOLDER/benchmarks.md from those in FOLDER.
+
+    python benchmarks/table.py [--out FOLDER]
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from _harness import RESULTS, ROOT
+from _harness import ROOT, parsed
 
 HEAD = """# Benchmarks
 
 Speed beside a peer or a limit, as a ratio within one run: cases in turn, medians.
 `python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles,
 versions and the commit.
-`make peer-env` builds the peers' environment.
+`make peer-env` builds the peers' environment. `--quick --out FOLDER` shows in seconds that a script runs, and
+`--out FOLDER` alone keeps measured rows away from those of this page.
 
 Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of
 different days do not compare.
@@ -32,9 +41,9 @@ different days do not compare.
 """
 
 
-def read(name: str) -> dict[str, Any] | None:
+def read(folder: Path, name: str) -> dict[str, Any] | None:
     """One result, or None when it was not run."""
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -154,9 +163,9 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
     count, steps = row["workload"]["batch_size"], row["workload"]["steps"]
     for name, case in row["rows"].items():
         plain, loop = (case["training"][kind]["median"] / steps for kind in ("plain", "loop"))
-        rates = [count / case["inference"][kind]["median"] for kind in ("fp32", "bf16")]
-        measured = [f"{100 * case['overhead']:+.1f} %", *(f"{rate:.1f}" for rate in rates)]
-        measured.append(f"{case['bf16_over_fp32']:.2f}")
+        rates = {kind: f"{count / seconds['median']:.1f}" for kind, seconds in case["inference"].items()}
+        faster = f"{case['bf16_over_fp32']:.2f}" if "bf16" in rates else ""
+        measured = [f"{100 * case['overhead']:+.1f} %", rates["fp32"], rates.get("bf16", ""), faster]
         lines.append(f"| {name} | {plain:.2f} | {loop:.2f} | {' | '.join(measured)} |")
     return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
@@ -172,15 +181,23 @@ SECTIONS = {
 }
 
 
-def main() -> None:
-    """Write the page."""
+def page(results: Path) -> str:
+    """The page of what lies in a folder of results."""
     parts = [HEAD]
     for name, (title, render) in SECTIONS.items():
-        row = read(name)
+        row = read(results, name)
         if row is not None:
             note = f" {row['note']}" if row.get("note") else ""
             parts.append("\n".join([f"## {title}", "", measured(row) + note, "", *render(row)]))
-    (ROOT / "docs" / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    given = parsed(argparse.ArgumentParser(description=__doc__.partition("\n\n")[0]), arguments)
+    path = (given.out or ROOT / "docs") / "benchmarks.md"
+    path.write_text(page(given.results), "utf-8")
+    print(path)
 
 
 if __name__ == "__main__":

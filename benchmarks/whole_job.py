@@ -11,6 +11,7 @@ say fit_extrapolated, and their metrics belong to a bank that was filled up with
 0` runs all steps.
 
     python benchmarks/whole_job.py [--data FOLDER] [--images 200] [--rounds 1] [--peer-steps 300]
+    [--out FOLDER]
 
 FOLDER (or KIZU_DATA) holds magnetic-tile, a clone of the public data set.
 """
@@ -26,10 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _harness import Peer, write
+from _harness import Peer, parsed, write
 
 if TYPE_CHECKING:
     from kizu.samples import Samples
@@ -218,14 +220,11 @@ def show(found: dict[str, dict[str, Any]]) -> None:
         for part in PARTS:
             scale = 1e6 if part == "saved_bytes" else 1.0
             ours, theirs = (values[side][part] / scale for side in ("kizu", "anomalib"))
-            mark = (
-                " (anomalib extrapolated)"
-                if part == "fit_seconds" and values["anomalib_fit_extrapolated"]
-                else ""
-            )
+            extrapolated = part == "fit_seconds" and values["anomalib_fit_extrapolated"]
             name = "saved MB" if part == "saved_bytes" else part.replace("_", " ")
             print(
-                f"{method:10}{name:18}{ours:12.2f}{theirs:12.2f}{values['anomalib_over_kizu'][part]:8.1f}{mark}"
+                f"{method:10}{name:18}{ours:12.2f}{theirs:12.2f}{values['anomalib_over_kizu'][part]:8.1f}"
+                + (" (anomalib extrapolated)" if extrapolated else "")
             )
 
 
@@ -245,42 +244,42 @@ def measure_all(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
             folder / f"{method}.safetensors",
         )
     for number in range(given.rounds):
-        for method in METHODS:
-            for side in ("kizu", "anomalib"):
-                load = os.getloadavg()[0]
-                ours = side == "kizu"
-                row = (
-                    run_ours(method, data, given.images, folder)
-                    if ours
-                    else run_peer(method, folder, given.peer_steps, given.peer_workers)
-                )
-                rows.append({"side": side, "method": method, "round": number, "load_before": load, **row})
-                print(
-                    f"round {number} {method} {side}: fit {row['fit_seconds']:.2f} s, test "
-                    f"{row['test_seconds']:.2f} s",
-                    file=sys.stderr,
-                )
+        for method, side in itertools.product(METHODS, ("kizu", "anomalib")):
+            load = os.getloadavg()[0]
+            if side == "kizu":
+                row = run_ours(method, data, given.images, folder)
+            else:
+                row = run_peer(method, folder, given.peer_steps, given.peer_workers)
+            rows.append({"side": side, "method": method, "round": number, "load_before": load, **row})
+            print(
+                f"round {number} {method} {side}: fit {row['fit_seconds']:.2f} s, test "
+                f"{row['test_seconds']:.2f} s",
+                file=sys.stderr,
+            )
     return rows
 
 
-def main() -> None:
-    """Run and write benchmarks/results/whole_job.json."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument(
         "--data",
         default=os.environ.get("KIZU_DATA"),
         help="folder that holds magnetic-tile (default: KIZU_DATA)",
     )
-    parser.add_argument(
-        "--images", type=int, default=200, help="good images to fit on, and images to test on"
-    )
+    parser.add_argument("--images", type=int, default=200, help="good ones to fit on, and ones to test on")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--peer-steps", type=int, default=300, help="steps of anomalib's coreset to time; 0: all"
     )
     parser.add_argument("--peer-workers", type=int, default=0, help="loader processes of anomalib")
     parser.add_argument("--job", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    return parsed(parser, arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and write whole_job.json."""
+    given = options(arguments)
     if given.job:
         print(json.dumps(job(**json.loads(given.job))))
         return
@@ -291,15 +290,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_all(given, Path(folder))
     found = {method: summary(rows, method) for method in METHODS}
-    workload = {
-        "images": given.images,
-        "size": SIZE,
-        "network": "resnet18, random weights",
-        "rounds": given.rounds,
-    }
-    settings = {"peer_steps": given.peer_steps, "peer_workers": given.peer_workers}
+    workload = {"images": given.images, "size": SIZE, "network": "resnet18, random weights"}
+    workload |= {name: getattr(given, name) for name in ("rounds", "peer_steps", "peer_workers")}
     show(found)
-    print(write("whole_job", workload={**workload, **settings}, summary=found, rows=rows))
+    print(write("whole_job", given.results, workload=workload, summary=found, rows=rows))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 SIZE = 288
@@ -9,9 +11,15 @@ SIZE = 288
 
 def brute(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Direct differences in float64; a stable sort puts the smallest index first among equals."""
-    rows = [(bank.double() - query.double()).square().sum(1) for query in queries]
-    values, index = torch.stack(rows).sort(dim=1, stable=True)
+    values, index = _sorted(queries, bank)
     return values[:, :k].sqrt(), index[:, :k]
+
+
+@functools.lru_cache(maxsize=2)
+def _sorted(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared distances (Q, N), ascending, and their rows; kept for the two pairs of tensors last asked for."""
+    rows = [(bank.double() - query.double()).square().sum(1) for query in queries]
+    return torch.stack(rows).sort(dim=1, stable=True)
 
 
 def _banks() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -37,7 +37,7 @@ NUMERIC = (
 
 
 def missing(setting: str) -> str:
-    """Why this processor cannot run `setting`; empty where it can.
+    """Why this processor cannot run `setting`, or need not; empty where it is to be run.
 
     oneDNN and MKL ignore what a processor lacks, ATen dies of an illegal instruction: so it is not tried."""
     capability = torch.backends.cpu.get_cpu_capability()
@@ -47,7 +47,19 @@ def missing(setting: str) -> str:
         return "this processor has no AVX-512"
     if setting == "avx512-bf16" and not has_bf16(torch.device("cpu")):
         return "this processor has no bfloat16 instructions"
+    if setting == native():
+        return "it is what this processor does anyway"
     return ""
+
+
+def native() -> str:
+    """The setting that changes nothing on this processor; "" where each changes something (AMX, no AVX2)."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX2":
+        return "avx2"
+    if capability != "AVX512" or getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+        return ""
+    return "avx512-bf16" if has_bf16(torch.device("cpu")) else "avx512"
 
 
 def numeric_files() -> list[Path]:

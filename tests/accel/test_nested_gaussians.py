@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -60,11 +62,26 @@ def moments_of(known: list[torch.Tensor]) -> NestedMoments:
     return moments
 
 
+COUNTS = (1, 2, 5, 6, 7, 23, 60)
+FORMS = list(itertools.product((1, 16, 64), (5, 32)))
+"""(fold, small)."""
+PAIRED = [
+    (count, fold, small, list(GRIDS)[(number + form) % len(GRIDS)])
+    for number, count in enumerate(COUNTS)
+    for form, (fold, small) in enumerate(FORMS)
+]
+"""Every count with every form, and the grids in turn: each grid meets every count and every form."""
+
+
+def test_every_grid_meets_every_count_and_every_form() -> None:
+    for name in GRIDS:
+        mine = [case for case in PAIRED if case[3] == name]
+        assert {count for count, *_ in mine} == set(COUNTS)
+        assert {(fold, small) for _, fold, small, _ in mine} == set(FORMS)
+
+
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("small", [5, 32])
-@pytest.mark.parametrize("fold", [1, 16, 64])
-@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 23, 60])
+@pytest.mark.parametrize(("count", "fold", "small", "name"), PAIRED)
 def test_both_forms_are_the_mahalanobis_distance(
     count: int, fold: int, small: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

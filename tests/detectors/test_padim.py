@@ -3,6 +3,7 @@ off."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 import kizu
+from kizu.accel.nested_gaussians import NestedGaussians
 from kizu.detectors.padim import (
     MahalanobisDistance,
+    PaDiM,
     PositionGaussians,
     channels_by_level,
     choose,
@@ -22,11 +25,23 @@ from kizu.detectors.padim import (
     embed,
     whitening,
 )
+from kizu.detectors.runtime import Runtime
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.patches import align_levels
+from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
 
 EPS = 0.01
+
+
+@pytest.fixture(scope="module")
+def net() -> Representation:
+    return open_representation("random/resnet10t@1,2")
+
+
+@pytest.fixture(scope="module")
+def three_levels() -> Representation:
+    return open_representation("random/resnet10t@1,2,3")
 
 
 @pytest.fixture(params=["0", "1"], ids=["reference", "twin"])
@@ -89,8 +104,8 @@ def test_the_reference_learns_in_a_stream() -> None:
 
 
 @pytest.mark.usefixtures("both_forms")
-def test_the_detector_end_to_end() -> None:
-    net = open_representation("random/resnet10t@1,2,3")
+def test_the_detector_end_to_end(three_levels: Representation) -> None:
+    net = three_levels
     known = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     query = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     detector = kizu.detector("padim", net, dimensions=20, sigma=0.0, image_size=32, precision="fp32").fit(
@@ -110,8 +125,8 @@ def test_the_detector_end_to_end() -> None:
     assert torch.allclose(prediction.score.double(), wide.flatten(1).amax(1), rtol=2e-3)
 
 
-def test_channels_are_a_seeded_subset() -> None:
-    net = open_representation("random/resnet10t@1,2,3")
+def test_channels_are_a_seeded_subset(three_levels: Representation) -> None:
+    net = three_levels
     images = torch.rand(3, 3, 32, 32)
 
     def chosen(seed: int, dimensions: int | None) -> list[int]:
@@ -129,10 +144,8 @@ def test_channels_are_a_seeded_subset() -> None:
 
 
 @pytest.mark.usefixtures("both_forms")
-def test_sizes_must_agree() -> None:
-    detector = kizu.detector("padim", "random/resnet10t@1,2", dimensions=10, image_size=32).fit(
-        torch.rand(3, 3, 32, 32)
-    )
+def test_sizes_must_agree(net: Representation) -> None:
+    detector = kizu.detector("padim", net, dimensions=10, image_size=32).fit(torch.rand(3, 3, 32, 32))
     with pytest.raises(ShapeError, match="fitted on a grid"):
         detector.predict(torch.rand(1, 3, 64, 64))
     with pytest.raises(ShapeError, match="one size"):
@@ -147,20 +160,20 @@ def test_sizes_must_agree() -> None:
         *(("sigma", value) for value in (-1.0, math.nan, math.inf)),
     ],
 )
-def test_values_that_cannot_be_meant(name: str, value: Any) -> None:
+def test_values_that_cannot_be_meant(name: str, value: Any, net: Representation) -> None:
     with pytest.raises(UsageError, match=name):
-        kizu.detector("padim", "random/resnet10t@1,2", **{name: value})
+        kizu.detector("padim", net, **{name: value})
 
 
 @pytest.mark.parametrize("images", [3, 8])
 @pytest.mark.parametrize(("written", "read"), [("0", "1"), ("1", "0")])
 def test_a_model_file_of_either_form_is_read_by_the_other(
-    images: int, written: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: int, written: str, read: str, net: Representation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With few images the twin keeps them and the reference W, rounded: the distance moves by about 1e-3."""
     monkeypatch.setenv("KIZU_ACCEL", written)
     known, query = torch.rand(images, 3, 32, 32), torch.rand(2, 3, 32, 32)
-    detector = kizu.detector("padim", "random/resnet10t@1,2", dimensions=20, image_size=32, precision="fp32")
+    detector = kizu.detector("padim", net, dimensions=20, image_size=32, precision="fp32")
     expected = detector.fit(known).predict(query)
     detector.save(tmp_path / "model")
     monkeypatch.setenv("KIZU_ACCEL", read)
@@ -172,7 +185,17 @@ def test_a_model_file_of_either_form_is_read_by_the_other(
     assert torch.equal(kizu.load(tmp_path / "again").predict(query).map, got.map)
 
 
-@pytest.mark.parametrize("images", [3, 8])
+@pytest.fixture(
+    scope="module", params=itertools.product("01", (3, 8)), ids=lambda form: "-".join(map(str, form))
+)
+def fitted(request: pytest.FixtureRequest, net: Representation) -> PaDiM:
+    """By the reference (0) and by its twin (1), of few images and of more. Tests leave it as it is."""
+    form, images = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIZU_ACCEL", form)
+        return PaDiM(net, dimensions=20, runtime=Runtime(image_size=32)).fit(torch.rand(images, 3, 32, 32))
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -190,16 +213,15 @@ def test_a_model_file_of_either_form_is_read_by_the_other(
         ("factor", lambda factor: factor * math.nan),
     ],
 )
-@pytest.mark.usefixtures("both_forms")
 def test_a_state_that_does_not_fit_together(
-    images: int, name: str, change: Callable[[torch.Tensor], torch.Tensor]
+    fitted: PaDiM,
+    name: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing large is allocated because of what it says."""
-    detector = kizu.detector("padim", "random/resnet10t@1,2", dimensions=20, image_size=32).fit(
-        torch.rand(images, 3, 32, 32)
-    )
-    state = detector._state()
-    other = detector.clone()
+    monkeypatch.setenv("KIZU_ACCEL", "1" if isinstance(fitted.gaussians_, NestedGaussians) else "0")
+    state, other = fitted._state(), fitted.clone()
     other._restore(dict(state))
     mean, factor = sorted(key for key in state if key not in ("channels", "grids"))
     key = {"mean": mean, "factor": factor}.get(name, name)
@@ -208,11 +230,11 @@ def test_a_state_that_does_not_fit_together(
 
 
 @pytest.mark.usefixtures("both_forms")
-def test_an_image_has_the_same_map_alone_and_among_others() -> None:
+def test_an_image_has_the_same_map_alone_and_among_others(three_levels: Representation) -> None:
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    detector = kizu.detector(
-        "padim", "random/resnet10t@1,2,3", dimensions=30, image_size=32, precision="fp32"
-    ).fit(images)
+    detector = kizu.detector("padim", three_levels, dimensions=30, image_size=32, precision="fp32").fit(
+        images
+    )
     together = detector.predict(images).map
     assert torch.allclose(
         torch.cat([detector.predict(one).map for one in images.split(1)]), together, atol=1e-4
