@@ -86,8 +86,14 @@ def photograph_again(path: str, others: list[str], seed: int) -> None:
     shutil.copy(path, others[2])
 
 
+def parts_known(given: argparse.Namespace, situation: str, method: str) -> int:
+    """How many parts are learned from."""
+    share = (CROSS if method == "cross" else 1.0) * (0.5 if situation in ("groups", "copies") else 1.0)
+    return round(share * given.known)
+
+
 def false_alarms(
-    name: str, situation: str, method: str, data: list[list[str]], seed: int
+    name: str, situation: str, method: str, data: list[list[str]], given: argparse.Namespace, seed: int
 ) -> list[float | None]:
     """Share of new good parts called anomalous in one draw, at each of RATES; None where it is not backed."""
     order = np.random.default_rng(seed).permutation(len(data))
@@ -123,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--new", type=int, default=200, help="new good parts to count false alarms on")
     parser.add_argument("--only", choices=sorted(DETECTORS), help="measure this detector's cells alone")
-    given = _harness.parsed(parser, arguments, quick={"seeds": 2, "known": 60, "new": 5, "only": "gaussian"})
+    given = _harness.parsed(parser, arguments, quick={"seeds": 2, "known": 100, "new": 5, "only": "gaussian"})
     torch.set_num_threads(1)
     runs = given.runs / "calibration" / f"{given.known}_{given.new}"
     runs.mkdir(parents=True, exist_ok=True)
@@ -165,8 +171,8 @@ def write(cells: dict[Cell, Draws], given: argparse.Namespace) -> None:
         "",
         f"`python benchmarks/calibration.py --seeds {given.seeds}`: planted leather at {SIZE} pixels;",
         f"{given.known} (split) or {parts_known(given, 'plain', 'cross')} (cross) good parts to learn from,",
-        f"half as many with groups or copies; false alarms on {given.new} new good parts. The script says what",
-        "the situations are.",
+        f"half as many with groups or copies; false alarms on {given.new} new good parts. The script says",
+        "what the situations are.",
         "Per cent, mean over the draws and its standard error; empty: not backed by so few parts.",
         "",
         "| situation | detector | method | draws | wanted 1 | wanted 5 | wanted 10 |",

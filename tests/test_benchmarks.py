@@ -75,7 +75,7 @@ def test_every_result_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/benchmarks.md is what table.py makes of the results that are kept."""
     table = script("table", monkeypatch)
     assert (ROOT / "docs" / "benchmarks.md").read_text("utf-8") == table.page(FOLDER / "results")
-    shown = {*table.SECTIONS, "calibration"}  # which has a page of its own
+    shown = set(table.SECTIONS)
     assert {path.stem for path in (FOLDER / "results").glob("*.json")} <= shown
 
 
