@@ -79,11 +79,17 @@ def test_sixteen_bits_use_the_full_range(tmp_path: Path, suffix: str) -> None:
 
 
 def test_thirty_two_bits(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(
-        open_image(save(tmp_path / "a.tif", np.array([[0, 65535]], np.int32)))[0, :, 0], [0, 255]
-    )
+    """They say nothing of white, and are read with a named level only: never black, never a guess."""
+    path = save(tmp_path / "a.tif", np.array([[0, 51, 255]], np.int32))
+    with pytest.raises(ImageError, match=r"32-bit values, here from 0 to 255, .*--white-level"):
+        open_image(path)
+    np.testing.assert_array_equal(open_image(path, white_level=255)[0, :, 0], [0, 51, 255])
+    path = save(tmp_path / "b.tif", np.array([[0, 70000]], np.int32))
     with pytest.raises(ImageError, match="from 0 to 70000"):
-        open_image(save(tmp_path / "b.tif", np.array([[0, 70000]], np.int32)))
+        open_image(path, white_level=255)
+    np.testing.assert_array_equal(open_image(path, white_level=70000)[0, :, 0], [0, 255])
+    with pytest.raises(ImageError, match="from -1 to 5"):
+        open_image(save(tmp_path / "c.tif", np.array([[-1, 5]], np.int32)), white_level=255)
 
 
 def test_floats_are_refused(tmp_path: Path) -> None:

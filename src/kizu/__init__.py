@@ -135,7 +135,8 @@ def detector(
     **parameters: Any,
 ) -> Detector:
     """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its
-    constructor and those of detectors.runtime.Runtime (image_size, precision, device, batch_size).
+    constructor and those of detectors.runtime.Runtime (image_size, precision, device, batch_size,
+    white_level).
 
     adaptation: `fit` first adapts the representation to the good images it is given: a file of
     kizu/adaptation, or kizu.Adaptation(name, parameters, seed). Raises UnknownName and UnknownParameter,

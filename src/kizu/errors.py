@@ -19,6 +19,7 @@ KizuError
 `-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
 
 NearlyEqual (UserWarning)        good images that seem to show one part, taken for different parts
+UnusedRange (UserWarning)        good images that use a small share of the range of their files
 """
 
 from __future__ import annotations
@@ -117,6 +118,10 @@ class TooFewImages(KizuError):
 
 class NearlyEqual(UserWarning):
     """Good images that are nearly equal and do not share a group."""
+
+
+class UnusedRange(UserWarning):
+    """Good images that use a small share of the range of their files."""
 
 
 class MissingExtra(KizuError, ImportError):

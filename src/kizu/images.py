@@ -3,7 +3,7 @@
 An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
 
     grey, 1-bit, palette, CMYK  -> RGB                      colour profiles are not applied
-    16-bit grey                 -> value / 257, rounded     the range 0..65535: 12-bit data stay dark
+    16-bit grey                 -> 255 value / white        kizu.grey_depth says which value is white
     16-bit colour               -> the high byte            (that is all Pillow reads)
     transparency                -> laid on white            alpha channel, or a transparent palette entry
     EXIF orientation            -> applied                  to masks as well
@@ -31,9 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
+from kizu.digests import deep_digest
 from kizu.digests import floats_digest as floats_digest
 from kizu.digests import values_digest as values_digest
 from kizu.errors import ImageError, KizuError, UsageError
+from kizu.grey_depth import SIXTEEN, Depth, depth_of, tiff_layout, to_eight_bits
 from kizu.image_files import SUFFIXES as SUFFIXES
 from kizu.image_files import is_image as is_image
 from kizu.image_files import list_images as list_images
@@ -55,42 +57,65 @@ _TURNS = {
 
 
 def open_image(
-    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    white_level: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as
     `resize_image` does.
 
     The result depends on the decoded pixels and on `size` alone, not on the file format: a JPEG is decoded at
     its full resolution, for libjpeg's smaller scales move values by up to 11 of 255.
-    max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS, else 100,000,000). Raises
+    max_pixels: largest width * height that is decoded (default KIZU_MAX_PIXELS, else 100,000,000).
+    white_level: value of white in grey images of more than 8 bits, where not as the file says. Raises
     ImageError when the file is missing, damaged, too large or of a kind that is not read."""
-    values = open_values(path, size=size, max_pixels=max_pixels)
+    values = open_values(path, size=size, max_pixels=max_pixels, white_level=white_level)
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 def open_values(
-    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    white_level: int | None = None,
 ) -> NDArray[np.uint8]:
     """`open_image`, but of an image that is grey (H, W), the value of all three channels."""
     if size is not None:
         check_size(size)
     with _header(path, max_pixels) as opened:
-        flat = _eight_bit(_upright(opened), path)
+        depth = depth_of(opened)
+        flat = _eight_bit(_upright(opened), path, depth, white_level)
         return np.array(flat if size is None else _resized(flat, size))
 
 
-def open_identified(path: Path | str, *, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
-    """(`open_values` with `size`, `image_digest`) of a file that is decoded once. Raises ImageError."""
-    check_size(size)
+def open_identified(
+    path: Path | str, *, size: tuple[int, int] | None = None, white_level: int | None = None
+) -> tuple[NDArray[np.uint8], str]:
+    """(`open_values`, `image_digest`) of a file that is decoded once. Raises ImageError."""
+    if size is not None:
+        check_size(size)
     with _header(path, None) as opened:
-        flat = _eight_bit(_upright(opened), path)
-        return np.array(_resized(flat, size)), values_digest(np.asarray(flat))
+        depth = depth_of(opened)
+        upright = _upright(opened)
+        flat = _eight_bit(upright, path, depth, white_level)
+        digest = _digest(upright if upright.mode.startswith("I") else flat, path)
+        return np.array(flat if size is None else _resized(flat, size)), digest
 
 
 def image_digest(path: Path | str) -> str:
-    """What identifies an image: `values_digest` of its pixels, whatever its file format and name. Raises
-    ImageError."""
-    return values_digest(open_values(path))
+    """What identifies an image: a digest of its pixels at their full depth, whatever its file format, its
+    name and the white level. Raises ImageError."""
+    with _header(path, None) as opened:
+        return _digest(_upright(opened), path)
+
+
+def _digest(upright: Image.Image, path: Path | str) -> str:
+    if upright.mode.startswith("I"):
+        return deep_digest(np.asarray(upright))
+    return values_digest(np.asarray(_eight_bit(upright, path, Depth(), None)))
 
 
 @contextlib.contextmanager
@@ -148,13 +173,7 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
     limit = _pixel_limit(max_pixels)
     try:
         with _readable(path) as file:
-            plugin = plugin_for(file.read(64), path)
-            file.seek(0)
-            opened = plugin(
-                file
-                # no file name: Pillow would map the file, which garbles turned TIFFs and dies when a file
-                # shrinks
-            )
+            opened = _opened(file, path)
             width, height = opened.size
             if width * height > limit:
                 raise ImageError(
@@ -172,6 +191,21 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
             f"cannot be decoded ({detail}). The file is damaged or incomplete: copy it again or leave it "
             "out.",
         ) from error
+
+
+def _opened(file: IO[bytes], path: Path | str) -> ImageFile.ImageFile:
+    """Pillow's image of a file. It gets no file name: Pillow would map the file, which garbles turned TIFFs
+    and dies when a file shrinks."""
+    plugin = plugin_for(file.read(64), path)
+    file.seek(0)
+    try:
+        return plugin(file)
+    except Exception:
+        layout = tiff_layout(file) if plugin is TiffImagePlugin.TiffImageFile else ""
+        if layout:
+            advice = "Save it as grey or RGB, with 8 or 16 bits a channel."
+            raise ImageError(path, f"{layout}, a kind that is not read. {advice}") from None
+        raise
 
 
 @contextlib.contextmanager
@@ -211,10 +245,16 @@ def _upright(opened: ImageFile.ImageFile) -> Image.Image:
     return opened if turn is None else opened.transpose(turn)
 
 
-def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
+def _eight_bit(opened: Image.Image, path: Path | str, depth: Depth, white_level: int | None) -> Image.Image:
     """Any mode -> mode "L" or "RGB"."""
     if opened.mode.startswith("I"):
-        return Image.fromarray(((sixteen_bit(opened, path).astype(np.int32) + 128) // 257).astype(np.uint8))
+        return Image.fromarray(to_eight_bits(np.asarray(opened), depth, white_level, path))
+    if depth.coarse and white_level not in (None, SIXTEEN):
+        raise ImageError(
+            path,
+            f"holds colours of 16 bits, of which only the high byte is read, so that a white level of "
+            f"{white_level} cannot be applied. Save it with 8 bits.",
+        )
     if opened.mode == "F":
         raise ImageError(
             path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from kizu import registry
 from kizu.errors import ImageError, MaskError, UsageError, some
+from kizu.grey_depth import check_white_level
 from kizu.images import check_size, image_shape, open_identified, open_values
 from kizu.masks import MaskRule, checked_rule, open_mask, resize_mask
 from kizu.samples import Samples
@@ -38,12 +40,13 @@ class Batches:
         prefetch: int,
         errors: list[tuple[str, str]] | None = None,
         digests: bool = False,
+        white_level: int | None = None,
     ) -> None:
         self.errors = [] if errors is None else errors
         self._paths, self._size, self._batch_size, self._collect = paths, image_size, batch_size, collect
         self._rows = iter(range(len(paths)))
         self._ahead = batch_size * (1 + prefetch)
-        self._decode = _decode_identified if digests else _decode
+        self._decode = functools.partial(_decode_identified if digests else _decode, white_level=white_level)
         self._waiting: deque[tuple[int, Future[tuple[NDArray[np.float32], str]]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
@@ -125,6 +128,7 @@ def batches(
     prefetch: int = 1,
     errors: list[tuple[str, str]] | None = None,
     digests: bool = False,
+    white_level: int | None = None,
 ) -> Batches:
     """Images as `Batch`es: (B, 3, H, W) float32 in [0, 1], contiguous, with `paths` and `rows` (positions in
     `samples`).
@@ -133,9 +137,11 @@ def batches(
     last batch may hold fewer. on_error: "raise" stops at the first image that cannot be read, with its
     ImageError; "collect" notes it in `errors`, the list given or `.errors`, and goes on. threads: decoding
     threads. prefetch: batches decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside
-    the batch. digests: the batches say what identifies each image. Raises UsageError for arguments that
+    the batch. digests: the batches say what identifies each image. white_level: of grey images of more than 8
+    bits, where not as the files say (kizu.grey_depth). Raises UsageError for arguments that
     cannot be meant."""
     check_size(image_size)
+    check_white_level(white_level)
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("threads", threads, 1),
@@ -161,6 +167,7 @@ def batches(
         prefetch=prefetch,
         errors=errors,
         digests=digests,
+        white_level=white_level,
     )
 
 
@@ -218,12 +225,14 @@ def mask_rule(dataset: str) -> MaskRule:
     return getattr(registry.module("datasets", dataset), "MASK_RULE", "half")
 
 
-def _decode(path: str, size: tuple[int, int]) -> tuple[NDArray[np.float32], str]:
-    return _unit_range(open_values(path, size=size)), ""
+def _decode(path: str, size: tuple[int, int], *, white_level: int | None) -> tuple[NDArray[np.float32], str]:
+    return _unit_range(open_values(path, size=size, white_level=white_level)), ""
 
 
-def _decode_identified(path: str, size: tuple[int, int]) -> tuple[NDArray[np.float32], str]:
-    values, digest = open_identified(path, size=size)
+def _decode_identified(
+    path: str, size: tuple[int, int], *, white_level: int | None
+) -> tuple[NDArray[np.float32], str]:
+    values, digest = open_identified(path, size=size, white_level=white_level)
     return _unit_range(values), digest
 
 

@@ -48,13 +48,15 @@ def read(
     errors: Errors,
     supervision: Supervision | None = None,
     channels: Channels = "rgb",
+    white_level: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most `batch_size` images; `errors` grows by (path, reason) for files that cannot be read.
 
     size: (H, W) to which files and 8-bit arrays are resized. supervision: None to look at images, "normal" or
     "labelled" to learn from them. channels: order of colours in arrays and tensors ("bgr" as OpenCV has
-    them). Files begin to be decoded at once. Raises UsageError for what is none of the above, and for samples
-    labelled anomalous where only good ones may come; ShapeError; EmptyData for a folder without images."""
+    them). white_level: of grey files of more than 8 bits, where not as they say (kizu.grey_depth). Files
+    begin to be decoded at once. Raises UsageError for what is none of the above, and for samples labelled
+    anomalous where only good ones may come; ShapeError; EmptyData for a folder without images."""
     if channels not in ("rgb", "bgr"):
         raise UsageError(f"channels is 'rgb' or 'bgr', got {channels!r}.")
     if isinstance(data, str | Path) and supervision is not None and _is_data_set(Path(data)):
@@ -62,9 +64,12 @@ def read(
     if isinstance(data, Samples):
         _refuse_channels(channels)
         errors += data.unused
-        found = _from_samples(data, size, batch_size, errors, supervision)
+        found = _from_samples(data, size, batch_size, errors, supervision, white_level)
     else:
-        found = _from_items(data, size, batch_size, errors, channels, digests=supervision is not None)
+        digests = supervision is not None
+        found = _from_items(
+            data, size, batch_size, errors, channels, digests=digests, white_level=white_level
+        )
     return map(_without_labels, found) if supervision == "normal" else found
 
 
@@ -79,11 +84,17 @@ def _training_samples(path: Path, supervision: Supervision) -> Samples:
 
 
 def _from_samples(
-    samples: Samples, size: tuple[int, int], batch_size: int, errors: Errors, supervision: Supervision | None
+    samples: Samples,
+    size: tuple[int, int],
+    batch_size: int,
+    errors: Errors,
+    supervision: Supervision | None,
+    white_level: int | None,
 ) -> Iterator[Batch]:
     if supervision == "normal":
         _refuse_anomalous(len(samples.anomalous), len(samples))
-    found = _from_files(samples, size, batch_size, errors, digests=supervision is not None)
+    digests = supervision is not None
+    found = _from_files(samples, size, batch_size, errors, digests=digests, white_level=white_level)
     return _labelled(found, samples, size) if supervision == "labelled" else found
 
 
@@ -121,6 +132,7 @@ def _from_items(
     channels: Channels,
     *,
     digests: bool,
+    white_level: int | None,
 ) -> Iterator[Batch]:
     """Paths, arrays, PIL images or batches; one, or several of one kind."""
     if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch):
@@ -135,7 +147,8 @@ def _from_items(
     if isinstance(first, str | Path | Batch | Image.Image):
         _refuse_channels(channels)
     if isinstance(first, str | Path):
-        return _from_files(_paths(items, errors), size, batch_size, errors, digests=digests)
+        files = _paths(items, errors)
+        return _from_files(files, size, batch_size, errors, digests=digests, white_level=white_level)
     if isinstance(first, Batch):
         return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
     arrays = (from_array(item, size, bgr=channels == "bgr", digests=digests) for item in items)
@@ -169,6 +182,7 @@ def _from_files(
     errors: Errors,
     *,
     digests: bool,
+    white_level: int | None,
 ) -> Iterator[Batch]:
     """Decoding begins at once; one batch ahead, up to three where they take no more than PREFETCH_BYTES."""
     ahead = min(max(PREFETCH_BYTES // (12 * size[0] * size[1] * batch_size), 1), 3)
@@ -180,6 +194,7 @@ def _from_files(
         prefetch=ahead,
         errors=errors,
         digests=digests,
+        white_level=white_level,
     )
     loader.start()
     return loader

@@ -121,7 +121,9 @@ def test_early_ends(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_more_is_decoded_than_asked(ten: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        loader_module, "open_values", lambda path, size: (seen.append(path), open_values(path, size=size))[1]
+        loader_module,
+        "open_values",
+        lambda path, size, white_level: (seen.append(path), open_values(path, size=size))[1],
     )
     loader = batches(ten, image_size=(4, 4), batch_size=2, prefetch=1)
     time.sleep(0.1)

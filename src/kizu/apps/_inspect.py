@@ -80,7 +80,7 @@ def _look(
         shown = shown or _range(part)
         for index, path in enumerate(part.paths):
             at = number + chunk.index(Path(path))
-            panel_name = _panel(part, index, out, at, shown) if out else None
+            panel_name = _panel(part, index, out, at, shown, detector.white_level) if out else None
             rows[path] = _row(part, index, path, panel_name)
     rows |= {path: _failed(path, reason) for path, reason in errors}
     return rows, errors, shown
@@ -132,12 +132,19 @@ def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dic
     return {**row, "panel": panel_name} if panel_name else row
 
 
-def _panel(part: Prediction, index: int, out: Path, number: int, shown: tuple[float, float]) -> str | None:
+def _panel(
+    part: Prediction,
+    index: int,
+    out: Path,
+    number: int,
+    shown: tuple[float, float],
+    white_level: int | None,
+) -> str | None:
     from kizu.reports.panel import panel
 
     path = part.paths[index]
     try:
-        image = open_image(path)
+        image = open_image(path, white_level=white_level)
     except ImageError:
         return None  # gone since it was scored; its line stays
     panel_name = panel(

@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from kizu.errors import NearlyEqual
+from kizu.errors import NearlyEqual, UnusedRange
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there already.")]
@@ -23,6 +23,13 @@ Category = Annotated[str | None, typer.Option("--category", help="One category o
 MaskRuleName = Annotated[
     str | None,
     typer.Option("--mask-rule", help="How grey values of masks count, if not as usual: half or nonzero."),
+]
+WhiteLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--white-level",
+        help="Value of white in grey files of more than 8 bits, such as 4095 for 12 bits; kept in the model.",
+    ),
 ]
 Rate = Annotated[
     float | None,
@@ -82,7 +89,7 @@ def _say_warning(
     line: str | None = None,
 ) -> None:
     """kizu's own warnings in one line; those of libraries as they come."""
-    if issubclass(category, NearlyEqual):
+    if issubclass(category, NearlyEqual | UnusedRange):
         say(f"Warning: {message}")
     else:
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -33,6 +33,7 @@ from kizu.apps._options import (
     RepresentationName,
     Resume,
     Seed,
+    WhiteLevel,
     run,
     say,
 )
@@ -70,6 +71,7 @@ def fit(
     detector: DetectorName = "patchcore",
     representation: RepresentationName = None,
     parameters: Parameters = None,
+    white_level: WhiteLevel = None,
     adaptation: AdaptationName = None,
     adaptation_parameters: AdaptationParameters = None,
     false_alarm_rate: Rate = None,
@@ -91,7 +93,13 @@ def fit(
         lambda: _fit.fit(
             data,
             out,
-            _fit.Learner(detector, representation, parameters or [], adaptation, adaptation_parameters or []),
+            _fit.Learner(
+                detector,
+                representation,
+                [*(parameters or []), *([f"white_level={white_level}"] if white_level is not None else [])],
+                adaptation,
+                adaptation_parameters or [],
+            ),
             _fit.Promise(false_alarm_rate, calibration, seed),
             dataset=dataset,
             category=category,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
-from kizu.errors import NotFinite, ShapeError, UsageError
+from kizu.errors import NotFinite, ShapeError, UnusedRange, UsageError
 from kizu.types import Batch, FeatureMaps, Prediction
+
+SMALL_SHARE = 0.125
+"""Of the range: 12 bits in files of 16 use 0.0625."""
 
 
 def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction:
@@ -28,6 +33,18 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
     )
+
+
+def warn_if_dark(peak: float, white_level: int | None) -> None:
+    """Warn when the brightest value of all files, in [0, 1], is a small share of the range."""
+    if 0.0 <= peak < SMALL_SHARE:
+        said = "65535" if white_level is None else str(white_level)
+        warnings.warn(
+            f"The good images use {peak:.1%} of their range only. If they are of 10 or 12 bits in files of "
+            f"16, name the value of white: --white-level 1023 or 4095 (Python: white_level=), not {said}.",
+            UnusedRange,
+            stacklevel=2,
+        )
 
 
 def unreadable(errors: list[tuple[str, str]]) -> str:

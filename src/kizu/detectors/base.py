@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kizu import engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._predictions import joined, require_finite, require_size, unreadable
+from kizu.detectors._predictions import joined, require_finite, require_size, unreadable, warn_if_dark
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
@@ -58,7 +58,7 @@ class Detector(ABC):
         self.runtime = runtime or Runtime()
         self.image_size: tuple[int, int] = self.runtime.image_size  # type: ignore[assignment]
         self.precision, self.device = self.runtime.precision, self.runtime.device
-        self.batch_size = self.runtime.batch_size
+        self.batch_size, self.white_level = self.runtime.batch_size, self.runtime.white_level
         self._device = engine.device_named(self.device)
         self._dtype = engine.inference_dtype(self.precision, self._device)
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
@@ -123,6 +123,7 @@ class Detector(ABC):
             errors=skipped,
             supervision=self.supervision,
             channels=channels,
+            white_level=self.white_level,
         )
         batches = self._noted(batches)
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
@@ -156,6 +157,7 @@ class Detector(ABC):
             batch_size=self.batch_size,
             errors=[] if errors is None else errors,
             channels=channels,
+            white_level=self.white_level,
         )
         for batch in given:
             yield self._predict(batch)
@@ -225,10 +227,14 @@ class Detector(ABC):
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
+        peak = -1.0
         for batch in batches:
+            if batch.images is not None and batch.paths:
+                peak = max(peak, float(batch.images.amax()))
             self.seen_["fitted"] += [digest for digest in batch.digests if digest]
             self.size_ = batch.size if self.size_ in (None, batch.size) else (0, 0)
             yield batch
+        warn_if_dark(peak, self.white_level)
 
     def _check_options(self, options: FitOptions) -> None:
         """Raise for options that have no effect on a fit in one pass."""
@@ -241,7 +247,7 @@ class Detector(ABC):
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
         """Adapt the representation to the good images among the batches; the batches again."""
         assert self.adaptation is not None  # asked for
-        every = SampleStore()
+        every = SampleStore(white_level=self.white_level)
         for batch in batches:
             every.add(batch)
         good = every.good()

@@ -11,6 +11,7 @@ from typing import Any
 from kizu import checks, engine
 from kizu.adaptation.base import Adaptation
 from kizu.errors import UnknownParameter, UsageError
+from kizu.grey_depth import check_white_level
 from kizu.representations.base import Representation
 
 
@@ -20,16 +21,20 @@ class Runtime:
 
     image_size: side or (H, W) in pixels to which files are resized; tensors are taken at the size they have.
     precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda",
-    "cuda:0". batch_size: images a forward pass. Raises UsageError for values that cannot be meant."""
+    "cuda:0". batch_size: images a forward pass. white_level: value of white in grey files of more than 8
+    bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. Raises UsageError for
+    values that cannot be meant."""
 
     image_size: int | tuple[int, int] = 256
     precision: str = "auto"
     device: str = "auto"
     batch_size: int = 16
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         sides = checks.image_size(self.image_size)
         checks.whole_numbers(batch_size=self.batch_size)
+        check_white_level(self.white_level)
         for name in ("precision", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} is a name such as 'auto', got {getattr(self, name)!r}.")

@@ -38,7 +38,11 @@ class FeatureCache:
         labels = torch.tensor(samples.labels)
         if not detector.takes_features:
             with batches(
-                samples, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
+                samples,
+                image_size=detector.image_size,
+                batch_size=detector.batch_size,
+                on_error="collect",
+                white_level=detector.white_level,
             ) as loader:
                 yield from (replace(batch, labels=labels[list(batch.rows)]) for batch in loader)
             return
@@ -47,6 +51,7 @@ class FeatureCache:
             digest(detector.representation),
             levels,
             detector.image_size,
+            detector.white_level,
             detector.precision,
             detector.device,
         )
@@ -89,7 +94,11 @@ def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterat
         return
     dtype = getattr(extractor, "dtype", torch.float32)
     with batches(
-        paths, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
+        paths,
+        image_size=detector.image_size,
+        batch_size=detector.batch_size,
+        on_error="collect",
+        white_level=detector.white_level,
     ) as loader:
         for batch in loader:
             levels = [level.to(dtype).cpu() for level in extractor(batch.images)]  # type: ignore[operator]

@@ -63,7 +63,8 @@ def fit_calibrated(
     the representation has seen the calibration images, or for "cross" with what is trained; and what
     `detector.fit` raises."""
     options = options or FitOptions()
-    data = data if method == "none" else with_copies_grouped(data, options.progress)
+    if method != "none":
+        data = with_copies_grouped(data, options.progress, white_level=detector.white_level)
     chosen = choose(detector, data, false_alarm_rate, method)
     good, flawed = _parts(data)
     if chosen == "cross":
@@ -75,10 +76,12 @@ def fit_calibrated(
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
 
-def with_copies_grouped(data: Samples, progress: Progress | None = None) -> Samples:
+def with_copies_grouped(
+    data: Samples, progress: Progress | None = None, *, white_level: int | None = None
+) -> Samples:
     """The samples with images of the same pixels in one group. Warns of images that are nearly equal and of
     different groups: frames of one part, it seems, which the promise takes for different parts."""
-    images = identify(data.paths, progress)
+    images = identify(data.paths, progress, white_level=white_level)
     known = grouped(data, images)
     near = nearly_equal(images, units(known))
     if near:
@@ -220,7 +223,9 @@ def _set(
     middle = float(np.quantile(np.concatenate([part.peaks for part in parts]), 1.0 - rate))
     display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
     detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
-    detector.seen_["calibrated"] = [image.digest for image in identify(paths)]
+    detector.seen_["calibrated"] = [
+        image.digest for image in identify(paths, white_level=detector.white_level)
+    ]
     known = {path for path, _ in detector.skipped_}
     detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
     return detector

@@ -6,6 +6,7 @@ calibration images, the detector has seen what it is calibrated on."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kizu.errors import ImageError
-from kizu.images import open_image, values_digest
+from kizu.images import open_identified
 from kizu.samples import Samples
 from kizu.types import Progress
 
@@ -38,11 +39,13 @@ class Identity:
     thumbnail: NDArray[np.uint8]
 
 
-def identify(paths: Sequence[str], progress: Progress | None = None) -> list[Identity]:
-    """The identity of each file, in order, by several threads."""
+def identify(
+    paths: Sequence[str], progress: Progress | None = None, *, white_level: int | None = None
+) -> list[Identity]:
+    """The identity of each file, in order, by several threads. white_level: for the thumbnails."""
     found: list[Identity] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="kizu-images") as pool:
-        for identity in pool.map(_identity, paths):
+        for identity in pool.map(functools.partial(_identity, white_level=white_level), paths):
             found.append(identity)
             if progress:
                 progress(len(found), "comparing images")
@@ -110,10 +113,10 @@ def _squared_distances(rows: NDArray[np.float32], others: NDArray[np.float32]) -
     return np.maximum(norms - 2.0 * rows @ others.T, 0.0)
 
 
-def _identity(path: str) -> Identity:
+def _identity(path: str, *, white_level: int | None) -> Identity:
     try:
-        values = open_image(path)
+        values, digest = open_identified(path, white_level=white_level)
     except ImageError:
         return Identity("", np.zeros((SIDE, SIDE), np.uint8))
     small = Image.fromarray(values).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return Identity(values_digest(values), np.asarray(small))
+    return Identity(digest, np.asarray(small))

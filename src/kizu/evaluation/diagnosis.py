@@ -135,7 +135,11 @@ class Evaluator:
 
     def _decode(self, detector: Detector) -> list[Batch]:
         with batches(
-            self._test, image_size=detector.image_size, batch_size=detector.batch_size, on_error="collect"
+            self._test,
+            image_size=detector.image_size,
+            batch_size=detector.batch_size,
+            on_error="collect",
+            white_level=detector.white_level,
         ) as loader:
             return list(loader)
 
@@ -205,7 +209,11 @@ def _landscape(detector: ReconstructionDetector, test: Samples, side: int) -> di
         return None
     good = test.normal.take(list(range(min(LANDSCAPE_IMAGES, len(test.normal)))))
     with batches(
-        good, image_size=detector.image_size, batch_size=LANDSCAPE_IMAGES, on_error="collect"
+        good,
+        image_size=detector.image_size,
+        batch_size=LANDSCAPE_IMAGES,
+        on_error="collect",
+        white_level=detector.white_level,
     ) as loader:
         images = torch.cat([batch.require_images() for batch in loader])
     offsets, values = detector.map_landscape(images, steps=side, seed=detector.seed)

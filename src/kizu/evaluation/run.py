@@ -178,7 +178,7 @@ def _write(
     folder: Path, detector: Detector, test: Samples, predictions: Predictions, measured: Measured, run: Run
 ) -> None:
     if run.write_images:
-        _thumbnails(folder, test, predictions)
+        _thumbnails(folder, test, predictions, detector.white_level)
     readable = test.take(predictions.rows)
     _table(readable, predictions).write_parquet(folder / "samples.parquet")
     store.write_record(folder, "run.json", _facts(detector, readable, predictions, run))
@@ -248,12 +248,12 @@ def was_seen(detector: Detector, dataset: str) -> bool:
     return bool(dataset) and dataset in detector.representation.card.get("trained_on", [])
 
 
-def _thumbnails(folder: Path, test: Samples, predictions: Predictions) -> None:
+def _thumbnails(folder: Path, test: Samples, predictions: Predictions, white_level: int | None) -> None:
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
     labels = test.labels
     for row in predictions.rows:
-        image = Image.fromarray(open_image(test.paths[row]))
+        image = Image.fromarray(open_image(test.paths[row], white_level=white_level))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:

@@ -8,6 +8,7 @@ from typing import Any
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError, some
 from kizu.evaluation.copies import identify
+from kizu.grey_depth import SIXTEEN
 from kizu.representations.base import Representation
 from kizu.samples import Samples
 from kizu.types import Progress
@@ -31,7 +32,11 @@ def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = 
     known = seen_digests(detector.representation_.card).union(*detector.seen_.values())
     if not known:
         return []
-    return [row for row, image in enumerate(identify(samples.paths, progress)) if image.digest in known]
+    return [
+        row
+        for row, image in enumerate(identify(samples.paths, progress, white_level=detector.white_level))
+        if image.digest in known
+    ]
 
 
 def refuse_seen(representation: Representation, samples: Samples) -> None:
@@ -39,7 +44,7 @@ def refuse_seen(representation: Representation, samples: Samples) -> None:
     known = seen_digests(representation.card)
     if not known:
         return
-    images = zip(samples.paths, identify(samples.paths), strict=True)
+    images = zip(samples.paths, identify(samples.paths, white_level=SIXTEEN), strict=True)
     seen = [path for path, image in images if image.digest in known]
     if seen:
         raise UsageError(

@@ -37,7 +37,7 @@ class SampleStore:
 
     extract: images (B, 3, H, W) -> FeatureMaps, for batches that come without features. dtype: in which
     features are kept (bfloat16 when they were computed so). budget: bytes, a quarter of the free memory
-    unless given."""
+    unless given. white_level: with which files are read again."""
 
     def __init__(
         self,
@@ -45,8 +45,9 @@ class SampleStore:
         *,
         dtype: torch.dtype = torch.float32,
         budget: int | None = None,
+        white_level: int | None = None,
     ) -> None:
-        self._extract, self._dtype = extract, dtype
+        self._extract, self._dtype, self._white_level = extract, dtype, white_level
         self._budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if budget is None else budget
         self._samples: list[_Sample] = []
         self.size: tuple[int, int] = (0, 0)
@@ -105,7 +106,9 @@ class SampleStore:
 
     def good(self) -> SampleStore:
         """Those that are not labelled anomalous, in a store that shares them with this one."""
-        store = SampleStore(self._extract, dtype=self._dtype, budget=self._budget)
+        store = SampleStore(
+            self._extract, dtype=self._dtype, budget=self._budget, white_level=self._white_level
+        )
         store._samples, store.size = [sample for sample in self._samples if sample.label != 1], self.size
         return store
 
@@ -139,7 +142,9 @@ class SampleStore:
     def _values(self, sample: _Sample) -> Tensor | list[Tensor]:
         values = sample.values
         if values is None:
-            image = torch.from_numpy(open_image(sample.path, size=self.size)).permute(2, 0, 1)
+            image = torch.from_numpy(
+                open_image(sample.path, size=self.size, white_level=self._white_level)
+            ).permute(2, 0, 1)
             if self._extract is None:
                 return image.float().div_(255.0)
             return [
