@@ -17,7 +17,7 @@ def brute(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tens
 
 @functools.lru_cache(maxsize=2)
 def _sorted(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distances (Q, N), ascending, and their rows; kept for the two pairs of tensors last asked for."""
+    """Squared distances (Q, N), ascending, and their rows; kept for the two pairs asked for last."""
     rows = [(bank.double() - query.double()).square().sum(1) for query in queries]
     return torch.stack(rows).sort(dim=1, stable=True)
 

@@ -15,7 +15,7 @@ import kizu
 from kizu import registry
 from kizu.detectors.base import Detector
 from kizu.detectors.learned import LearnedDetector
-from kizu.detectors.runtime import parameter_names
+from kizu.detectors.runtime import build, parameter_names
 from kizu.errors import EmptyData, ModelFileError, NotFinite, NotFitted, ShapeError, TooFewImages, UsageError
 from kizu.metrics.image_metrics import image_metrics
 from kizu.representations.base import Representation
@@ -30,6 +30,8 @@ KINDS = ("random", "timm")
 FOUND_BY_DEFAULT = ("simplenet", "classifier")
 """What these find is tested on the default representation, in tests/detectors: random features do not do for
 them."""
+BRIEF = 3
+"""Steps of a training of which the way is tested, not what it finds."""
 ADAPTED = ("patchcore", "padim", "gaussian", "simplenet")
 
 
@@ -96,6 +98,21 @@ def fitted(
     return detector
 
 
+def brief(detector: Detector) -> Detector:
+    """The same, not fitted, of BRIEF steps where it trains."""
+    steps = {"iterations": BRIEF} if isinstance(detector, LearnedDetector) else {}
+    parameters = {**detector.parameters, **steps}
+    return build(type(detector), detector.representation, parameters, adaptation=detector.adaptation)
+
+
+@pytest.fixture(scope="module")
+def briefly(fitted: Detector, tiny_planted: Samples) -> Detector:
+    """`fitted`, or another one that was trained for BRIEF steps. Tests leave it as it is."""
+    if not isinstance(fitted, LearnedDetector):
+        return fitted
+    return brief(fitted).fit(training(type(fitted), tiny_planted))
+
+
 def skip_where_random_features_do_not_do(kind: type[Detector]) -> None:
     if kind.__module__.rpartition(".")[2] in FOUND_BY_DEFAULT:
         pytest.skip("tested on the default representation in tests/detectors")
@@ -147,10 +164,10 @@ def test_better_than_chance_on_real_flaws(fitted: Detector, tiny_planted: Sample
     assert image_metrics(prediction.score, tiny_planted.test.labels)["auroc"] > 0.55
 
 
-def test_same_data_same_result(fitted: Detector, tiny_planted: Samples) -> None:
-    again = fitted.clone().fit(training(type(fitted), tiny_planted))
-    assert torch.equal(again.predict(images(2)).score, fitted.predict(images(2)).score)
-    assert torch.equal(again.predict(images(2)).map, fitted.predict(images(2)).map)
+def test_same_data_same_result(briefly: Detector, tiny_planted: Samples) -> None:
+    again = briefly.clone().fit(training(type(briefly), tiny_planted))
+    assert torch.equal(again.predict(images(2)).score, briefly.predict(images(2)).score)
+    assert torch.equal(again.predict(images(2)).map, briefly.predict(images(2)).map)
 
 
 def test_a_batch_is_its_images(fitted: Detector) -> None:
@@ -179,13 +196,13 @@ def test_save_and_load_give_the_same_output(
     assert loaded.decision_.map_range == expected_calibration.map_range
 
 
-def test_batches_and_tensors_are_as_good_as_files(fitted: Detector, tiny_planted: Samples) -> None:
-    samples = training(type(fitted), tiny_planted)
+def test_batches_and_tensors_are_as_good_as_files(briefly: Detector, tiny_planted: Samples) -> None:
+    samples = training(type(briefly), tiny_planted)
     stacked = torch.stack([open_tensor(path) for path in samples.paths])
     whole = Batch(stacked, labels=torch.tensor(samples.labels))
-    from_tensor = fitted.clone().fit(stacked if fitted.supervision == "normal" else whole)
-    from_batches = fitted.clone().fit(iter(whole.split(fitted.batch_size)))
-    score = fitted.predict(images(2)).score
+    from_tensor = briefly.clone().fit(stacked if briefly.supervision == "normal" else whole)
+    from_batches = briefly.clone().fit(iter(whole.split(briefly.batch_size)))
+    score = briefly.predict(images(2)).score
     assert torch.allclose(from_tensor.predict(images(2)).score, score, rtol=1e-3)
     assert torch.equal(from_tensor.predict(images(2)).score, from_batches.predict(images(2)).score)
 
@@ -230,16 +247,16 @@ def test_one_good_image_is_enough_to_begin(
     assert other.score.item() > same.score.item()
 
 
-def test_unreadable_files_cost_themselves(fitted: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
+def test_unreadable_files_cost_themselves(briefly: Detector, tiny_planted: Samples, tmp_path: Path) -> None:
     bad = tmp_path / "cut.png"
     bad.write_bytes(Path(tiny_planted.paths[0]).read_bytes()[:200])
-    prediction = fitted.predict([tiny_planted.paths[0], bad, tiny_planted.paths[1]])
+    prediction = briefly.predict([tiny_planted.paths[0], bad, tiny_planted.paths[1]])
     assert len(prediction) == 2
     assert prediction.paths == (tiny_planted.paths[0], tiny_planted.paths[1])
     assert prediction.errors[0][0] == str(bad)
-    samples = training(type(fitted), tiny_planted)
+    samples = training(type(briefly), tiny_planted)
     broken = Samples(samples.table.head(1).with_columns(image=bad_column(bad)))
-    again = fitted.clone().fit(samples.concat(broken))
+    again = briefly.clone().fit(samples.concat(broken))
     assert [path for path, _ in again.skipped_] == [str(bad)]
 
 
@@ -292,7 +309,7 @@ def test_numpy_images(fitted: Detector) -> None:
 def test_representation_of_another_kind_still_fits(kind: type[Detector], tmp_path: Path) -> None:
     """A vision transformer's tokens on their grid, saved and opened again."""
     saved = save_representation(open_representation("random/vit_tiny_patch16_224@4,8"), tmp_path / "vit")
-    detector = kind.tiny(saved).fit(learned_from(kind, 6))
+    detector = brief(kind.tiny(saved)).fit(learned_from(kind, 6))
     assert torch.isfinite(detector.predict(images(1, seed=3)).score).all()
 
 
@@ -337,7 +354,7 @@ def test_features_alone_are_enough_or_refused(fitted: Detector) -> None:
 def test_an_adapted_model_is_saved_and_opened_with_every_base(
     name: str, base: str, precision: str, representations: dict[str, Representation], tmp_path: Path
 ) -> None:
-    small = kizu.registry.load("detectors", name).tiny("random/resnet10t@2")
+    small = brief(kizu.registry.load("detectors", name).tiny("random/resnet10t@2"))
     chosen = {**small.parameters, "precision": precision}
     adaptation = kizu.Adaptation("residual", {"shots": 2})
     detector = kizu.detector(name, representations[base], adaptation=adaptation, **chosen).fit(images(8))
@@ -368,7 +385,7 @@ def test_a_clone_starts_from_the_base(
     if kind.supervision == "labelled":
         pytest.skip("adapted to good images of both parts in the same way")
     adaptation = kizu.Adaptation("residual", {"shots": 2})
-    detector = kind.tiny(net, adaptation=adaptation).fit(images(6))
+    detector = brief(kind.tiny(net, adaptation=adaptation)).fit(images(6))
     with pytest.raises(TooFewImages, match="smaller number of shots"):
         kind.tiny(net, adaptation="residual").fit(images(6))
     assert detector.representation is net

@@ -89,11 +89,11 @@ class Classifier(LearnedDetector):
     def tiny(
         cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
     ) -> Self:
-        """64 pixels, 40 steps."""
+        """64 pixels, 5 steps."""
         return cls(
             representation,
             learning_rate=0.005,
-            iterations=40,
+            iterations=5,
             training_precision="fp32",
             adaptation=adaptation,
             runtime=Runtime(image_size=64, precision="fp32", batch_size=8),
