@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,9 @@ def test_folding_is_the_same_function() -> None:
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight)
     image = torch.rand(2, 3, 9, 9)
-    folded = fold_batch_norms(net)
+    folded = fold_batch_norms(copy.deepcopy(net), lambda net: net(image))
     assert torch.allclose(folded(image), net(image), atol=1e-5)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert isinstance(net[1], nn.BatchNorm2d), "the original is left alone"
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:

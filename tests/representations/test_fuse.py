@@ -3,6 +3,11 @@ torch lacks the operators."""
 
 from __future__ import annotations
 
+import copy
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +18,10 @@ from kizu.accel.fused_conv import KINDS, FusedConv, MaxPoolAfterReLU, can_fuse, 
 from kizu.representations.sources import open_representation
 
 NETS = (
+    "random/resnet18d@1,2,3",
+    "random/seresnet18@1,2",
+    "random/res2net50_26w_4s@1,2",
+    "random/regnetx_002@2,3",
     "random/resnet10t@1,2,3",
     "random/resnet50@1,2",
     "random/mobilenetv3_small_100@2,3",
@@ -22,6 +31,11 @@ NETS = (
 needed = pytest.mark.skipif(
     not can_fuse(torch.device("cpu"), torch.float32), reason="this torch has no fused operators"
 )
+
+
+def fused(net: nn.Module, x: torch.Tensor) -> nn.Module:
+    """A copy of it, folded and fused."""
+    return fuse_activations(fold_batch_norms(copy.deepcopy(net), lambda net: net(x)), lambda net: net(x))
 
 
 @needed
@@ -108,7 +122,7 @@ class Pools(nn.Module):
 def test_only_poolings_of_what_a_relu_gave_go_by_bits() -> None:
     net, x = Pools().eval(), torch.randn(2, 3, 18, 18, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        made = fuse_activations(fold_batch_norms(net))
+        made = fused(net, x)
         assert torch.allclose(made(x), net(x), atol=1e-5)
     kinds = [type(module) for module in made.modules()]
     assert kinds.count(MaxPoolAfterReLU) == 1
@@ -159,7 +173,7 @@ def test_what_may_not_be_fused_is_left_alone() -> None:
     net, x = Odd().eval(), torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = net(x)
-        made = fuse_activations(fold_batch_norms(net))
+        made = fused(net, x)
         assert torch.allclose(made(x), expected, atol=1e-5)
     assert sum(isinstance(module, FusedConv) for module in made.modules()) == 2
 
@@ -168,13 +182,16 @@ def test_what_may_not_be_fused_is_left_alone() -> None:
 def test_calls_and_shapes_are_kept_apart() -> None:
     net, x = Shared().eval(), torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.allclose(fuse_activations(fold_batch_norms(net))(x), net(x), atol=1e-5)
+        assert torch.allclose(fused(net, x)(x), net(x), atol=1e-5)
 
 
 def test_without_the_operators_nothing_changes() -> None:
     assert not can_fuse(torch.device("cuda"), torch.float32)
     plain = Odd()
-    assert fuse_activations(plain) is plain  # not traced
+    assert (
+        fuse_activations(plain, lambda net: net(torch.rand(1, 5, 9, 9))) is plain
+    )  # does not bear the example
+    assert not any(isinstance(module, FusedConv) for module in plain.modules())
 
 
 def test_broken_weights_stay_visible() -> None:
@@ -182,3 +199,101 @@ def test_broken_weights_stay_visible() -> None:
     with torch.no_grad():
         next(net.parameters()).view(-1)[0] = float("nan")
     assert all(level.isnan().any() for level in net.inference_copy("auto", "cpu")(torch.rand(1, 3, 64, 64)))
+
+
+class Turning(nn.Module):
+    """Takes another way for wide images: there the batch norm is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.bias, 1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.conv(x)
+        return made if x.shape[3] > 12 else self.norm(made)
+
+
+class Between(nn.Module):
+    """Values that another reads between convolution and batch norm, or that are changed in place there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.third, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(4))
+        for norm in self.norms:
+            nn.init.uniform_(norm.running_mean)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        first = self.first(x)
+        one = self.norms[0](first) + first  # read twice
+        second = self.second(one)
+        second += one  # changed before it is normalised
+        third = self.third(self.norms[1](second))
+        return [third, self.last(self.norms[2](third))]  # given back as well, and a norm that nobody calls
+
+
+def norms(net: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+def test_a_batch_norm_that_does_not_follow_alone_stays() -> None:
+    torch.manual_seed(0)
+    net, x = Between().eval(), torch.rand(2, 3, 9, 9)
+    made = fold_batch_norms(copy.deepcopy(net), lambda net: net(x))
+    assert norms(made) == 4
+    for own, other in zip(made(x), net(x), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_a_network_that_turns_off_at_another_size_is_not_folded() -> None:
+    net, small, wide = Turning().eval(), torch.rand(1, 3, 9, 9), torch.rand(1, 3, 9, 16)
+    assert norms(fold_batch_norms(copy.deepcopy(net), lambda net: net(small))) == 0
+    made = fold_batch_norms(copy.deepcopy(net), lambda net: net(small), lambda net: net(wide))
+    assert norms(made) == 1
+    assert torch.equal(made(small), net(small))
+    assert torch.equal(made(wide), net(wide))
+
+
+def test_every_batch_norm_of_networks_of_several_kinds_is_folded() -> None:
+    """In whatever order their modules are listed; timm's that has an activation within is one of them."""
+    for name in NETS[:-2]:
+        assert norms(open_representation(name).inference_copy("fp32", "cpu").network) == 0, name
+
+
+def test_networks_in_other_threads_go_on_undisturbed() -> None:
+    """Eight first requests at once, beside a network that computes all the time: torch's modules are the
+    same classes before, meanwhile and afterwards, and every result is that of one thread."""
+    call, getattribute = nn.Module.__call__, nn.Module.__getattr__
+    net = open_representation("random/resnet10t@1,2")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    alone = net.inference_copy("fp32", "cpu")(images)
+    foreign = nn.Sequential(*(nn.Linear(8, 8) for _ in range(20)))
+    x, stop, errors, calls = torch.rand(4, 8), threading.Event(), [], [0]
+    due = foreign(x)
+
+    def bystander() -> None:
+        while not stop.is_set():
+            try:
+                calls[0] += 1
+                assert nn.Module.__call__ is call, "torch is patched"
+                assert torch.equal(foreign(x), due)
+            except Exception as error:
+                errors.append(error)
+
+    thread, interval = threading.Thread(target=bystander), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        thread.start()
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: net.inference_copy("fp32", "cpu")(images), range(8)))
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert calls[0] > 0
+    assert not errors
+    assert (nn.Module.__call__, nn.Module.__getattr__) == (call, getattribute)
+    for levels in made:
+        assert all(torch.equal(own, other) for own, other in zip(levels, alone, strict=True))

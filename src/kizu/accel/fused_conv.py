@@ -2,24 +2,27 @@
 CPUs; and a max pooling of what comes out of a ReLU that compares bits.
 
 These operators are the ones that torch's own compiler emits; they have no public name, so a torch that lacks
-them, another device or a network that was not traced keeps the plain modules. The sums are the same; in
-bfloat16 one rounding between them falls away. The fused ReLU makes 0 of NaN, so a network whose weights are
-not finite is left as it is: NaN must come out of it to be noticed."""
+them or another device keeps the plain modules. The sums are the same; in bfloat16 one rounding between them
+falls away. The fused ReLU makes 0 of NaN, so a network whose weights are not finite is left as it is: NaN
+must come out of it to be noticed. Which ReLU follows which convolution is seen in a pass of an example;
+sums are fused in the residual blocks of timm's ResNets, whose code is known."""
 
 from __future__ import annotations
 
-import operator
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+
+from kizu.accel.batch_norm_folding import put
+from kizu.accel.dataflow import Dataflow, observed
 
 KINDS = 4
 """Packings of a convolution's weights that are kept: for one image or several, and for each size of its
 input."""
 _PACKING = threading.Lock()
-_ADDS = (operator.add, operator.iadd, torch.add)
 
 
 class FusedConv(nn.Module):
@@ -119,93 +122,79 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype != torch.bfloat16 or bool(operators._is_mkldnn_bf16_supported())
 
 
-def fuse_activations(net: nn.Module) -> nn.Module:
-    """`net`, a traced network in its final type, with convolutions fused in place; another network comes back
-    as it is."""
-    if not isinstance(net, fx.GraphModule) or not all(
-        bool(weight.isfinite().all()) for weight in net.parameters()
-    ):
+class ResidualSum(nn.Module):
+    """relu(last(steps(x)) + skip(x)): a residual block whose last convolution does its sum and ReLU."""
+
+    def __init__(self, steps: nn.Sequential, last: FusedConv, skip: nn.Module) -> None:
+        super().__init__()
+        self.steps, self.last, self.skip = steps, last, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C', h', w')."""
+        made: Tensor = self.last(self.steps(x), self.skip(x))
+        return made
+
+
+def fuse_activations(net: nn.Module, run: Callable[[Any], Any]) -> nn.Module:
+    """`net`, in evaluation mode and in its final type, with convolutions fused in place. run: passes an
+    example through it."""
+    finite = all(bool(weight.isfinite().all()) for weight in net.parameters())
+    flow = observed(net, run) if finite else None
+    if flow is None:
         return net
     modules: dict[str, Any] = dict(net.named_modules())
-    for node in _calls(net, modules, nn.Identity):
-        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-        net.graph.erase_node(node)
-    for node in _calls(net, modules, nn.Conv2d):
-        conv = modules[str(node.target)]
-        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-            continue
-        relu = _only_user(node, modules)
-        # of this call: a convolution may be called twice, with a ReLU behind it once
-        name = f"{node.name}_fused"
-        net.add_submodule(name, FusedConv(conv, "relu" if relu else "none"))
-        node.target = name
-        if relu:
-            relu.replace_all_uses_with(node)
-            net.graph.erase_node(relu)
-    _fuse_sums(net, dict(net.named_modules()))
-    _replace_pooling(net, dict(net.named_modules()))
-    net.graph.lint()
-    net.recompile()
-    net.delete_all_unused_submodules()
+    positive = {flow.gives[name] for name, module in modules.items() if _is_relu(module, flow, name)}
+    for name, module in modules.items():
+        if type(module) is nn.Conv2d and _fusible(module, name, flow):
+            relu = flow.only_reader(name)
+            follows = relu is not None and type(modules[relu]) is nn.ReLU
+            put(net, name, FusedConv(module, "relu" if follows else "none"))
+            if follows:
+                put(net, str(relu), nn.Identity())
+        elif type(module) is nn.MaxPool2d and _by_bits(module, name, flow, positive):
+            put(net, name, MaxPoolAfterReLU())
+    _fuse_sums(net)
     return net
 
 
-def _fuse_sums(net: fx.GraphModule, modules: dict[str, Any]) -> None:
-    """relu(convolution + other) where the convolution has no other use."""
-    for node in list(net.graph.nodes):
-        relu = _only_user(node, modules)
-        if node.op != "call_function" or node.target not in _ADDS or node.kwargs or relu is None:
-            continue
-        for conv, other in (node.args[:2], node.args[1::-1]):
-            if _is_plain(conv, modules) and isinstance(other, fx.Node):
-                with net.graph.inserting_before(node):
-                    made = net.graph.call_module(conv.target, (conv.args[0], other))
-                relu.replace_all_uses_with(made)
-                for done in (relu, node, conv):
-                    net.graph.erase_node(done)
-                break
+def _is_relu(module: nn.Module, flow: Dataflow, name: str) -> bool:
+    """Whether what it gives cannot be negative."""
+    return type(module) is nn.ReLU and flow.once(name)
 
 
-def _replace_pooling(net: fx.GraphModule, modules: dict[str, Any]) -> None:
-    """Max pooling behind a fused ReLU."""
-    for node in _calls(net, modules, nn.MaxPool2d):
-        pool, before = modules[str(node.target)], node.args[0]
-        settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-        pair = [value if isinstance(value, tuple) else (value, value) for value in settings]
-        plain = pair == [(3, 3), (2, 2), (1, 1), (1, 1)] and not pool.ceil_mode and not pool.return_indices
-        if plain and _ends_in_relu(before, modules):
-            name = f"{node.name}_bits"
-            net.add_submodule(name, MaxPoolAfterReLU())
-            node.target = name
+def _fusible(conv: nn.Conv2d, name: str, flow: Dataflow) -> bool:
+    """Whether it pads by zeros, and its weights are read by itself alone."""
+    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return plain and flow.calls[name] > 0 and flow.readers[flow.key(conv.weight)] <= {name}
 
 
-def _ends_in_relu(node: Any, modules: dict[str, Any]) -> bool:
-    """Whether it is a fused convolution, or sum, whose last step is the ReLU."""
-    if not isinstance(node, fx.Node) or node.op != "call_module":
+def _by_bits(pool: nn.MaxPool2d, name: str, flow: Dataflow, positive: set[Any]) -> bool:
+    """Whether it is the pooling of MaxPoolAfterReLU, of what a ReLU gave."""
+    settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    pair = [value if isinstance(value, tuple) else (value, value) for value in settings]
+    plain = pair == [(3, 3), (2, 2), (1, 1), (1, 1)] and not pool.ceil_mode and not pool.return_indices
+    return plain and flow.once(name) and flow.takes[name] in positive
+
+
+def _fuse_sums(net: nn.Module) -> None:
+    """The residual blocks of timm's ResNets, where nothing lies between the last convolution and the sum."""
+    from timm.models.resnet import BasicBlock, Bottleneck
+
+    for name, block in list(net.named_modules()):
+        if name and type(block) in (BasicBlock, Bottleneck):
+            skip: Any = block.downsample
+            inner = [module for module in block.children() if module is not skip]
+            steps: list[Any] = [module for module in inner if type(module) is not nn.Identity]
+            if _ends_in_sum(block, steps):
+                skip = nn.Identity() if skip is None else skip
+                put(net, name, ResidualSum(nn.Sequential(*steps[:-2]), steps[-2], skip))
+
+
+def _ends_in_sum(block: nn.Module, steps: list[Any]) -> bool:
+    """Whether of the block's steps the last two are its last convolution, without ReLU, and the ReLU of the
+    sum: no attention lies between them."""
+    names = {id(module): name for name, module in block.named_children()}
+    last, act = ("conv2", "act2") if not hasattr(block, "conv3") else ("conv3", "act3")
+    if len(steps) < 2 or (names[id(steps[-2])], names[id(steps[-1])]) != (last, act):
         return False
-    module = modules[str(node.target)]
-    return isinstance(module, FusedConv) and (module.then == "relu" or len(node.args) > 1)
-
-
-def _calls(net: fx.GraphModule, modules: dict[str, Any], kind: type) -> list[fx.Node]:
-    return [
-        node
-        for node in net.graph.nodes
-        if node.op == "call_module" and type(modules[str(node.target)]) is kind
-    ]
-
-
-def _only_user(node: fx.Node, modules: dict[str, Any]) -> fx.Node | None:
-    """The ReLU that alone uses the node's value."""
-    users = list(node.users)
-    if len(users) != 1 or users[0].op != "call_module" or type(modules[str(users[0].target)]) is not nn.ReLU:
-        return None
-    return users[0]
-
-
-def _is_plain(node: Any, modules: dict[str, Any]) -> bool:
-    """Whether it is a fused convolution without activation whose value has one use."""
-    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1:
-        return False
-    module = modules[str(node.target)]
-    return isinstance(module, FusedConv) and module.then == "none"
+    return isinstance(steps[-2], FusedConv) and steps[-2].then == "none" and type(steps[-1]) is nn.ReLU

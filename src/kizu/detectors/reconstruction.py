@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, maps
+from kizu import accel, checks, maps
+from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.detectors.learned import LearnedDetector
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.cosine import distance_map
 from kizu.nn.landscape import landscape
 from kizu.nn.mirror import DecoderSpec, decoder_spec
 from kizu.nn.rebuilder import Rebuilder, smallest_grid
-from kizu.nn.residual import folded
 from kizu.reader import Images
 from kizu.representations.base import Representation
 from kizu.training import SampleStore
@@ -24,6 +25,8 @@ from kizu.types import FeatureMaps
 
 SCORE_RULES = ("max", "mean", "top")
 DECODERS = ("code", "mirrored")
+SIDES = (64, 96)
+"""Of the images from whose noise it is seen which batch norms can be folded."""
 Pairs = list[tuple[FeatureMaps, FeatureMaps]]
 """(rebuilt, target) features."""
 
@@ -59,8 +62,13 @@ class ReconstructionDetector(LearnedDetector):
         return Networks(self._new_rebuilder())
 
     def scorer(self) -> ReconstructionScorer:
-        """The rebuilder folded, in the precision of the features."""
-        rebuilder: Any = folded(self.network_.rebuilder).to(self._dtype)
+        """The rebuilder in the precision of the features, its batch norms folded."""
+        rebuilder: Any = copy.deepcopy(self.network_.rebuilder).eval().requires_grad_(False)
+        if accel.enabled():
+            fold_batch_norms(
+                rebuilder, *(functools.partial(self._rebuild_noise, side=side) for side in SIDES)
+            )
+        rebuilder = rebuilder.to(self._dtype)
         return ReconstructionScorer(
             self._rebuilding(rebuilder), self._dtype, sigma=self.sigma, rule=self.score_rule
         )
@@ -86,6 +94,15 @@ class ReconstructionDetector(LearnedDetector):
             )
         finally:
             self._prepare_scoring()
+
+    def _rebuild_noise(self, rebuilder: Rebuilder, *, side: int) -> Any:
+        """What the rebuilder makes of noise in the shape of the features of one image."""
+        net, generator = self.representation_, torch.Generator().manual_seed(0)
+        features = [
+            torch.rand(1, width, -(-side // stride), -(-side // stride), generator=generator)
+            for width, stride in zip(net.channels, net.strides, strict=True)
+        ]
+        return rebuilder.cross_reconstruct(features, features) if self.contrastive else rebuilder(features)
 
     def _check_shared(self) -> None:
         """Raise for parameters that cannot be meant."""

@@ -6,12 +6,10 @@ and Li, CVPR 2022, section 3.3)."""
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 
 from kizu.errors import UsageError
 
@@ -92,21 +90,3 @@ def _skip(source: int, target: int, down: int, up: int) -> nn.Module:
         resampling(source, target, 1, up) if up > 1 else nn.Conv2d(source, target, 1, stride=down, bias=False)
     )
     return nn.Sequential(*conv_norm(conv))
-
-
-def folded(net: nn.Module) -> nn.Module:
-    """An evaluation copy of `net` in which every convolution followed by a batch norm in one nn.Sequential is
-    one convolution."""
-    twin = copy.deepcopy(net).eval().requires_grad_(False)
-    for module in twin.modules():
-        if isinstance(module, nn.Sequential):
-            _fold(module)
-    return twin
-
-
-def _fold(steps: nn.Sequential) -> None:
-    for at in range(len(steps) - 1):
-        conv, norm = steps[at], steps[at + 1]
-        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and type(norm) is nn.BatchNorm2d:
-            steps[at] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
-            steps[at + 1] = nn.Identity()
