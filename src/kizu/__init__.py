@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kizu import engine as engine
     from kizu import errors as errors
     from kizu import evaluation as evaluation
+    from kizu import grey_depth as grey_depth
     from kizu import image_files as image_files
     from kizu import images as images
     from kizu import loader as loader

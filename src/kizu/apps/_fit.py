@@ -76,7 +76,7 @@ def fit(
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
-    inputs = [data, *([learner.representation] if learner.representation else [])]
+    inputs: list[Path | str] = [data, *([learner.representation] if learner.representation else [])]
     store.check_output(out, store.CARD, overwrite=overwrite, inputs=inputs)
     model = learner.build()
     samples = read(dataset, data, category, mask_rule)

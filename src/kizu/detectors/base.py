@@ -25,7 +25,7 @@ from kizu.detectors._predictions import joined, require_finite, require_size, un
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
-from kizu.reader import Channels, Images, Supervision, read
+from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
 from kizu.training import FitOptions, SampleStore
@@ -116,16 +116,7 @@ class Detector(ABC):
         self.fitted_, self.decision_, self._inference = False, None, None
         self.seen_, self.size_ = {"fitted": [], "calibrated": []}, None
         self.representation_ = self.representation
-        batches = read(
-            data,
-            size=self.image_size,
-            batch_size=self.batch_size,
-            errors=skipped,
-            supervision=self.supervision,
-            channels=channels,
-            white_level=self.white_level,
-        )
-        batches = self._noted(batches)
+        batches = self._noted(self._read(data, skipped, channels, supervision=self.supervision))
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
             raise EmptyData(f"There is no good image to learn from{unreadable(skipped)}.")
@@ -151,15 +142,7 @@ class Detector(ABC):
         """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows
         with unreadable files."""
         self._require_fit("predict")
-        given = read(
-            images,
-            size=self.image_size,
-            batch_size=self.batch_size,
-            errors=[] if errors is None else errors,
-            channels=channels,
-            white_level=self.white_level,
-        )
-        for batch in given:
+        for batch in self._read(images, [] if errors is None else errors, channels):
             yield self._predict(batch)
 
     def set_calibration(
@@ -224,6 +207,16 @@ class Detector(ABC):
         return f"{type(self).__name__}({' + '.join(names)}, {state})"
 
     # -- within the room -------------------------------------------------------------------------------------
+
+    def _read(
+        self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
+    ) -> Iterator[Batch]:
+        how: dict[str, Any] = {
+            "supervision": supervision,
+            "channels": channels,
+            "white_level": self.white_level,
+        }
+        return read(data, size=self.image_size, batch_size=self.batch_size, errors=errors, **how)
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
