@@ -140,3 +140,48 @@ def test_an_empty_experiment(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("")
     with pytest.raises(UsageError, match=r"lists no \[\[dataset\]\]"):
         read_experiment(tmp_path / "x.toml")
+
+
+ADAPTED = """
+[[adaptation]]
+name = "none"
+[[adaptation]]
+name = "residual"
+parameters = { shots = 3 }
+"""
+
+
+def test_adaptations_are_an_axis(experiment: Path, tmp_path: Path) -> None:
+    """Each under every detector; cells without one keep their key, so that earlier results stay."""
+    plain = read_experiment(experiment)
+    experiment.write_text(experiment.read_text().replace("[0, 1]", "[0]") + ADAPTED)
+    both = read_experiment(experiment)
+    first, second = (list(cells(plan, {0: ["capsule"]})) for plan in (plain, both))
+    assert [cell.adaptation and cell.adaptation["name"] for cell in second] == [
+        None,
+        None,
+        "residual",
+        "residual",
+    ]
+    assert {cell.key for cell in second if cell.adaptation is None} < {cell.key for cell in first}
+    run_experiment(both, tmp_path / "out", None, lambda sentence: None)
+    results = pl.read_csv(tmp_path / "out" / "results.csv")
+    assert results["representation"].to_list()[2:] == ["random/resnet10t@1,2 + residual shots=3"] * 2
+    assert results["image_auroc"][0] != results["image_auroc"][2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("shots = 3", "shot = 3", UnknownParameter),
+        ("shots = 3", "shots = 0", UsageError),
+        ('"residual"', '"residuals"', UnknownName),
+        ('name = "none"', 'name = "none"\nparameters = { shots = 1 }', UsageError),
+    ],
+)
+def test_an_adaptation_is_checked_with_the_plan(
+    old: str, new: str, error: type[Exception], experiment: Path
+) -> None:
+    experiment.write_text(experiment.read_text() + ADAPTED.replace(old, new))
+    with pytest.raises(error):
+        read_experiment(experiment)

@@ -16,6 +16,7 @@ import polars as pl
 
 import kizu
 from kizu import registry, store
+from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
 from kizu.errors import NotFinite
 from kizu.evaluation.cache import FeatureCache
@@ -70,7 +71,8 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a shared fit
     are shared out evenly."""
     split: Split = registry.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
-    detector = kizu.detector(cell.detector, cell.representation, **cell.parameters)
+    adaptation = Adaptation(**cell.adaptation, seed=cell.seed) if cell.adaptation else None
+    detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **cell.parameters)
     cache = cache or FeatureCache()
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
@@ -99,7 +101,7 @@ def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samp
         "key": cell.key,
         "dataset": cell.dataset["name"],
         "category": category,
-        "representation": detector.representation.card["name"],
+        "representation": _representation(cell, detector),
         "weights": _weights(detector.representation.card),
         "detector": cell.detector,
         "parameters": json.dumps(cell.parameters, sort_keys=True),
@@ -131,6 +133,15 @@ def _lines(row: dict[str, Any]) -> list[dict[str, Any]]:
 def _protocol(split: Split) -> str:
     """Name and the settings that make it another protocol, as in "few_shot leak_safe"."""
     return " ".join([split.protocol, *(name for name, value in split.settings.items() if value is True)])
+
+
+def _representation(cell: Cell, detector: Detector) -> str:
+    """Its name and that of its adaptation, as in "kizu/starter@2,3 + residual shots=4"."""
+    name = str(detector.representation.card["name"])
+    if cell.adaptation is None:
+        return name
+    given = [f"{key}={value}" for key, value in cell.adaptation["parameters"].items()]
+    return " ".join([name, "+", cell.adaptation["name"], *given])
 
 
 def _weights(card: dict[str, Any]) -> str:

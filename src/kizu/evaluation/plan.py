@@ -6,6 +6,9 @@
     path = "magnetic-tile"
     [[representation]]
     name = "random/resnet18"
+    [[adaptation]]                  # may be left out: none; name = "none" beside others compares with none
+    name = "residual"
+    parameters = { shots = 4 }
     [[detector]]
     name = "patchcore"
     parameters = { image_size = 224 }
@@ -30,15 +33,19 @@ from pathlib import Path
 from typing import Any
 
 from kizu import registry
+from kizu.adaptation.base import Adaptation
 from kizu.detectors.runtime import parameter_names
 from kizu.errors import LayoutError, UnknownParameter, UsageError
 
 ALL = "all categories"
 """The category of a cell that covers all of them."""
-KEYS = {"name", "description", "dataset", "representation", "detector", "protocol", "published"}
+KEYS = {"name", "description", "dataset", "representation", "adaptation", "detector", "protocol", "published"}
+NONE = "none"
+"""The adaptation that is none."""
 PARTS: dict[str, set[str]] = {
     "dataset": {"name", "path", "filters", "categories"},
     "representation": {"name"},
+    "adaptation": {"name", "parameters"},
     "detector": {"name", "parameters", "grid"},
     "protocol": {"name", "seeds", "grid"},
     "published": {"paper", "table", "note", "where"},
@@ -66,11 +73,13 @@ class Cell:
     protocol: str
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    adaptation: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """A digest of all that decides the outcome."""
-        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
+        facts = {name: value for name, value in vars(self).items() if name != "adaptation" or value}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_experiment(path: Path | str) -> Experiment:
@@ -104,6 +113,8 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
         registry.check_keywords(
             f"dataset {entry['name']}", registry.load("datasets", entry["name"]), entry.get("filters", {})
         )
+    for entry in parts["adaptation"]:
+        _adaptation(entry)
     for entry in parts["detector"]:
         kind = registry.load("detectors", entry["name"])
         parameters, grid = entry.get("parameters", {}), entry.get("grid", {})
@@ -143,14 +154,30 @@ def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[
     ]
     for at, dataset in enumerate(parts["dataset"]):
         combinations = itertools.product(
-            [*categories[at], ALL], parts["representation"], detectors, parts["protocol"]
+            [*categories[at], ALL],
+            parts["representation"],
+            parts["adaptation"] or [{"name": NONE}],
+            detectors,
+            parts["protocol"],
         )
-        for category, representation, (detector, parameters), protocol in combinations:
+        for category, representation, adaptation, (detector, parameters), protocol in combinations:
             if (category == ALL) != one_model_for_all(protocol["name"]):
                 continue
             names = (dataset, category, representation["name"], detector, parameters, protocol["name"])
             draws = itertools.product(_each(protocol.get("grid", {})), protocol.get("seeds", [0]))
-            yield from (Cell(*names, settings, seed) for settings, seed in draws)
+            adapted = _adaptation(adaptation)
+            yield from (Cell(*names, settings, seed, adapted) for settings, seed in draws)
+
+
+def _adaptation(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Name and parameters, checked; None for none. Raises what `kizu.Adaptation` raises, UsageError for
+    parameters of none."""
+    parameters = entry.get("parameters", {})
+    if entry["name"] == NONE:
+        if parameters:
+            raise UsageError(f'[[adaptation]] "{NONE}" has no parameters, got {", ".join(parameters)}.')
+        return None
+    return {"name": Adaptation(entry["name"], parameters).name, "parameters": parameters}
 
 
 def one_model_for_all(protocol: str) -> bool:
