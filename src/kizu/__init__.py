@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from kizu import checks as checks
     from kizu import datasets as datasets
     from kizu import detectors as detectors
+    from kizu import digests as digests
     from kizu import engine as engine
     from kizu import errors as errors
     from kizu import evaluation as evaluation
+    from kizu import grey_depth as grey_depth
+    from kizu import image_files as image_files
     from kizu import images as images
     from kizu import loader as loader
     from kizu import losses as losses
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from kizu import metrics as metrics
     from kizu import neighbours as neighbours
     from kizu import nn as nn
+    from kizu import outputs as outputs
     from kizu import papers as papers
     from kizu import pretraining as pretraining
     from kizu import protocols as protocols

@@ -14,7 +14,7 @@ def values_digest(values: NDArray[np.uint8]) -> str:
     with probability 1e-21. Grey images may come as (H, W)."""
     colour = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
     digest = hashlib.sha256(f"{colour.shape}".encode())
-    digest.update(np.ascontiguousarray(colour))
+    digest.update(np.ascontiguousarray(colour).data)
     return digest.hexdigest()[:32]
 
 
@@ -30,5 +30,5 @@ def floats_digest(image: NDArray[np.float32]) -> str:
 def deep_digest(values: NDArray[Any]) -> str:
     """What identifies a grey image of more than 8 bits, (H, W) whole numbers: a digest of these."""
     digest = hashlib.sha256(f"deep {values.shape}".encode())
-    digest.update(np.ascontiguousarray(values, dtype="<i4"))
+    digest.update(np.ascontiguousarray(values, dtype="<i4").data)
     return digest.hexdigest()[:32]

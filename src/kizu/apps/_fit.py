@@ -76,7 +76,7 @@ def fit(
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
-    inputs = [data, *([learner.representation] if learner.representation else [])]
+    inputs = [str(data), *([learner.representation] if learner.representation else [])]
     store.check_output(out, store.CARD, overwrite=overwrite, inputs=inputs)
     model = learner.build()
     samples = read(dataset, data, category, mask_rule)
@@ -138,7 +138,10 @@ def adapt(
 
     screen = Screen(as_json)
     store.check_output(
-        out, store.CARD, overwrite=overwrite, inputs=[data, *([representation] if representation else [])]
+        out,
+        store.CARD,
+        overwrite=overwrite,
+        inputs=[str(data), *([representation] if representation else [])],
     )
     chosen = parameters_from(parameters, registry.load("adaptation", name))
     adaptation = Adaptation(name, chosen, seed)

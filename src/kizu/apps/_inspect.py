@@ -41,7 +41,7 @@ def inspect_images(
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = (detector.calibration_ or {}).get("map_range")
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
-    facts = {
+    facts: dict[str, Any] = {
         "model": detector.parameters,
         "detector": type(detector).__name__,
         "calibration": detector.decision,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from kizu import checks
 from kizu.datasets._layout import (
-    add_masks,
     folders_in,
     images_in,
     need_good,
@@ -18,7 +17,7 @@ from kizu.datasets._layout import (
     root_of,
     to_samples,
 )
-from kizu.datasets._masks import Row
+from kizu.datasets._masks import Row, add_masks
 from kizu.errors import LayoutError, UsageError, some
 from kizu.image_files import MASK_NAMES, images_below, list_images, why_passed_over
 from kizu.masks import MaskRule, checked_rule

@@ -83,7 +83,8 @@ def pretrain(
     folder = Path(out)
     if is_first_process():
         origin = [init] if init else []
-        store.check_output(folder, RECIPE, overwrite=overwrite, inputs=[*recipe["data"], *origin])
+        inputs = [*map(str, sources), *origin]
+        store.check_output(folder, RECIPE, overwrite=overwrite, inputs=inputs)
     return _run(folder, recipe, resume=False, show=show)
 
 
