@@ -65,8 +65,8 @@ def find_images(places: Iterable[Path | str]) -> Found:
     """Folders become the images in them, at any depth; files stay as they are, each once. Raises EmptyData
     when no image is left."""
     found, seen = Found(), set[Path]()
-    named = [Path(place) for place in places]
-    for place in named:
+    given = [Path(place) for place in places]
+    for place in given:
         if place.is_dir() and is_output(place):
             found.passed_over.append((str(place), "kizu wrote it"))
         elif place.is_dir():
@@ -75,17 +75,17 @@ def find_images(places: Iterable[Path | str]) -> Found:
             found.images.append(place)
     found.images = list(dict.fromkeys(found.images))
     if not found.images:
-        raise EmptyData(nothing_in(named, found))
+        raise EmptyData(nothing_in(given, found))
     for image in found.images:
         found.unused += further_pages(image)
     return found
 
 
-def nothing_in(places: Iterable[Path | str], found: Found) -> str:
+def nothing_in(places: Iterable[Path], found: Found) -> str:
     """Why these places give no image."""
     why = [f"{path} ({reason})" for path, reason in [*found.unused, *found.passed_over]]
     aside = f" Passed over: {some(why, 5)}." if why else ""
-    holds = "; ".join(f"{place} holds no images: {inside(Path(place))}" for place in places)
+    holds = "; ".join(f"{place} holds no images: {inside(place)}" for place in places)
     return f"{holds}.{aside} {READABLE}."
 
 

@@ -140,7 +140,10 @@ def adapt(
 
     screen = Screen(as_json)
     store.check_output(
-        out, store.CARD, overwrite=overwrite, inputs=[data, *([representation] if representation else [])]
+        out,
+        store.CARD,
+        overwrite=overwrite,
+        inputs=[str(data), *([representation] if representation else [])],
     )
     chosen = parameters_from(parameters, registry.load("adaptation", name))
     adaptation = Adaptation(name, chosen, seed)

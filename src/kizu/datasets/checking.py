@@ -62,7 +62,8 @@ def check(
         return Report(False, (*head, f"problem: {error}"))
     head += repr(samples).splitlines()
     problems, notes = _counted(module, samples, Path(path).absolute())
-    rule = checked_rule(str(mask_rule or samples.mask_rule or getattr(module, "MASK_RULE", "half")))
+    usual: str = getattr(module, "MASK_RULE", "half")
+    rule = checked_rule(mask_rule or samples.mask_rule or usual)
     seen = _look(samples, rule, progress, threads)
     problems += _files(samples, seen) + _twice(samples, seen)
     problems += [listed_unused(samples.unused)] if samples.unused else []

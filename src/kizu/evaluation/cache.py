@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kizu.detectors.base import Detector
 from kizu.errors import EmptyData
-from kizu.loader import batches
+from kizu.loader import Batches, batches
 from kizu.representations.weights import digest
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -37,13 +37,7 @@ class FeatureCache:
         """
         labels = torch.tensor(samples.labels)
         if not detector.takes_features:
-            with batches(
-                samples,
-                image_size=detector.image_size,
-                batch_size=detector.batch_size,
-                on_error="collect",
-                white_level=detector.white_level,
-            ) as loader:
+            with _decoded(samples, detector) as loader:
                 yield from (replace(batch, labels=labels[list(batch.rows)]) for batch in loader)
             return
         levels = tuple(detector.representation.card.get("levels", ()))
@@ -89,17 +83,22 @@ class FeatureCache:
         return parts
 
 
-def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:
-    if not paths:
-        return
-    dtype = getattr(extractor, "dtype", torch.float32)
-    with batches(
-        paths,
+def _decoded(images: Samples | list[str], detector: Detector) -> Batches:
+    """The images as the detector looks at them."""
+    return batches(
+        images,
         image_size=detector.image_size,
         batch_size=detector.batch_size,
         on_error="collect",
         white_level=detector.white_level,
-    ) as loader:
+    )
+
+
+def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:
+    if not paths:
+        return
+    dtype = getattr(extractor, "dtype", torch.float32)
+    with _decoded(paths, detector) as loader:
         for batch in loader:
             levels = [level.to(dtype).cpu() for level in extractor(batch.images)]  # type: ignore[operator]
             for row, path in enumerate(batch.paths):

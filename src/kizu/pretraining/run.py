@@ -82,7 +82,8 @@ def pretrain(
     }
     folder = Path(out)
     if is_first_process():
-        inputs = [*map(_absolute, sources), *([init] if init else [])]
+        origin = [init] if init else []
+        inputs = [*map(str, sources), *origin]
         store.check_output(folder, RECIPE, overwrite=overwrite, inputs=inputs)
     return _run(folder, recipe, resume=False, show=show)
 
@@ -206,7 +207,6 @@ def _card(
         + (f", and of {base['name']}: {base['licence']}" if base else ""),
         "trained_on": list(dict.fromkeys(trained_on)),
         "data": images.card(),
-        "images_seen": images.seen(recipe["steps"] * objective.batch_size),
         "skipped_images": len(images.skipped),
         "recipe": _without_paths(recipe),
         "curve": [*rows[:-1][::every], *rows[-1:]],
