@@ -140,6 +140,7 @@ def threads_of_this_process() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes that fork")
 def test_a_forked_process_does_not_wait_for_its_parents_helpers() -> None:
     code = """

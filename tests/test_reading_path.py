@@ -57,6 +57,7 @@ def walk(detector: str) -> list[tuple[str, str]]:
     return [(file, name) for file, name in json.loads(done.stdout) if file not in ASIDE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", list(LIMITS))
 def test_the_way_to_a_score_stays_short(detector: str) -> None:
     passed = walk(detector)

@@ -52,6 +52,7 @@ def test_completion_shows_what_is_public() -> None:
     assert {"Detector", "PatchCore", "PaDiM", "base"} <= set(dir(kizu.detectors))
 
 
+@pytest.mark.slow
 def test_a_function_stays_the_function_while_threads_import() -> None:
     """In a fresh process, eight threads ask for members and import their files, in different orders."""
     code = """

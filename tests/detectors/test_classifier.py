@@ -38,7 +38,7 @@ SMALL = Runtime(image_size=32, precision="fp32", batch_size=4)
 
 @pytest.fixture(scope="module")
 def net() -> Representation:
-    return open_representation("random/resnet10t@2,4")
+    return open_representation("random/resnet10t@1,2")
 
 
 def images(count: int = 6, seed: int = 0, size: int = 32) -> torch.Tensor:

@@ -65,6 +65,7 @@ def test_noise_is_a_function_of_the_position() -> None:
     assert noise.std().item() == pytest.approx(0.4, rel=0.3)
 
 
+@pytest.mark.slow
 def test_it_finds_planted_flaws_with_the_default_representation(tiny_planted: Samples) -> None:
     """Half the image painted over scores above every good test image, and where it is painted."""
     detector = kizu.detector("simplenet", **{**SMALL, "iterations": 150}).fit(tiny_planted.train)

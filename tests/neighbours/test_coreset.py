@@ -32,7 +32,7 @@ def _features() -> dict[str, np.ndarray]:
         "grid": rng.integers(0, 4, (1500, 3)).astype("f4"),
         "line": rng.integers(0, 40, (900, 1)).astype("f4"),
         "real line": rng.normal(size=(900, 1)).astype("f4"),
-        "duplicates": np.repeat(rng.normal(size=(300, 6)), 3, axis=0).astype("f4"),
+        "duplicates": np.repeat(rng.normal(size=(100, 6)), 9, axis=0).astype("f4"),
         "identical": np.full((700, 5), 0.1, "f4"),
         "far from zero": (1000 + 0.01 * rng.normal(size=(900, 8))).astype("f4"),
         "two far clusters": (rng.integers(0, 2, (900, 1)) * 1e4 + rng.normal(size=(900, 8))).astype("f4"),
@@ -47,12 +47,12 @@ FEATURES = _features()
 @pytest.mark.parametrize("name", FEATURES)
 def test_same_picks_as_the_plain_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features = FEATURES[name]
-    expected = plain_greedy(features, 400, start=3)
-    assert greedy_coreset(features, 400, start=3).tolist() == expected
+    expected = plain_greedy(features, 150, start=3)
+    assert greedy_coreset(features, 150, start=3).tolist() == expected
     monkeypatch.setattr(_greedy, "BLOCK", 100)
     monkeypatch.setattr(_greedy, "FRONT", 7)
     monkeypatch.setattr(_greedy, "COLUMNS", 50)
-    assert greedy_coreset(torch.from_numpy(features), 400, start=3).tolist() == expected
+    assert greedy_coreset(torch.from_numpy(features), 150, start=3).tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["gauss", "grid", "identical", "duplicates"])
