@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -79,10 +80,10 @@ _TURNS = {
 
 
 def open_image(
-    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+    path: Path | str | io.BytesIO, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
 ) -> NDArray[np.uint8]:
-    """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as
-    `resize_image` does.
+    """Read one image, a file or its content, as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w,
+    3), resized as `resize_image` does.
 
     The result depends on the decoded pixels and on `size` alone, not on the file format: a JPEG is decoded at
     its full resolution, for libjpeg's smaller scales move values by up to 11 of 255.
@@ -93,7 +94,7 @@ def open_image(
 
 
 def open_values(
-    path: Path | str, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
+    path: Path | str | io.BytesIO, *, size: tuple[int, int] | None = None, max_pixels: int | None = None
 ) -> NDArray[np.uint8]:
     """`open_image`, but of an image that is grey (H, W), the value of all three channels."""
     if size is not None:
@@ -200,7 +201,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
+def _header(path: Path | str | io.BytesIO, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read and whose size is allowed. Whatever fails inside the `with` is an
     ImageError that names the file."""
     limit = _pixel_limit(max_pixels)
@@ -233,7 +234,11 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
 
 
 @contextlib.contextmanager
-def _readable(path: Path | str) -> Iterator[IO[bytes]]:
+def _readable(path: Path | str | io.BytesIO) -> Iterator[IO[bytes]]:
+    if isinstance(path, io.BytesIO):
+        path.seek(0)
+        yield path
+        return
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (a path may be a str here; no Path is built for speed)
         if not stat.S_ISREG(mode):
@@ -282,7 +287,7 @@ def _upright(opened: ImageFile.ImageFile) -> Image.Image:
     return opened if turn is None else opened.transpose(turn)
 
 
-def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
+def _eight_bit(opened: Image.Image, path: Path | str | io.BytesIO) -> Image.Image:
     """Any mode -> mode "L" or "RGB"."""
     if opened.mode.startswith("I"):
         return Image.fromarray(((sixteen_bit(opened, path).astype(np.int32) + 128) // 257).astype(np.uint8))
@@ -298,7 +303,7 @@ def _eight_bit(opened: Image.Image, path: Path | str) -> Image.Image:
     return opened.convert("L" if opened.mode == "1" else "RGB")
 
 
-def sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
+def sixteen_bit(opened: Image.Image, path: Path | str | io.BytesIO) -> NDArray[Any]:
     """(H, W) values of an image of a 16- or 32-bit mode. Raises ImageError for values outside 0..65535."""
     values = np.asarray(opened)
     low, high = int(values.min()), int(values.max())

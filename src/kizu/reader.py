@@ -2,6 +2,7 @@
 
     Samples, a folder, a file, a list of paths     read from disk and resized to `size`, ahead of their use
     (H, W, 3) or (B, H, W, 3) uint8 arrays, PIL    resized to `size`, as files are
+    bytes, io.BytesIO                              the content of one file, decoded and resized
     (B, 3, H, W) float tensors or arrays           taken as they are, in [0, 1]
     an iterable of any one of these, or of Batch
 
@@ -10,6 +11,7 @@ is refused wherever it comes from."""
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,19 +26,20 @@ from torch import Tensor
 
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, ShapeError, UsageError, some
-from kizu.images import floats_digest, list_images, resize_image, values_digest
+from kizu.images import floats_digest, list_images, open_image, resize_image, values_digest
 from kizu.loader import batches, masks_for
 from kizu.samples import Samples
 from kizu.types import Batch
 
 PREFETCH_BYTES = 64 * 2**20
 """Bytes of float32 images that may be decoded ahead, beyond one batch."""
-One: TypeAlias = "str | Path | Tensor | NDArray[Any] | Image.Image"
+One: TypeAlias = "str | Path | Tensor | NDArray[Any] | Image.Image | bytes | io.BytesIO"
 Images: TypeAlias = "Samples | Batch | One | Iterable[One] | Iterable[Batch]"
 """What `fit` and `predict` take."""
 Supervision = Literal["normal", "labelled"]
 Channels = Literal["rgb", "bgr"]
 Errors = list[tuple[str, str]]
+_NOTHING = object()
 
 
 def read(
@@ -123,16 +126,18 @@ def _from_items(
     digests: bool,
 ) -> Iterator[Batch]:
     """Paths, arrays, PIL images or batches; one, or several of one kind."""
-    if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch):
+    if isinstance(data, np.ndarray) and data.dtype.kind in "OU":
+        data = data.tolist()  # of names, or of images of several sizes
+    if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch | bytes | io.BytesIO):
         data = [data]
     if not isinstance(data, Iterable):
         raise _unknown(data)
     items = iter(data)
-    first = next(items, None)
-    if first is None:
+    first = next(items, _NOTHING)
+    if first is _NOTHING:
         return iter(())
     items = itertools.chain([first], items)
-    if isinstance(first, str | Path | Batch | Image.Image):
+    if isinstance(first, str | Path | Batch | Image.Image | bytes | io.BytesIO):
         _refuse_channels(channels)
     if isinstance(first, str | Path):
         return _from_files(_paths(items), size, batch_size, errors, digests=digests)
@@ -208,7 +213,9 @@ def _checked(batch: Batch, digests: bool) -> Batch:
 
 
 def _from_array(item: Any, size: tuple[int, int], channels: Channels, digests: bool) -> Batch:
-    """An array, a tensor or a PIL image -> a batch, with what identifies each image as it was given."""
+    """An array, a tensor, a PIL image or a file's bytes -> a batch, with what identifies each image."""
+    if isinstance(item, bytes | io.BytesIO):
+        item = open_image(io.BytesIO(item) if isinstance(item, bytes) else item)
     if isinstance(item, Image.Image):
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
@@ -237,7 +244,7 @@ def _resized(item: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
 
 def _tensor(item: Any) -> Tensor:
     """A tensor or an array of floats -> (B, 3, H, W) float32 in [0, 1]."""
-    if isinstance(item, np.ndarray):
+    if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
         item = torch.from_numpy(np.ascontiguousarray(item))
     if not isinstance(item, Tensor):
         raise _unknown(item)
@@ -248,6 +255,7 @@ def _float_images(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(images.shape)
         raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
+    images = images.detach()
     if not images.is_floating_point():
         raise UsageError(
             f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
@@ -299,8 +307,8 @@ def _joined(batches: list[Batch]) -> Batch:
 
 def _unknown(item: Any) -> UsageError:
     return UsageError(
-        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in "
-        f"[0, 1], or Batches of them; got {type(item).__name__}."
+        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, bytes of a file, tensors "
+        f"(B, 3, H, W) in [0, 1], or Batches of them; got {type(item).__name__}."
     )
 
 
