@@ -3,6 +3,7 @@ they may."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import kizu
-from kizu.errors import EmptyData, ShapeError, UsageError
+from kizu.errors import EmptyData, ImageError, ShapeError, UsageError
 from kizu.images import open_image
 from kizu.reader import read
 from kizu.samples import Samples
@@ -109,7 +110,8 @@ def test_anomalous_samples_are_refused_by_every_way(tiny_planted: Samples) -> No
         (np.zeros((8, 8, 4), np.uint8), ShapeError, r"\(H, W, 3\)"),
         (7, UsageError, "got int"),
         ([7], UsageError, "got int"),
-        ([b"x"], UsageError, "got bytes"),
+        ([b"x"], ImageError, "in memory"),
+        ([None], UsageError, "got NoneType"),
         ({"a": 1}, UsageError, "no-such|does not exist|holds no|cannot"),
     ],
 )
@@ -194,3 +196,34 @@ def test_a_batch_says_what_it_is() -> None:
         Batch(features=[torch.zeros(1, 2, 2, 2)])
     with pytest.raises(UsageError, match="without the images"):
         Batch(features=[torch.zeros(1, 2, 2, 2)], size=(8, 8)).require_images()
+
+
+def test_the_content_of_files_is_read_as_files_are(paths: list[str]) -> None:
+    expected, contents = pixels(paths), [Path(path).read_bytes() for path in paths]
+    assert torch.equal(pixels(contents), expected)
+    assert torch.equal(pixels([io.BytesIO(content) for content in contents]), expected)
+    assert torch.equal(pixels(contents[0]), expected[:1])
+    used = io.BytesIO(contents[1])
+    used.read()  # at its end
+    assert torch.equal(pixels(used), expected[1:2])
+    for broken in (b"", b"no image at all", contents[0][:40]):
+        with pytest.raises(ImageError, match="in memory"):
+            pixels(broken)
+    with pytest.raises(UsageError, match="colours in files"):
+        pixels(contents, channels="bgr")
+
+
+def test_arrays_of_any_stride_and_of_names(paths: list[str]) -> None:
+    arrays = [open_image(path) for path in paths]
+    turned = [np.ascontiguousarray(array[::-1, ::-1, ::-1]) for array in arrays]
+    expected = pixels(arrays)
+    assert torch.equal(pixels([array[::-1, ::-1, ::-1] for array in turned]), expected)
+    assert torch.equal(pixels(np.stack(turned)[:, ::-1, ::-1, ::-1]), expected)
+    floats = expected.numpy()
+    backwards = np.ascontiguousarray(floats[:, ::-1, ::-1])
+    assert torch.equal(pixels(backwards[:, ::-1, ::-1]), expected)
+    assert torch.equal(pixels(np.array(paths)), expected)
+    assert torch.equal(pixels(expected.clone().requires_grad_()), expected)
+    for wrong in (np.array([None, 3], dtype=object), np.zeros((1, 3, 8, 8), dtype=complex)):
+        with pytest.raises(UsageError, match="Images are"):
+            pixels(wrong)

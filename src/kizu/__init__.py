@@ -151,12 +151,15 @@ def detector(
     return built
 
 
-def load(path: str | Path) -> Detector:
-    """Open a fitted detector. Runs none of the file's content as code and never touches the network. Raises
-    ModelFileError."""
+def load(path: str | Path, *, device: str = "auto", precision: str | None = None) -> Detector:
+    """Open a fitted detector. Runs none of the file's content as code and never touches the network.
+
+    device: where it runs: "auto" (the GPU when there is one), "cpu", "cuda", "cuda:0"; precision: "auto",
+    "fp32", "bf16", or None as it was fitted. Raises ModelFileError, and UsageError for a device that is not
+    there."""
     from kizu.detectors.files import load_detector
 
-    return load_detector(path)
+    return load_detector(path, device=device, precision=precision)
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and reports every other name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from kizu.errors import ShapeError, UsageError
-from kizu.images import floats_digest, resize_image, values_digest
+from kizu.images import floats_digest, open_image, resize_image, values_digest
 from kizu.types import Batch
 
 
 def from_array(item: Any, size: tuple[int, int], *, bgr: bool, digests: bool) -> Batch:
-    """An array, a tensor or a PIL image -> a batch; 8-bit images are resized to `size` (H, W).
+    """An array, a tensor, a PIL image or bytes of a file -> a batch; 8-bit images get the `size` (H, W).
 
     bgr: the order of its colours. digests: with what identifies each image as it was given. Raises
     ShapeError, UsageError."""
+    if isinstance(item, bytes | io.BytesIO):
+        item = open_image(io.BytesIO(item) if isinstance(item, bytes) else item)
     if isinstance(item, Image.Image):
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
@@ -49,7 +52,7 @@ def _resized(item: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
 
 def _tensor(item: Any) -> Tensor:
     """A tensor or an array of floats -> (B, 3, H, W) float32 in [0, 1]."""
-    if isinstance(item, np.ndarray):
+    if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
         item = torch.from_numpy(np.ascontiguousarray(item))
     if not isinstance(item, Tensor):
         raise unknown_input(item)
@@ -61,6 +64,7 @@ def float_images(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(images.shape)
         raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
+    images = images.detach()
     if not images.is_floating_point():
         raise UsageError(
             f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
@@ -93,6 +97,6 @@ def _advice(shape: tuple[int, ...]) -> str:
 def unknown_input(item: Any) -> UsageError:
     """The error for what is no image."""
     return UsageError(
-        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, tensors (B, 3, H, W) in "
-        f"[0, 1], or Batches of them; got {type(item).__name__}."
+        "Images are Samples, a folder, paths, arrays (H, W, 3) uint8, PIL images, bytes of a file, tensors "
+        f"(B, 3, H, W) in [0, 1], or Batches of them; got {type(item).__name__}."
     )

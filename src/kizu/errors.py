@@ -79,9 +79,10 @@ class DataError(KizuError):
 class ImageError(DataError):
     """One image file that cannot be used. `path` is the file, `reason` the sentence without it."""
 
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = Path(path), reason
+    def __init__(self, path: Path | str | object, reason: str) -> None:
+        name = path if isinstance(path, str | Path) else "(an image in memory)"
+        super().__init__(f"{name}: {reason}")
+        self.path, self.reason = Path(name), reason
 
 
 class MaskError(DataError):

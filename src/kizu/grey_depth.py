@@ -8,6 +8,7 @@ says nothing of white, and is read with a named level only."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -46,7 +47,7 @@ def depth_of(opened: ImageFile.ImageFile) -> Depth:
 
 
 def to_eight_bits(
-    values: NDArray[Any], depth: Depth, white_level: int | None, path: Path | str
+    values: NDArray[Any], depth: Depth, white_level: int | None, path: Path | str | io.BytesIO
 ) -> NDArray[np.uint8]:
     """(H, W) whole numbers -> uint8: round(255 value / white), at most 255. Raises ImageError for values
     below 0, or where nothing says which value is white."""

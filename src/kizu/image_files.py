@@ -6,6 +6,7 @@ looked into at any depth, through links too, each once. Passed over are hidden f
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +159,7 @@ def list_images(folder: Path | str) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.is_dir() and is_image(entry))
 
 
-def plugin_for(head: bytes, path: Path | str) -> type[ImageFile.ImageFile]:
+def plugin_for(head: bytes, path: Path | str | io.BytesIO) -> type[ImageFile.ImageFile]:
     """Pillow's reader for a file that begins so. Raises ImageError for anything that is not read."""
     if not head:
         raise ImageError(path, "is empty (0 bytes).")
@@ -173,7 +174,7 @@ def plugin_for(head: bytes, path: Path | str) -> type[ImageFile.ImageFile]:
     raise ImageError(path, f"is not an image, whatever its suffix says. {READABLE}.")
 
 
-def _heif_plugin(path: Path | str) -> type[ImageFile.ImageFile]:
+def _heif_plugin(path: Path | str | io.BytesIO) -> type[ImageFile.ImageFile]:
     try:
         from pillow_heif import HeifImageFile
     except ImportError:

@@ -21,6 +21,7 @@ used nor changed."""
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -57,14 +58,14 @@ _TURNS = {
 
 
 def open_image(
-    path: Path | str,
+    path: Path | str | io.BytesIO,
     *,
     size: tuple[int, int] | None = None,
     max_pixels: int | None = None,
     white_level: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Read one image as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w, 3), resized as
-    `resize_image` does.
+    """Read one image, a file or its content, as (H, W, 3) uint8 RGB, writable; with `size=(h, w)` as (h, w,
+    3), resized as `resize_image` does.
 
     The result depends on the decoded pixels and on `size` alone, not on the file format: a JPEG is decoded at
     its full resolution, for libjpeg's smaller scales move values by up to 11 of 255.
@@ -76,7 +77,7 @@ def open_image(
 
 
 def open_values(
-    path: Path | str,
+    path: Path | str | io.BytesIO,
     *,
     size: tuple[int, int] | None = None,
     max_pixels: int | None = None,
@@ -167,7 +168,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
+def _header(path: Path | str | io.BytesIO, max_pixels: int | None) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read and whose size is allowed. Whatever fails inside the `with` is an
     ImageError that names the file."""
     limit = _pixel_limit(max_pixels)
@@ -193,7 +194,7 @@ def _header(path: Path | str, max_pixels: int | None) -> Iterator[ImageFile.Imag
         ) from error
 
 
-def _opened(file: IO[bytes], path: Path | str) -> ImageFile.ImageFile:
+def _opened(file: IO[bytes], path: Path | str | io.BytesIO) -> ImageFile.ImageFile:
     """Pillow's image of a file. It gets no file name: Pillow would map the file, which garbles turned TIFFs
     and dies when a file shrinks."""
     plugin = plugin_for(file.read(64), path)
@@ -209,7 +210,11 @@ def _opened(file: IO[bytes], path: Path | str) -> ImageFile.ImageFile:
 
 
 @contextlib.contextmanager
-def _readable(path: Path | str) -> Iterator[IO[bytes]]:
+def _readable(path: Path | str | io.BytesIO) -> Iterator[IO[bytes]]:
+    if isinstance(path, io.BytesIO):
+        path.seek(0)
+        yield path
+        return
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 (a path may be a str here; no Path is built for speed)
         if not stat.S_ISREG(mode):
@@ -245,7 +250,9 @@ def _upright(opened: ImageFile.ImageFile) -> Image.Image:
     return opened if turn is None else opened.transpose(turn)
 
 
-def _eight_bit(opened: Image.Image, path: Path | str, depth: Depth, white_level: int | None) -> Image.Image:
+def _eight_bit(
+    opened: Image.Image, path: Path | str | io.BytesIO, depth: Depth, white_level: int | None
+) -> Image.Image:
     """Any mode -> mode "L" or "RGB"."""
     if opened.mode.startswith("I"):
         return Image.fromarray(to_eight_bits(np.asarray(opened), depth, white_level, path))
@@ -267,7 +274,7 @@ def _eight_bit(opened: Image.Image, path: Path | str, depth: Depth, white_level:
     return opened.convert("L" if opened.mode == "1" else "RGB")
 
 
-def sixteen_bit(opened: Image.Image, path: Path | str) -> NDArray[Any]:
+def sixteen_bit(opened: Image.Image, path: Path | str | io.BytesIO) -> NDArray[Any]:
     """(H, W) values of an image of a 16- or 32-bit mode. Raises ImageError for values outside 0..65535."""
     values = np.asarray(opened)
     low, high = int(values.min()), int(values.max())

@@ -2,6 +2,7 @@
 
     Samples, a folder, a file, a list of paths     read from disk and resized to `size`, ahead of their use
     (H, W, 3) or (B, H, W, 3) uint8 arrays, PIL    resized to `size`, as files are
+    bytes, io.BytesIO                              the content of one file, decoded and resized
     (B, 3, H, W) float tensors or arrays           taken as they are, in [0, 1]
     an iterable of any one of these, or of Batch
 
@@ -10,6 +11,7 @@ is refused wherever it comes from."""
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,12 +34,13 @@ from kizu.types import Batch
 
 PREFETCH_BYTES = 64 * 2**20
 """Bytes of float32 images that may be decoded ahead, beyond one batch."""
-One: TypeAlias = "str | Path | Tensor | NDArray[Any] | Image.Image"
+One: TypeAlias = "str | Path | Tensor | NDArray[Any] | Image.Image | bytes | io.BytesIO"
 Images: TypeAlias = "Samples | Batch | One | Iterable[One] | Iterable[Batch]"
 """What `fit` and `predict` take."""
 Supervision = Literal["normal", "labelled"]
 Channels = Literal["rgb", "bgr"]
 Errors = list[tuple[str, str]]
+_NOTHING = object()
 
 
 def read(
@@ -135,16 +138,18 @@ def _from_items(
     white_level: int | None,
 ) -> Iterator[Batch]:
     """Paths, arrays, PIL images or batches; one, or several of one kind."""
-    if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch):
+    if isinstance(data, np.ndarray) and data.dtype.kind in "OU":
+        data = data.tolist()  # of names, or of images of several sizes
+    if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch | bytes | io.BytesIO):
         data = [data]
     if not isinstance(data, Iterable):
         raise unknown_input(data)
     items = iter(data)
-    first = next(items, None)
-    if first is None:
+    first = next(items, _NOTHING)
+    if first is _NOTHING:
         return iter(())
     items = itertools.chain([first], items)
-    if isinstance(first, str | Path | Batch | Image.Image):
+    if isinstance(first, str | Path | Batch | Image.Image | bytes | io.BytesIO):
         _refuse_channels(channels)
     if isinstance(first, str | Path):
         files = _paths(items, errors)

@@ -297,3 +297,8 @@ def test_networks_in_other_threads_go_on_undisturbed() -> None:
     assert (nn.Module.__call__, nn.Module.__getattr__) == (call, getattribute)
     for levels in made:
         assert all(torch.equal(own, other) for own, other in zip(levels, alone, strict=True))
+
+
+def test_no_images_give_no_pooled_maps() -> None:
+    empty = torch.rand(0, 3, 8, 8)
+    assert MaxPoolAfterReLU()(empty).shape == (0, 3, 4, 4)

@@ -54,6 +54,16 @@ class FusedConv(nn.Module):
         made = ops._convolution_pointwise(x, self._weight(x), self.bias, *self.shape, self.then, [], "")
         return made if other is None else torch.relu(made + other)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copies: packed weights are known to oneDNN alone, so they are unpacked."""
+        with _PACKING:
+            return {**self.__dict__, "loose": self._dense(), "packed": {}}
+
+    def _dense(self) -> Tensor:
+        """The weights, not packed."""
+        dense: Tensor = self.loose if self.loose is not None else next(iter(self.packed.values())).to_dense()
+        return dense
+
     def _weight(self, x: Tensor) -> Tensor:
         """The weights as they are wanted for inputs like `x`: otherwise they would be packed anew at every
         call."""
@@ -61,8 +71,8 @@ class FusedConv(nn.Module):
         packed = self.packed.get(kind)
         if packed is None:
             with _PACKING:
-                dense = self.loose if self.loose is not None else next(iter(self.packed.values())).to_dense()
-                packed = torch.ops.mkldnn._reorder_convolution_weight(dense, *self.shape, list(x.shape))
+                reorder = torch.ops.mkldnn._reorder_convolution_weight
+                packed = reorder(self._dense(), *self.shape, list(x.shape))
                 self.packed = dict([*self.packed.items(), (kind, packed)][-KINDS:])
                 self.loose = None
         return packed
@@ -90,7 +100,7 @@ class MaxPoolAfterReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h / 2, w / 2)."""
-        if x.dtype not in _BITS or x.shape[2] % 2 or x.shape[3] % 2 or x.requires_grad:
+        if not len(x) or x.dtype not in _BITS or x.shape[2] % 2 or x.shape[3] % 2 or x.requires_grad:
             return nn.functional.max_pool2d(x, 3, 2, 1)
         bits, (_, C, h, w) = x.view(_BITS[x.dtype]), x.shape
         layout = (

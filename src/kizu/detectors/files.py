@@ -11,7 +11,7 @@ import torch
 from kizu import registry, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
-from kizu.detectors.runtime import build
+from kizu.detectors.runtime import Runtime, build
 from kizu.errors import ModelFileError, UsageError
 from kizu.representations.sources import unpack
 
@@ -19,8 +19,12 @@ from kizu.representations.sources import unpack
 def load_detector(path: Path | str, *, device: str = "auto", precision: str | None = None) -> Detector:
     """Nothing of the file is executed and no network is touched.
 
-    device, precision: where and how to run it, when not as it was fitted. Raises ModelFileError.
+    device, precision: where and how to run it, when not as it was fitted. Raises ModelFileError; UsageError
+    for a device or precision that is not there.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"kizu.load takes the path of a model, got {type(path).__name__}.")
+    Runtime(device=device, precision=precision or "auto")
     tensors, card = store.load(path)
     if card.get("kind") != "detector":
         raise ModelFileError(

@@ -37,7 +37,9 @@ class Backbone(Representation):
     net: Any
     mean: Tensor
     std: Tensor
-    memory_format: torch.memory_format = torch.preserve_format
+    wants_channels_last: bool = False
+    """Whether images are laid out channels last before they go into the network; a switch, for torch's own
+    name of a layout cannot be pickled."""
 
     def __init__(
         self,
@@ -87,7 +89,8 @@ class Backbone(Representation):
                 f"{tuple(images.shape[2:])} is not a multiple of that."
             )
         dtype = next(self.net.parameters()).dtype
-        normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=self.memory_format)
+        layout = torch.channels_last if self.wants_channels_last else torch.preserve_format
+        normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=layout)
         maps = self.net(normalised)
         if self.channels_last:
             maps = [level.permute(0, 3, 1, 2) for level in maps]
@@ -135,7 +138,7 @@ class Backbone(Representation):
         twin = copy.deepcopy(self).eval().requires_grad_(False).to(device)
         if accel.enabled():
             twin.net = inference.optimised(twin.net, dtype, device)
-            twin.memory_format = torch.channels_last
+            twin.wants_channels_last = True
         else:
             twin.net = twin.net.to(dtype)
         return twin
