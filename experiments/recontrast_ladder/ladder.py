@@ -25,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DATASETS = ("planted", "screw", "magnetic_tile")
+PLANTED = {"train": 60, "test_good": 30, "test_defective": 60}
 LANDSCAPES = ("A", "B", "full")
 """Variants whose landscape is drawn, on the planted product and the first seed."""
 
@@ -71,14 +72,7 @@ def samples(name: str, options: argparse.Namespace) -> Any:
 
     if name == "planted":
         place = options.out / "planted"
-        filters = {
-            "products": ["circuit"],
-            "train": 60,
-            "test_good": 30,
-            "test_defective": 60,
-            "size": options.image_size,
-        }
-        return kizu.dataset("planted", place, **filters)
+        return kizu.dataset("planted", place, products=["circuit"], size=options.image_size, **PLANTED)
     kind, folder = {"screw": ("mvtec", "mvtec-screw"), "magnetic_tile": ("magnetic_tile", "magnetic-tile")}[
         name
     ]

@@ -45,7 +45,7 @@ def data(tiny_planted: Samples) -> Path:
 
 def fit_arguments(data: Path, *more: object, iterations: int = 5) -> list[str]:
     parameters = (
-        "image_size=64",
+        "image_size=32",
         "batch_size=4",
         "embedding_width=8",
         "precision=fp32",

@@ -31,7 +31,10 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_end_to_end(ladder: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_end_to_end(
+    ladder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ladder, "PLANTED", {"train": 6, "test_good": 4, "test_defective": 6})
     places = ["--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs"), "--data-root", str(tmp_path)]
     size = [
         "--iterations",
