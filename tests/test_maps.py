@@ -49,3 +49,12 @@ def test_bad_shapes() -> None:
         upsample(torch.zeros(3, 4), (8, 8))
     with pytest.raises(UsageError, match="sigma"):
         upsample(torch.zeros(1, 3, 4), (8, 8), sigma=-1.0)
+
+
+def test_what_is_kept_serves_where_gradients_are() -> None:
+    """The matrices of a size are made once, maybe in inference mode, whose tensors autograd refuses."""
+    with torch.inference_mode():
+        upsample(torch.rand(1, 5, 6), (11, 13), sigma=1.0)
+    scores = torch.rand(1, 5, 6, requires_grad=True)
+    upsample(scores, (11, 13), sigma=1.0).sum().backward()
+    assert scores.grad is not None

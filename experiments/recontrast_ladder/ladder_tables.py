@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from kizu.outputs import replacing, write_record
 from kizu.papers.recontrast import recontrast as published
 from kizu.reports.diagnosis import diagnosis
-from kizu.store import replacing
 
 ORDER = ("A", "B", "B+hm", "C", "D", "C+cp", "E-gl", "E", "full")
 CLAIMS = (
@@ -39,6 +39,7 @@ def write(options: argparse.Namespace) -> str:
         return "No run is finished yet."
     docs: Path = options.docs
     docs.mkdir(parents=True, exist_ok=True)
+    write_record(docs, "experiment.json", {"name": "recontrast_ladder"})
     table = frame(runs)
     with replacing(docs / "results.csv") as temporary:
         table.write_csv(temporary)

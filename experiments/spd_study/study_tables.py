@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from kizu.outputs import replacing, write_record
 from kizu.papers.spd import spd as published
-from kizu.store import replacing
 
 METRICS = {
     "image_ap": "image AU-PR",
@@ -40,6 +40,7 @@ def write(out: Path, docs: Path) -> str:
     from study_figures import curves, pairs, scatter
 
     docs.mkdir(parents=True, exist_ok=True)
+    write_record(docs, "experiment.json", {"name": "spd_study"})
     with replacing(docs / "results.csv") as temporary:
         frame.write_csv(temporary)
     means = over_categories(frame)

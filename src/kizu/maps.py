@@ -64,6 +64,7 @@ def image_score(maps: Tensor, rule: str = "max", *, share: float = 0.01) -> Tens
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # it is kept, and may be used where gradients are
 def _operator(size: int, target: int, sigma: float, align_corners: bool) -> Tensor:
     """(target, size): upsampling then smoothing along one side, as a matrix; float64 inside, float32 out."""
     unit = torch.eye(size, dtype=torch.float64)[None]

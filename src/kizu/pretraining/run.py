@@ -207,6 +207,7 @@ def _card(
         + (f", and of {base['name']}: {base['licence']}" if base else ""),
         "trained_on": list(dict.fromkeys(trained_on)),
         "data": images.card(),
+        "images_seen": images.seen(recipe["steps"] * objective.batch_size),
         "skipped_images": len(images.skipped),
         "recipe": _without_paths(recipe),
         "curve": [*rows[:-1][::every], *rows[-1:]],
