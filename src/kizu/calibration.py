@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kizu.checks import whole_numbers
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 Groups: TypeAlias = "Sequence[object] | NDArray[Any]"
@@ -160,6 +161,7 @@ def folds(count: int, parts: int, seed: int, groups: Groups | None = None) -> li
     >>> [rows.tolist() for rows in folds(4, 2, seed=0, groups=["a", "a", "b", "b"])]
     [[0, 1], [2, 3]]
     """
+    whole_numbers(least=0, seed=seed)
     labels = group_numbers(count, groups)
     units = int(labels.max()) + 1 if count else 0
     if units < 2:

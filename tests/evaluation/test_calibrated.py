@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import kizu
-from kizu.calibration import images_needed
+from kizu.calibration import folds, images_needed
 from kizu.datasets.planted import planted
 from kizu.errors import TooFewImages, UsageError
 from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
+from kizu.protocols.base import hold_out
 from kizu.representations.sources import open_representation
 from kizu.samples import Samples
 
@@ -37,6 +38,16 @@ def test_a_refusal_comes_before_any_work(tiny_planted: Samples) -> None:
     assert not detector.fitted_
     with pytest.raises(UsageError, match="auto, split, cross, none"):
         fit_calibrated(detector, tiny_planted.train, method="guess")
+    with pytest.raises(UsageError, match="no effect without calibration"):
+        fit_calibrated(detector, tiny_planted.train, method="none", false_alarm_rate=0.1)
+    for call in (
+        lambda: fit_calibrated(detector, tiny_planted.train, seed=-1),
+        lambda: hold_out(tiny_planted.train, 0.5, seed=-1),
+        lambda: folds(10, 2, seed=-1),
+    ):
+        with pytest.raises(UsageError, match="seed is a whole number from 0 on, got -1"):
+            call()
+    assert not detector.fitted_
 
 
 @pytest.mark.parametrize("method", ["split", "cross"])

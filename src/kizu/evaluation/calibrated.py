@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from kizu import calibration
+from kizu import calibration, checks
 from kizu.detectors.base import Detector
 from kizu.errors import NearlyEqual, TooFewImages, UsageError
 from kizu.evaluation.copies import grouped, identify, nearly_equal
@@ -62,6 +62,7 @@ def fit_calibrated(
     Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when
     the representation has seen the calibration images, or for "cross" with what is trained; and what
     `detector.fit` raises."""
+    checks.whole_numbers(least=0, seed=seed)
     options = options or FitOptions()
     if method != "none":
         data = with_copies_grouped(data, options.progress, white_level=detector.white_level)
@@ -101,6 +102,11 @@ def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, me
     does any work."""
     if method not in METHODS:
         raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
+    if method == "none" and false_alarm_rate is not None:
+        raise UsageError(
+            f"A false-alarm rate, {false_alarm_rate:g}, has no effect without calibration. Leave one of them "
+            "away."
+        )
     count = len(np.unique(units(_parts(data)[0])))
     if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
         return "none"

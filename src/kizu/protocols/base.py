@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kizu import checks
 from kizu.errors import EmptyData
 from kizu.samples import Samples
 
@@ -43,13 +44,14 @@ def units(samples: Samples) -> np.ndarray:
 def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """(kept, held out): about `share` of the units held out; whole units only, at least one on each side.
 
-    Raises EmptyData when there are not two units to divide.
+    Raises EmptyData when there are not two units to divide, UsageError for a negative seed.
 
     >>> import polars as pl
     >>> kept, held = hold_out(Samples(pl.DataFrame({"image": ["/a", "/b", "/c", "/d"]})), 0.25, seed=0)
     >>> len(kept), len(held)
     (3, 1)
     """
+    checks.whole_numbers(least=0, seed=seed)
     of_row = units(samples)
     count = int(of_row.max()) + 1 if len(of_row) else 0
     if count < 2:
