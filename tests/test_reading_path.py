@@ -2,7 +2,8 @@
 
 Counted on a fitted detector's first prediction of one PNG file: the files of kizu whose code runs, but for
 errors, types, checks and the switch of accel, and the functions in them. The limits are what stands today:
-raise them only for a reason."""
+raise them only for a reason. (The last: one walk through folders for every command, and which value of a
+grey file is white.)"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import sys
 
 import pytest
 
-LIMITS = {"patchcore": (13, 60), "padim": (11, 56)}
+LIMITS = {"patchcore": (15, 67), "padim": (13, 63)}
 """Detector -> (files, functions)."""
 CODE = """
 import json, sys, tempfile, threading

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 FeatureMaps: TypeAlias = "list[Tensor]"
 """One (B, C_l, h_l, w_l) tensor per level, finest first."""
+Grids: TypeAlias = tuple[tuple[int, int], ...]
+"""(h, w) of each level."""
 Progress: TypeAlias = Callable[[int, str], None]
 """Called with (images or steps done so far, what is being done)."""
+
+
+def grids_of(features: FeatureMaps) -> Grids:
+    """(h, w) of each level."""
+    return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
 
 
 @dataclass(frozen=True)

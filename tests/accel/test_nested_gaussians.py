@@ -11,9 +11,10 @@ import torch
 from kizu.accel import block_whitening, nested_moments
 from kizu.accel.nested_gaussians import NestedDistance, NestedGaussians, expand
 from kizu.accel.nested_moments import NestedMoments
-from kizu.accel.nesting import cells_of_stages, grids_of, nesting_of
+from kizu.accel.nesting import cells_of_stages, nesting_of
 from kizu.detectors.padim import PositionGaussians, choose, embed
 from kizu.errors import EmptyData, ModelFileError
+from kizu.types import grids_of
 
 GRIDS = {
     "nested": ((8, 4), (4, 2), (2, 1)),

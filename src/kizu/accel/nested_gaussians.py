@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from kizu import store
 from kizu.accel.block_whitening import pack_rows, unpack_rows, whiten
 from kizu.accel.nested_moments import NestedMoments, join_cells
-from kizu.accel.nesting import Grids, Nesting, cells_of_stages, features_of_groups, nesting, nesting_of
+from kizu.accel.nesting import Nesting, cells_of_stages, features_of_groups, nesting, nesting_of
 from kizu.errors import EmptyData
-from kizu.types import FeatureMaps
+from kizu.types import FeatureMaps, Grids
 
 
 class NestedGaussians:

@@ -18,10 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kizu.types import FeatureMaps
-
-Grids = tuple[tuple[int, int], ...]
-"""(h, w) of each level."""
+from kizu.types import FeatureMaps, Grids, grids_of
 
 
 @dataclass(frozen=True)
@@ -122,11 +119,6 @@ def _children_per_parent(parent: Tensor) -> int:
     """How many consecutive groups have one parent (G,), rising, if all parents have as many; otherwise 1."""
     number = len(parent) // (int(parent[-1]) + 1)
     return number if torch.equal(parent, torch.arange(len(parent)) // number) else 1
-
-
-def grids_of(features: FeatureMaps) -> Grids:
-    """(h, w) of each level."""
-    return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)
 
 
 def cells_of_stages(features: FeatureMaps, nest: Nesting) -> list[Tensor]:

@@ -266,7 +266,7 @@ class Detector(ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        known = batch.features if self.takes_features else None
+        known = batch.features if batch.features is not None and self.takes_features else None
         levels = self._warm_up()(batch.require_images()) if known is None else known
         levels = [level.to(self._device, torch.float32) for level in levels]
         require_finite(levels, batch, self.representation_.card["name"])

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
-from kizu.accel.nesting import Grids, grids_of
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import EmptyData, ModelFileError, ShapeError
 from kizu.nn.patches import align_levels, finest_grid
 from kizu.representations.base import Representation
-from kizu.types import FeatureMaps
+from kizu.types import FeatureMaps, Grids, grids_of
 
 MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
