@@ -100,7 +100,8 @@ def page(rows: list[tuple[str, bool, str, list[float]]], options: argparse.Names
         f"planted {options.product} at 64 pixels, {options.representation}, {options.known} good images to "
         "fit and",
         f"calibrate, {options.new} new good ones, {options.seeds} seeds; 4 reference images. Mean,",
-        "standard error; empty: not run yet, the command goes on with what is missing.",
+        "standard error; empty: not run yet, the command goes on with what is missing, or refused: what is",
+        "trained step by step is not calibrated by folds.",
         "",
         "| detector | method | plain | with residual |",
         "|---|---|---|---|",

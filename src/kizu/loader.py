@@ -138,8 +138,8 @@ def batches(
     ImageError; "collect" notes it in `errors`, the list given or `.errors`, and goes on. threads: decoding
     threads. prefetch: batches decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside
     the batch. digests: the batches say what identifies each image. white_level: of grey images of more than 8
-    bits, where not as the files say (kizu.grey_depth). Raises UsageError for arguments that
-    cannot be meant."""
+    bits, where not as the files say (kizu.grey_depth). Raises UsageError for arguments that cannot be
+    meant."""
     check_size(image_size)
     check_white_level(white_level)
     for name, value, least in (

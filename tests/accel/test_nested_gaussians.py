@@ -12,7 +12,7 @@ from kizu.accel import block_whitening, nested_moments
 from kizu.accel.nested_gaussians import NestedDistance, NestedGaussians, expand
 from kizu.accel.nested_moments import NestedMoments
 from kizu.accel.nesting import cells_of_stages, nesting_of
-from kizu.detectors.padim import PositionGaussians, choose, embed
+from kizu.detectors.padim import PositionGaussians, choose_channels, embed
 from kizu.errors import EmptyData, ModelFileError
 from kizu.types import grids_of
 
@@ -37,7 +37,9 @@ def features(name: str, count: int, seed: int = 0) -> list[torch.Tensor]:
         mix = torch.eye(width) + 0.1 * torch.randn(width, width, generator=torch.Generator().manual_seed(9))
         rows = torch.randn(count, h, w, width, generator=generator)
         levels.append((rows @ mix + 1.0).permute(0, 3, 1, 2))
-    return choose(levels, [*(torch.arange(level.shape[1]) for level in levels[:-1]), torch.tensor([3, 1])])
+    return choose_channels(
+        levels, [*(torch.arange(level.shape[1]) for level in levels[:-1]), torch.tensor([3, 1])]
+    )
 
 
 def truth(known: list[torch.Tensor], query: list[torch.Tensor]) -> tuple[np.ndarray, float]:

@@ -20,7 +20,7 @@ from kizu.detectors.padim import (
     PaDiM,
     PositionGaussians,
     channels_by_level,
-    choose,
+    choose_channels,
     covariance,
     embed,
     whitening,
@@ -79,12 +79,12 @@ def test_mean_covariance_cholesky(count: int) -> None:
     )
     channels = torch.tensor([7, 6, 4, 2, 1, 0])
     of_levels = channels_by_level(channels, [5, 3])
-    rows = embed(choose(known, of_levels)).transpose(0, 1)  # (P, n, D)
+    rows = embed(choose_channels(known, of_levels)).transpose(0, 1)  # (P, n, D)
     mean = rows.mean(1)
     spread = covariance(rows.mT @ rows, mean, count)
     W = whitening(spread, EPS)
     assert torch.equal(W, W.tril())
-    got = MahalanobisDistance(mean, W)(choose(query, of_levels))
+    got = MahalanobisDistance(mean, W)(choose_channels(query, of_levels))
     aligned = [align_levels(levels, mode="nearest")[:, channels].numpy() for levels in (known, query)]
     assert np.allclose(got.numpy(), truth(*aligned, EPS), rtol=1e-10)
 

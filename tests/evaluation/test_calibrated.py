@@ -4,6 +4,7 @@ cannot keep."""
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 import kizu
+from kizu.apps._fit import promise
 from kizu.calibration import folds, images_needed
 from kizu.datasets.planted import planted
-from kizu.errors import TooFewImages, UsageError
+from kizu.detectors import Decision
+from kizu.errors import TooFewImages, UnknownName, UsageError
 from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
 from kizu.protocols.base import hold_out
 from kizu.representations.sources import open_representation
@@ -164,3 +167,17 @@ def test_an_unreadable_calibration_image_is_said(tiny_planted: Samples, tmp_path
     calibrate(detector, held, 0.2)
     assert [path for path, _ in detector.skipped_] == [str(broken)]
     assert len(detector.decision_.scores) == 12
+
+
+def test_what_a_fit_says_of_its_rate() -> None:
+    """With 59 parts and all of them below the threshold, 5 % are certain; with the threshold of a promise of
+    5 %, two lie above it, and it takes the smaller rate that is named."""
+    said = {}
+    for rate in (0.05, 1 / 60):
+        model = SimpleNamespace(decision_=Decision(range(59), rate))
+        said[rate] = promise(model)  # type: ignore[arg-type]
+    assert "takes 59 parts to calibrate on, and --false-alarm-rate 0.01667" in said[0.05]
+    assert "this model's rate is at most 10.29%" in said[0.05]
+    assert "this model's rate is at most 4.95%" in said[1 / 60]
+    with pytest.raises(UnknownName, match="guess"):
+        Decision(range(59), 0.05, method="guess")

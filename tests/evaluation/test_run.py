@@ -104,6 +104,9 @@ def test_data_that_the_representation_has_seen(
     assert not was_seen(detector, "visa")
     detector.representation.card["trained_on"] = ["visa"]
     assert was_seen(detector, "visa")
+    detector.representation.card["images_seen"] = []
+    assert not was_seen(detector, "visa")  # a list of images says it better than a name
+    del detector.representation.card["images_seen"]
     with pytest.raises(UsageError, match="--allow-seen"):
         evaluate(detector, tiny_planted.test, tmp_path / "run", Run("x", dataset="visa"))
     evaluate(detector, tiny_planted.test, tmp_path / "run", Run("x", dataset="visa", allow_seen=True))

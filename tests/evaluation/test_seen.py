@@ -19,6 +19,7 @@ from kizu.evaluation.run import Run, evaluate
 from kizu.evaluation.seen import seen_rows
 from kizu.images import floats_digest, image_digest, open_image, values_digest
 from kizu.samples import Samples
+from kizu.store import load_card
 from kizu.types import Batch
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -119,11 +120,27 @@ def test_a_pretrained_network_knows_its_images(folder: Path, tmp_path: Path) -> 
         predictor_hidden=8, show=False,
     )  # fmt: skip
     samples = kizu.dataset("folder", folder)
+    assert len(load_card(tmp_path / "net")["representation"]["images_seen"]) == len(samples)
     detector = kizu.detector("gaussian", kizu.representation(tmp_path / "net"), image_size=64)
     detector.fit(torch.rand(4, 3, 64, 64))
     assert seen_rows(detector, samples) == list(range(len(samples)))
     with pytest.raises(UsageError, match="has seen all 20 good images"):
         evaluate(detector, samples, tmp_path / "run", Run("again"))
+
+
+def test_a_card_lists_no_million_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kizu.pretraining import run
+
+    monkeypatch.setattr(run, "MAX_SEEN", 10)
+    run.pretrain(
+        "simsiam", folder, tmp_path / "net", steps=1, batch_size=2, size=32, backbone="resnet10t", hidden=16,
+        predictor_hidden=8, show=False,
+    )  # fmt: skip
+    card = load_card(tmp_path / "net")["representation"]
+    assert "images_seen" not in card
+    assert card["trained_on"] == ["photos"]
 
 
 def test_a_decision_belongs_to_the_size_that_was_fitted(tiny_planted: Samples) -> None:

@@ -185,6 +185,28 @@ def test_calls_and_shapes_are_kept_apart() -> None:
         assert torch.allclose(fused(net, x)(x), net(x), atol=1e-5)
 
 
+class ByWidth(nn.Module):
+    """A ReLU behind the convolution for wide images, none for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 4, 3), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, 4, H - 2, W - 2)."""
+        y: torch.Tensor = self.conv(x)
+        return self.act(y) if x.shape[3] > 16 else y
+
+
+@needed
+def test_a_network_with_two_ways_is_left_alone() -> None:
+    net = ByWidth().eval()
+    runs = [lambda net, side=side: net(torch.rand(1, 3, 8, side)) for side in (32, 8)]
+    fuse_activations(net, *runs)
+    assert not any(isinstance(module, FusedConv) for module in net.modules())
+    assert any(isinstance(module, FusedConv) for module in fuse_activations(net, runs[0]).modules())
+
+
 def test_without_the_operators_nothing_changes() -> None:
     assert not can_fuse(torch.device("cuda"), torch.float32)
     plain = Odd()

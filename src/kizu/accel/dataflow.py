@@ -50,6 +50,10 @@ class Dataflow:
         fits = reader is not None and self.once(reader) and self.takes[reader] == self.gives[name]
         return reader if fits else None
 
+    def links(self) -> dict[str, str | None]:
+        """Each module that was called, and the module that alone reads what it gives."""
+        return {name: self.only_reader(name) for name in self.calls}
+
 
 class _Reading(TorchFunctionMode):
     """Notes for each call of a torch function that makes tensors which module makes it."""

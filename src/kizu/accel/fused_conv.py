@@ -145,12 +145,15 @@ class ResidualSum(nn.Module):
         return made
 
 
-def fuse_activations(net: nn.Module, run: Callable[[Any], Any]) -> nn.Module:
-    """`net`, in evaluation mode and in its final type, with convolutions fused in place. run: passes an
-    example through it."""
+def fuse_activations(net: nn.Module, *runs: Callable[[Any], Any]) -> nn.Module:
+    """`net`, in evaluation mode and in its final type, with convolutions fused in place.
+
+    runs: each passes an example through it. A network that takes another way for one of them (its modules
+    read each other otherwise) is left as it is."""
     finite = all(bool(weight.isfinite().all()) for weight in net.parameters())
-    flow = observed(net, run) if finite else None
-    if flow is None:
+    flows = [observed(net, run) for run in runs] if finite else []
+    flow = flows[0] if flows else None
+    if flow is None or any(other is None or other.links() != flow.links() for other in flows[1:]):
         return net
     modules: dict[str, Any] = dict(net.named_modules())
     positive = {flow.gives[name] for name, module in modules.items() if _is_relu(module, flow, name)}

@@ -20,14 +20,12 @@ def optimised(net: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Mo
     passes over the maps.
 
     A network that does not take images of the size of EXAMPLES is only brought into `dtype` and layout."""
-    net = fold_batch_norms(net.to(device), *(functools.partial(_run, size=size) for size in EXAMPLES)).to(
-        dtype
-    )
+    runs = [functools.partial(_run, size=size) for size in EXAMPLES]
+    net = fold_batch_norms(net.to(device), *runs).to(dtype)
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    run = functools.partial(_run, size=EXAMPLES[0])
-    return fuse_activations(net, run) if can_fuse(device, dtype) else net
+    return fuse_activations(net, *runs) if can_fuse(device, dtype) else net
 
 
 def _run(net: Any, *, size: tuple[int, int]) -> Any:

@@ -4,6 +4,7 @@ trained."""
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def labelled(samples: Samples) -> Samples:
 
 def promise(model: Detector) -> str:
     """What the decision promises, and what is certain, in a few sentences."""
-    from kizu.calibration import parts_needed
+    from kizu.calibration import parts_needed, smallest_rate
 
     decision = model.decision_
     if decision is None:
@@ -221,12 +222,13 @@ def promise(model: Detector) -> str:
             f"{decision.threshold:.4g}; {images}, each scored by a model that had not seen it). This is an "
             "estimate, no promise: with more good images, or --calibration split, the rate is promised."
         )
-    short = parts_needed(rate) - parts
-    more = f"; {short} more parts to calibrate on would certify {rate:.2%}" if short > 0 else ""
+    needed = parts_needed(rate)
+    named = math.ceil(smallest_rate(needed) * 1e5) / 1e5  # rounded up: below 1 / (n + 1) is refused
+    surer = f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and --false-alarm-rate {named:g}."
     return (
         f"Promise: at most {rate:.2%} of good parts are called anomalous, on average over calibration sets "
         f"(score > {decision.threshold:.4g}; {images}, held out). With 95 % confidence this model's rate is "
-        f"at most {decision.certified_rate:.2%}{more}."
+        f"at most {decision.certified_rate:.2%}.{surer if decision.certified_rate > rate else ''}"
     )
 
 

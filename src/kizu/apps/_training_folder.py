@@ -19,7 +19,7 @@ def training_folder(
     """The folder OUT.training for checkpoints; it is removed when the block ends well, and kept otherwise.
 
     facts: all that decides the result, None for a fit without training, which needs no folder. Raises
-    UsageError when there is nothing to resume, or what is there is of another command; OutputExists when an
+    UsageError when there is nothing to resume, when what is there is of another command, and when an
     interrupted training is there and neither resume nor overwrite is said."""
     folder = out.with_name(f"{out.name}.training")
     if facts is None:

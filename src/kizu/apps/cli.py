@@ -178,7 +178,7 @@ def evaluate(
     mask_rule: MaskRuleName = None,
     allow_seen: Annotated[
         bool,
-        typer.Option("--allow-seen", help="Measure even on data that the representation was trained on."),
+        typer.Option("--allow-seen", help="Measure on images that the model has seen too."),
     ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

@@ -52,8 +52,8 @@ def check(
     Looked for: a layout or a pairing that does not hold; published counts that are not met; images and masks
     that cannot be decoded; masks of another size than their image; anomalous images whose mask marks nothing
     and normal ones whose mask marks something; files of equal bytes. mask_rule: how grey values of masks
-    count, where not as the data set says. progress(done, total) is called from
-    this thread. What is found is reported, not raised; an unknown `name` raises UnknownName."""
+    count, where not as the data set says. progress(done, total) is called from this thread. What is found is
+    reported, not raised; an unknown `name` raises UnknownName."""
     module = registry.module("datasets", name)
     head = [f"{name} at {path}", f"licence: {getattr(module, 'LICENCE', 'unknown')}"]
     try:

@@ -47,23 +47,23 @@ def folder(
         images only                         all normal, split train
         good/  scratch/  dent/ ...          split null (a protocol splits them); good/ may be alone
         train/ and/or test/, with good/     split as said; images directly in train/ are good
-        and defect folders in them        one that is not there is empty
+        and defect folders in them          (one that is not there is empty)
         a .csv file                         the columns of Samples; relative paths are meant from its folder
 
     category: what to call the product (default: the name of the folder). good: names of the folders of normal
     images, in any case. Folders within those of splits and classes are read too, at any depth. Masks are used
     when there is a folder ground_truth/, masks/, mask/ or gt/ below `path` (in any case), or the given
     `mask_folder` (absolute, or from `path`): then every anomalous image must have one, in <masks>/<class>/ or
-    in <masks>/ itself, named as the image or with _mask, _label or _gt after it.
-    use_masks=False goes without. mask_rule: how their grey values count, by default a value above half is a
-    defect (`kizu.masks.open_mask`).
+    in <masks>/ itself, named as the image or with _mask, _label or _gt after it. use_masks=False goes
+    without. mask_rule: how their grey values count, by default a value above half is a defect
+    (`kizu.masks.open_mask`).
 
     Images that this layout does not read are in `unused` of the samples, each with the reason; hidden folders
     and what kizu wrote are in `passed_over`.
 
     Raises LayoutError for another layout, EmptyData without any image or any good one, and for a split that
-    is there and yields none; MaskError for masks
-    and images that do not pair; for a CSV what `Samples.from_csv` raises."""
+    is there and yields none; MaskError for masks and images that do not pair; for a CSV what
+    `Samples.from_csv` raises."""
     checks.switches(use_masks=use_masks)
     source = Path(path)
     if source.is_file() and source.suffix.lower() == ".csv":

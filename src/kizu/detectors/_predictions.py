@@ -1,4 +1,4 @@
-"""Predictions of several batches as one; what is said of unreadable files; features that must be finite."""
+"""Pieces of the detectors' base: predictions of several batches as one, and checks of what comes in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import warnings
 
 import torch
 
-from kizu.errors import NotFinite, ShapeError, UnusedRange, UsageError
+from kizu.errors import NotFinite, ShapeError, TooFewImages, UnusedRange, UsageError
+from kizu.representations.base import Representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
 SMALL_SHARE = 0.125
@@ -61,6 +62,16 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
         raise ShapeError(
             f"The decision was calibrated on images of {fitted} pixels (height, width), these have "
             f"{batch.size}. Resize them, or give their files."
+        )
+
+
+def require_more_than_references(representation: Representation, good: int) -> None:
+    """Raise TooFewImages when all good images are references of the representation: their residuals are
+    zero."""
+    if getattr(representation, "reference_images", 0) >= good:
+        raise TooFewImages(
+            f"Of {good} good images all would be references. Give more good images, or a smaller number of "
+            "shots."
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from kizu import engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._predictions import joined, require_finite, require_size, unreadable, warn_if_dark
+from kizu.calibration import Groups
+from kizu.detectors import _predictions
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFitted, TooFewImages, UsageError
+from kizu.errors import EmptyData, NotFitted, UsageError
 from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -70,9 +71,8 @@ class Detector(ABC):
         self.representation_ = self.representation
         self._inference: InferenceCopy | None = None
         self._scorer: nn.Module | None = None
-        self.fitted_ = False
+        self.fitted_, self.images_seen_ = False, 0
         self.size_: tuple[int, int] | None = None
-        self.images_seen_ = 0
         self.seen_: dict[str, list[str]] = {"fitted": [], "calibrated": []}
         self.skipped_: list[tuple[str, str]] = []
         self.decision_: Decision | None = None
@@ -119,7 +119,7 @@ class Detector(ABC):
         batches = self._noted(self._read(data, skipped, channels, supervision=self.supervision))
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
-            raise EmptyData(f"There is no good image to learn from{unreadable(skipped)}.")
+            raise EmptyData(f"There is no good image to learn from{_predictions.unreadable(skipped)}.")
         self.fitted_, self.images_seen_, self.skipped_ = True, seen, skipped
         self._prepare_scoring()
         return self
@@ -133,8 +133,8 @@ class Detector(ABC):
         errors: list[tuple[str, str]] = []
         parts = list(self.predict_batches(images, errors=errors, channels=channels))
         if not parts:
-            raise EmptyData(f"There is no image to look at{unreadable(errors)}.")
-        return joined(parts, errors)
+            raise EmptyData(f"There is no image to look at{_predictions.unreadable(errors)}.")
+        return _predictions.joined(parts, errors)
 
     def predict_batches(
         self, images: Images, *, errors: list[tuple[str, str]] | None = None, channels: Channels = "rgb"
@@ -150,15 +150,16 @@ class Detector(ABC):
         normal_scores: Any,
         false_alarm_rate: float,
         *,
-        groups: Sequence[object] | None = None,
+        groups: Groups | None = None,
         method: str = "split",
         map_range: tuple[float, float] | None = None,
     ) -> Self:
         """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`. The
         arguments are those of `kizu.detectors.Decision`. Raises NotFitted, TooFewImages."""
         self._require_fit("set_calibration")
-        how: dict[str, Any] = {"groups": groups, "method": method, "map_range": map_range}
-        self.decision_ = Decision(normal_scores, false_alarm_rate, **how)
+        self.decision_ = Decision(
+            normal_scores, false_alarm_rate, groups=groups, method=method, map_range=map_range
+        )
         return self
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -211,12 +212,15 @@ class Detector(ABC):
     def _read(
         self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
     ) -> Iterator[Batch]:
-        how: dict[str, Any] = {
-            "supervision": supervision,
-            "channels": channels,
-            "white_level": self.white_level,
-        }
-        return read(data, size=self.image_size, batch_size=self.batch_size, errors=errors, **how)
+        return read(
+            data,
+            size=self.image_size,
+            batch_size=self.batch_size,
+            errors=errors,
+            supervision=supervision,
+            channels=channels,
+            white_level=self.white_level,
+        )
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
@@ -227,14 +231,13 @@ class Detector(ABC):
             self.seen_["fitted"] += [digest for digest in batch.digests if digest]
             self.size_ = batch.size if self.size_ in (None, batch.size) else (0, 0)
             yield batch
-        warn_if_dark(peak, self.white_level)
+        _predictions.warn_if_dark(peak, self.white_level)
 
     def _check_options(self, options: FitOptions) -> None:
         """Raise for options that have no effect on a fit in one pass."""
         if options.trains and not self.trains:
             raise UsageError(
-                f"{type(self).__name__} is fitted in one pass: there is no training to write to folder=, to "
-                "resume or to evaluate on the way. Leave these options away."
+                f"{type(self).__name__} is fitted in one pass: folder=, resume= and evaluate= have no effect."
             )
 
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
@@ -247,10 +250,7 @@ class Detector(ABC):
         if len(good):
             within = options.within("adaptation").without_evaluation()
             self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
-            references = getattr(self.representation_, "reference_images", 0)
-            if references >= len(good):
-                advice = "Give more good images, or a smaller number of shots."
-                raise TooFewImages(f"Of {len(good)} good images all would be references. {advice}")
+            _predictions.require_more_than_references(self.representation_, len(good))
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:
@@ -266,10 +266,12 @@ class Detector(ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        known = batch.features if batch.features is not None and self.takes_features else None
-        levels = self._warm_up()(batch.require_images()) if known is None else known
+        if batch.features is not None and self.takes_features:
+            levels = batch.features
+        else:
+            levels = self._warm_up()(batch.require_images())
         levels = [level.to(self._device, torch.float32) for level in levels]
-        require_finite(levels, batch, self.representation_.card["name"])
+        _predictions.require_finite(levels, batch, self.representation_.card["name"])
         return levels
 
     def _prepare_scoring(self) -> None:
@@ -282,7 +284,7 @@ class Detector(ABC):
 
     def _predict(self, batch: Batch) -> Prediction:
         if self.decision_ is not None:
-            require_size(self.size_, batch)
+            _predictions.require_size(self.size_, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():
@@ -294,6 +296,5 @@ class Detector(ABC):
     def _require_fit(self, verb: str) -> None:
         if not self.fitted_:
             raise NotFitted(
-                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit(good images) first, or "
-                "kizu.load a saved one."
+                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first, or kizu.load."
             )

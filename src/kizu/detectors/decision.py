@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor
 
 from kizu import calibration
-from kizu.errors import TooFewImages
+from kizu.errors import TooFewImages, UnknownName
+
+METHODS = ("split", "cross")
 
 
 class Decision:
@@ -20,7 +21,7 @@ class Decision:
     sets. groups: (n,) one label an image, equal for images of one part, which count once. method: how the
     images were held out, "split" (a promise) or "cross" (an estimate). map_range (low, high): map values that
     a heat map shows as its coldest and hottest colour. Raises TooFewImages when the groups cannot back the
-    promise, or when all scores are equal.
+    promise, or when all scores are equal; UnknownName for another method.
 
     >>> decision = Decision([0.3, 0.1, 0.2, 0.4], 0.25)
     >>> decision.threshold, decision.parts
@@ -32,10 +33,12 @@ class Decision:
         scores: Any,
         false_alarm_rate: float,
         *,
-        groups: Sequence[object] | None = None,
+        groups: calibration.Groups | None = None,
         method: str = "split",
         map_range: tuple[float, float] | None = None,
     ) -> None:
+        if method not in METHODS:
+            raise UnknownName("calibration method", method, METHODS)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.false_alarm_rate, self.method = float(false_alarm_rate), method
         self.map_range = None if map_range is None else (float(map_range[0]), float(map_range[1]))

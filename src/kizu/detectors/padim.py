@@ -85,7 +85,7 @@ class PaDiM(OnePassDetector):
         self.gaussians_ = position_gaussians(self.eps)
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
-        return choose(features, self._of_levels())
+        return choose_channels(features, self._channels_by_level())
 
     def _partial_fit(self, features: FeatureMaps) -> None:
         grids = grids_of(features)
@@ -102,7 +102,7 @@ class PaDiM(OnePassDetector):
 
     def scorer(self) -> PaDiMScorer:
         """Mahalanobis distances, upsampled and smoothed."""
-        return PaDiMScorer(self._of_levels(), self.gaussians_.distance(), self.grids_, self.sigma)
+        return PaDiMScorer(self._channels_by_level(), self.gaussians_.distance(), self.grids_, self.sigma)
 
     def _state(self) -> dict[str, Tensor]:
         return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
@@ -123,9 +123,9 @@ class PaDiM(OnePassDetector):
                 f"grids {self.grids_} for {len(widths)} levels."
             )
         self.gaussians_ = position_gaussians(self.eps)
-        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._of_levels()])
+        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
 
-    def _of_levels(self) -> list[Tensor]:
+    def _channels_by_level(self) -> list[Tensor]:
         return channels_by_level(self.channels_, self.representation_.channels)
 
 
@@ -155,7 +155,7 @@ def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
     return [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
 
 
-def choose(features: FeatureMaps, channels: Sequence[Tensor]) -> FeatureMaps:
+def choose_channels(features: FeatureMaps, channels: Sequence[Tensor]) -> FeatureMaps:
     """Levels [(B, C_l, h_l, w_l)] and the channels (d_l,) chosen of each -> [(B, d_l, h_l, w_l)].
 
     Networks compute in channels-last layout: gathering rows takes a quarter of the time of indexing."""
@@ -294,6 +294,6 @@ class PaDiMScorer(nn.Module):
                 f"{grids_of(features)[0]}: use the size that it was fitted on."
             )
         channels = [self.get_buffer(f"channels_{number}") for number in range(len(self.grids))]
-        distances = self.distance(choose(features, channels))
+        distances = self.distance(choose_channels(features, channels))
         map_ = maps.upsample(distances, size, sigma=self.sigma)
         return map_, maps.image_score(map_)

@@ -9,7 +9,7 @@ The methods:
             lost to fitting, but the rate is an expectation, no promise: it holds if a detector that saw more
             good images does not score good parts higher, which no theorem says (Barber, Candes, Ramdas and
             Tibshirani 2021, section 2, for what such methods can guarantee). Two trainings give two scales of
-            scores (measured: 31 % instead of 5 %), so that it is refused for what is trained.
+            scores, so that it is refused for what is trained.
             docs/results/calibration.md has measured false alarms.
 
 Images of one group, and images with the same pixels, are one part: they lie on one side of every division and
@@ -19,6 +19,7 @@ count once.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,10 +30,11 @@ from kizu.detectors.base import Detector
 from kizu.errors import NearlyEqual, TooFewImages, UsageError
 from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.evaluation.seen import refuse_seen
+from kizu.loader import batches
 from kizu.protocols.base import hold_out, units
 from kizu.samples import Samples
 from kizu.training import FitOptions
-from kizu.types import Progress
+from kizu.types import Batch, Progress
 
 METHODS = ("auto", "split", "cross", "none")
 DEFAULT_RATE = 0.01
@@ -155,21 +157,35 @@ def calibrate(
 @dataclass(frozen=True)
 class Scored:
     """What a detector says of n good images, all float32. scores: (n,). pixels: a few thousand map values.
-    peaks: (n,) the highest map value of each. paths: those that could be read. errors: (path, reason) of the
-    others."""
+    peaks: (n,) the highest map value of each. paths, digests: those that could be read. errors: (path,
+    reason) of the others."""
 
     scores: np.ndarray
     pixels: np.ndarray
     peaks: np.ndarray
     paths: list[str]
+    digests: list[str]
     errors: list[tuple[str, str]]
 
 
 def score(detector: Detector, samples: Samples, progress: Progress | None = None) -> Scored:
     """The scores of good images, as calibration needs them."""
-    scores, pixels, peaks, paths = [], [], [], list[str]()
-    errors: list[tuple[str, str]] = []
-    for part in detector.predict_batches(samples, errors=errors):
+    scores, pixels, peaks, paths, digests = [], [], [], list[str](), list[str]()
+    loader = batches(
+        samples,
+        image_size=detector.image_size,
+        batch_size=detector.batch_size,
+        on_error="collect",
+        digests=True,
+        white_level=detector.white_level,
+    )
+
+    def noted() -> Iterator[Batch]:
+        for batch in loader:
+            digests.extend(batch.digests)
+            yield batch
+
+    for part in detector.predict_batches(noted()):
         scores.append(part.score.numpy())
         peaks.append(part.map.flatten(1).amax(1).numpy())
         flat = part.map.flatten()
@@ -179,7 +195,7 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
             progress(len(paths), "calibrating")
     empty = np.zeros(0, dtype=np.float32)
     joined = [np.concatenate(values) if values else empty for values in (scores, pixels, peaks)]
-    return Scored(joined[0], joined[1], joined[2], paths, errors)
+    return Scored(joined[0], joined[1], joined[2], paths, digests, loader.errors)
 
 
 def _parts(data: Samples) -> tuple[Samples, Samples]:
@@ -229,9 +245,7 @@ def _set(
     middle = float(np.quantile(np.concatenate([part.peaks for part in parts]), 1.0 - rate))
     display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
     detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
-    detector.seen_["calibrated"] = [
-        image.digest for image in identify(paths, white_level=detector.white_level)
-    ]
+    detector.seen_["calibrated"] = [digest for part in parts for digest in part.digests]
     known = {path for path, _ in detector.skipped_}
     detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
     return detector

@@ -7,9 +7,10 @@ calibration images, the detector has seen what it is calibrated on."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ NEAR = 0.1
 BLOCK = 1024
 """Images that are compared with all others at once."""
 THREADS = 2
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,21 @@ class Identity:
 def identify(
     paths: Sequence[str], progress: Progress | None = None, *, white_level: int | None = None
 ) -> list[Identity]:
-    """The identity of each file, in order, by several threads. white_level: for the thumbnails."""
-    found: list[Identity] = []
+    """The identity of each file, in order. white_level: for the thumbnails."""
+    return for_each(functools.partial(_identity, white_level=white_level), paths, progress)
+
+
+def for_each(
+    work: Callable[[str], Result], paths: Sequence[str], progress: Progress | None = None
+) -> list[Result]:
+    """What `work` makes of each file, in order, by several threads."""
+    made: list[Result] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="kizu-images") as pool:
-        for identity in pool.map(functools.partial(_identity, white_level=white_level), paths):
-            found.append(identity)
+        for result in pool.map(work, paths):
+            made.append(result)
             if progress:
-                progress(len(found), "comparing images")
-    return found
+                progress(len(made), "comparing images")
+    return made
 
 
 def grouped(samples: Samples, images: Sequence[Identity]) -> Samples:
@@ -77,12 +86,6 @@ def grouped(samples: Samples, images: Sequence[Identity]) -> Samples:
     ]
     table = samples.table.with_columns(pl.Series("group", names, dtype=pl.String))
     return Samples(table, unused=samples.unused, passed_over=samples.passed_over, mask_rule=samples.mask_rule)
-
-
-def count_copies(images: Sequence[Identity]) -> int:
-    """How many images have the same pixels as an earlier one."""
-    known = [image.digest for image in images if image.digest]
-    return len(known) - len(set(known))
 
 
 def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[tuple[int, int]]:

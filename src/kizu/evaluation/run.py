@@ -137,11 +137,13 @@ def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress 
     run.left_out = len(rows)
     if rows:
         run.notes.append(f"{len(rows)} images that the model has seen were left out")
-    if not len(unseen) or (len(labelled.normal) and not len(unseen.normal)):
+    good = len(labelled.normal)
+    if not len(unseen) or (good and not len(unseen.normal)):
+        what = f"{good} good images" if good else f"{len(labelled)} images"
         raise UsageError(
-            f"The model has seen all {len(labelled.normal)} good images of this data, so that nothing can be "
-            "measured on them. Give other images, fit on a part of these (a folder train/good and a folder "
-            "test/ with good and flawed ones), or say --allow-seen for figures marked as seen."
+            f"The model has seen all {what} of this data, so that nothing can be measured on them. Give "
+            "other images, fit on a part of these (a folder train/good and a folder test/ with good and "
+            "flawed ones), or say --allow-seen for figures marked as seen."
         )
     return unseen
 
@@ -244,8 +246,10 @@ def _short(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def was_seen(detector: Detector, dataset: str) -> bool:
-    """Whether the representation's card says that it was trained on this very data set."""
-    return bool(dataset) and dataset in detector.representation.card.get("trained_on", [])
+    """Whether the representation's card says that it was trained on a data set of this name; a card that
+    lists its images says it better (kizu.evaluation.seen)."""
+    card = detector.representation.card
+    return bool(dataset) and dataset in card.get("trained_on", []) and "images_seen" not in card
 
 
 def _thumbnails(folder: Path, test: Samples, predictions: Predictions, white_level: int | None) -> None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from kizu.detectors.base import Detector
-from kizu.errors import UsageError, some
-from kizu.evaluation.copies import identify
-from kizu.grey_depth import SIXTEEN
+from kizu.errors import ImageError, UsageError, some
+from kizu.evaluation.copies import for_each
+from kizu.images import image_digest
 from kizu.representations.base import Representation
 from kizu.samples import Samples
 from kizu.types import Progress
@@ -30,25 +30,29 @@ def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = 
     """Rows of the samples that the detector has seen in any way. Files that cannot be read are not among
     them."""
     known = seen_digests(detector.representation_.card).union(*detector.seen_.values())
-    if not known:
-        return []
-    return [
-        row
-        for row, image in enumerate(identify(samples.paths, progress, white_level=detector.white_level))
-        if image.digest in known
-    ]
+    return _rows_of(known, samples, progress)
 
 
 def refuse_seen(representation: Representation, samples: Samples) -> None:
     """Raise UsageError when the representation has seen images that a detector is to be calibrated on."""
-    known = seen_digests(representation.card)
-    if not known:
-        return
-    images = zip(samples.paths, identify(samples.paths, white_level=SIXTEEN), strict=True)
-    seen = [path for path, image in images if image.digest in known]
-    if seen:
+    rows = _rows_of(seen_digests(representation.card), samples)
+    if rows:
         raise UsageError(
-            f"{representation.card['name']} has seen {len(seen)} of the {len(samples)} images to calibrate "
-            f"on: {some(seen, 3)}. Good parts that it has not seen score higher, so the promise would not "
-            "hold. Adapt within the fit instead (adaptation=NAME), or calibrate on other images."
+            f"{representation.card['name']} has seen {len(rows)} of the {len(samples)} images to calibrate "
+            f"on: {some(samples.take(rows).paths, 3)}. Good parts that it has not seen score higher, so the "
+            "promise would not hold. Adapt within the fit instead (adaptation=NAME), or calibrate on other "
+            "images."
         )
+
+
+def _rows_of(known: set[str], samples: Samples, progress: Progress | None = None) -> list[int]:
+    """Rows of the samples whose digest is known. No file is opened where nothing is known."""
+    digests = for_each(_digest, samples.paths, progress) if known else []
+    return [row for row, digest in enumerate(digests) if digest in known]
+
+
+def _digest(path: str) -> str:
+    try:
+        return image_digest(path)
+    except ImageError:
+        return ""

@@ -30,7 +30,8 @@ class StableBatchNorm2d(nn.BatchNorm2d):
         twin.weight, twin.bias = norm.weight, norm.bias
         twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
         twin.num_batches_tracked = norm.num_batches_tracked
-        twin.register_buffer("reference", norm.running_var.detach().clone(), persistent=False)  # type: ignore[union-attr]
+        reference = norm.running_var.detach().clone()  # type: ignore[union-attr]
+        twin.register_buffer("reference", reference, persistent=False)
         return twin.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ class StableBatchNorm2d(nn.BatchNorm2d):
             rate = self.momentum if self.momentum is not None else 0.1
             count = x.numel() / x.shape[1]
             self.running_mean.lerp_(mean.to(self.running_mean), rate)  # type: ignore[union-attr]
-            self.running_var.lerp_((used * count / max(count - 1, 1)).to(self.running_var), rate)  # type: ignore[union-attr]
+            unbiased = used * count / max(count - 1, 1)
+            self.running_var.lerp_(unbiased.to(self.running_var), rate)  # type: ignore[union-attr]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale = self.weight * torch.rsqrt(used + self.eps)
         shift = self.bias - mean * scale

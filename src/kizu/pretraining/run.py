@@ -29,6 +29,8 @@ from kizu.training import is_first_process, rank_and_world, train
 __all__ = ["pretrain", "resume"]
 
 RECIPE = "recipe.json"
+MAX_SEEN = 100_000
+"""Images of folders up to which the card lists what identifies each."""
 CURVE = 200
 """Points of the loss curve that the card keeps."""
 
@@ -207,7 +209,7 @@ def _card(
         + (f", and of {base['name']}: {base['licence']}" if base else ""),
         "trained_on": list(dict.fromkeys(trained_on)),
         "data": images.card(),
-        "images_seen": images.seen(recipe["steps"] * objective.batch_size),
+        **_images_seen(images, recipe["steps"] * objective.batch_size),
         "skipped_images": len(images.skipped),
         "recipe": _without_paths(recipe),
         "curve": [*rows[:-1][::every], *rows[-1:]],
@@ -215,6 +217,13 @@ def _card(
         "half": half,
         "made": store.provenance(),
     }
+
+
+def _images_seen(images: Images, drawn: int) -> dict[str, list[str]]:
+    """What identifies the images, for `kizu.evaluation.seen`; nothing for more than MAX_SEEN, whose list
+    would make a card of many megabytes: there the names of the sources must do."""
+    finite = sum(source.count for source in images.sources if source.count is not None)
+    return {"images_seen": images.seen(drawn)} if finite <= MAX_SEEN else {}
 
 
 def _write(folder: Path, objective: Pretraining, card: dict[str, Any], half: bool) -> None:
