@@ -1,5 +1,5 @@
-"""Small objectives without batch norm; run by torchrun with a folder to write to, what several processes make
-of them."""
+"""Small objectives, with and without batch norm; run by torchrun with a folder to write to, what several
+processes make of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from kizu import registry
 from kizu.errors import NotFinite
-from kizu.training import Objective, Position, cosine_schedule, rank_and_world, train
+from kizu.training import Objective, Position, cosine_schedule, gather, rank_and_world, train
+from kizu.training.distributed import total
+from kizu.training.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 8, 6
 
@@ -64,8 +67,8 @@ def noise(position: Position) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.arange(position.first, position.first + position.count) % 3
 
 
-def without_batch_norm(name: str) -> Any:
-    """A pretraining objective with SPD whose networks are single layers."""
+def with_batch_norm(name: str) -> Any:
+    """A small pretraining objective with SPD."""
     settings: dict[str, Any] = {
         "hidden": 8,
         "predictor_hidden": 4,
@@ -76,7 +79,7 @@ def without_batch_norm(name: str) -> Any:
     }
     cls = registry.load("pretraining", name)
     known = {key for key in settings if key in cls.__init__.__kwdefaults__}
-    objective = cls(
+    return cls(
         backbone="resnet10t",
         stages=1,
         size=32,
@@ -84,6 +87,11 @@ def without_batch_norm(name: str) -> Any:
         spd=True,
         **{key: settings[key] for key in known},
     )
+
+
+def without_batch_norm(name: str) -> Any:
+    """The same with networks of a single layer."""
+    objective = with_batch_norm(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         objective.encoder = nn.Sequential(
@@ -118,6 +126,35 @@ def curves() -> dict[str, Any]:
         results[name] = [row["loss"] for row in train(objective, noise, **settings)]
         if name == "moco":
             results["queue"] = objective.queue_keys.flatten().tolist()
+        rows = train(with_batch_norm(name), noise, sync_batch_norm=True, **settings)
+        results[f"{name} with batch norm"] = [row["loss"] for row in rows]
+    rows = train(with_batch_norm("simsiam"), noise, sync_batch_norm=False, **settings)
+    results["own statistics"] = [row["loss"] for row in rows]
+    return results
+
+
+def norms() -> dict[str, list[float]]:
+    """What norms of all kinds make of a batch that the processes share: outputs, gradients, running
+    statistics."""
+    rank, world = rank_and_world()
+    results = {}
+    for name, norm, shape in (
+        ("1d", nn.BatchNorm1d(3), (8, 3)),
+        ("2d", nn.BatchNorm2d(3), (8, 3, 2, 2)),
+        ("3d", nn.BatchNorm3d(3), (8, 3, 2, 2, 2)),
+        ("average", nn.BatchNorm2d(3, momentum=None), (8, 3, 2, 2)),
+        ("plain", nn.BatchNorm2d(3, affine=False, track_running_stats=False), (8, 3, 2, 2)),
+        ("activation", BatchNormAct2d(3), (8, 3, 2, 2)),
+    ):
+        shared = synchronise_batch_norms(nn.Sequential(norm), torch.device("cpu"))
+        draws = torch.Generator().manual_seed(7)
+        values, weights = (torch.randn(shape, generator=draws) for _ in range(2))
+        part = (3.0 * values + 1.0).chunk(world)[rank].requires_grad_()
+        out = shared(part)
+        (out * weights.chunk(world)[rank]).sum().backward()
+        own = [] if norm.weight is None else [total(norm.weight.grad), total(norm.bias.grad)]
+        found = [gather(out.detach()), gather(part.grad), *own, *shared.buffers()]
+        results[name] = torch.cat([tensor.flatten().float() for tensor in found]).tolist()
     return results
 
 
@@ -170,5 +207,10 @@ def not_finite(folder: Path) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    report = {**curves(), "stopped": stopped(out / "stopped"), "not finite": not_finite(out / "nan")}
+    report = {
+        **curves(),
+        "norms": norms(),
+        "stopped": stopped(out / "stopped"),
+        "not finite": not_finite(out / "nan"),
+    }
     (out / f"{rank_and_world()[0]}.json").write_text(json.dumps(report))

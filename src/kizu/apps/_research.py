@@ -82,6 +82,13 @@ def pretrain(
     nodes: Annotated[
         int | None, typer.Option("--nodes", help="Machines (default: as torchrun says, or 1).")
     ] = None,
+    sync_batch_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-batch-norm/--no-sync-batch-norm",
+            help="Whether several processes share the statistics of batch norms (default: yes, but MoCo).",
+        ),
+    ] = None,
     checkpoint_every: Annotated[
         int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")
     ] = 200,
@@ -109,6 +116,7 @@ def pretrain(
     places = {
         "devices": devices,
         "nodes": nodes,
+        "sync_batch_norm": sync_batch_norm,
         "checkpoint_every": checkpoint_every,
         "half": half,
         "overwrite": overwrite,

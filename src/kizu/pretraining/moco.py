@@ -7,13 +7,15 @@ nothing of it is used. Constants: queue 65,536 x 128, key momentum 0.999, SGD 0.
 0.9, weight decay 1e-4, batch 256. v1: one linear layer, temperature 0.07, rate / 10 at 120 and 160 of 200
 epochs, views without blur. v2 (default: the usual release; SPD's paper says only "MoCo"): two layers,
 temperature 0.2, cosine, views of v2. With several processes, the batches of the key encoder are shuffled
-between them (section 3.3, shuffling BN). With SPD, all three of its views pass the query encoder; see
+between them (section 3.3, shuffling BN), and batch norms keep the statistics of their process: shared ones
+would tell a query its key. With SPD, all three of its views pass the query encoder; see
 docs/methods/pretraining.md."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,7 @@ class MoCo(Pretraining):
     momentum: float = 0.999
     temperature: float | None = None
 
+    sync_batch_norm: ClassVar[bool] = False
     queue_keys: Tensor = field(init=False)
     queue_position: Tensor = field(init=False)
 

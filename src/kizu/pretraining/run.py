@@ -48,6 +48,7 @@ def pretrain(
     device: str = "auto",
     devices: int | None = None,
     nodes: int | None = None,
+    sync_batch_norm: bool | None = None,
     checkpoint_every: int = 200,
     log_every: int = 10,
     half: bool = False,
@@ -72,6 +73,7 @@ def pretrain(
     run = {
         "init": init and _absolute(init), "source_size": source_size, "accumulate": accumulate,
         "precision": precision, "device": device, "devices": devices, "nodes": nodes,
+        "sync_batch_norm": sync_batch_norm,
         "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
     }  # fmt: skip
     sources = [data] if isinstance(data, str | Path) else data

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -35,11 +37,39 @@ def gather(values: Tensor) -> Tensor:
     """(B, ...) of this process -> (world * B, ...) of all processes, in rank order.
 
     Gradients flow back to the process that a row came from."""
-    if rank_and_world()[1] == 1:
-        return values
-    from torch.distributed.nn.functional import all_gather
+    return _Gather.apply(values) if rank_and_world()[1] > 1 else values
 
-    return torch.cat(list(all_gather(values.contiguous())))
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, element by element; its gradient is the sum of theirs."""
+    return _Sum.apply(values) if rank_and_world()[1] > 1 else values
+
+
+class _Gather(Function):
+    """All processes' rows; a row's gradient is the sum of what all processes send it."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        rows = [torch.empty_like(values) for _ in range(rank_and_world()[1])]
+        torch.distributed.all_gather(rows, values.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        rank, world = rank_and_world()
+        return total(gradient.clone()).chunk(world)[rank]
+
+
+class _Sum(Function):
+    """The sum over processes, whose gradient is the sum as well."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return total(values.clone())
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return total(gradient.clone())
 
 
 def total(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kizu import store
-from kizu.checks import numbers, whole_numbers
+from kizu.checks import numbers, switches, whole_numbers
 from kizu.errors import NotFinite, UsageError
 from kizu.training import checkpoint
 from kizu.training.distributed import total
@@ -25,6 +25,7 @@ from kizu.training.fabric import launch_fabric
 from kizu.training.log import Log, Progress
 from kizu.training.objective import Objective
 from kizu.training.prefetch import Position, Prefetch, Stream, noted_signals
+from kizu.training.sync_batch_norm import synchronise_batch_norms
 
 OnStepEnd = Callable[[int, int], dict[str, float] | None]
 """(steps done, steps in all) -> figures to log with this step, or None."""
@@ -45,6 +46,7 @@ def train(
     device: str = "auto",
     devices: int | None = None,
     nodes: int | None = None,
+    sync_batch_norm: bool | None = None,
     log_every: int = 10,
     checkpoint_every: int = 200,
     title: str = "training",
@@ -56,7 +58,9 @@ def train(
     batch_size: images of one optimiser step, over all processes and all `accumulate` parts. clip: largest
     norm of the gradient; None does not clip. precision: "auto" is bf16 (autocast) where the machine has it,
     else fp32. devices, nodes: processes on this machine, and machines; None is what torchrun set, or 1.
-    log_every, checkpoint_every: steps between two rows of the log and between two checkpoints.
+    sync_batch_norm: whether several processes share the statistics of batch norms, and so give what one
+    process would; None is what the objective says (`Objective.sync_batch_norm`). log_every,
+    checkpoint_every: steps between two rows of the log and between two checkpoints.
 
     folder: gets log.jsonl and checkpoint.kizu, which is replaced atomically every `checkpoint_every` steps,
     at the end, and on SIGTERM or Ctrl-C. None writes neither. recipe: plain settings, kept in the
@@ -73,6 +77,8 @@ def train(
     whole_numbers(none=True, devices=devices, nodes=nodes)
     if clip is not None:
         numbers(least=0, above=True, clip=clip)
+    shares_norms = objective.sync_batch_norm if sync_batch_norm is None else sync_batch_norm
+    switches(sync_batch_norm=shares_norms)
     fabric = launch_fabric(precision, device, devices, nodes)
     if batch_size % (fabric.world_size * accumulate):
         raise UsageError(
@@ -80,6 +86,8 @@ def train(
             "parts: give a multiple."
         )
     settings = {**(recipe or {}), "steps": steps, "batch_size": batch_size, "accumulate": accumulate}
+    if fabric.world_size > 1 and shares_norms:
+        synchronise_batch_norms(objective, fabric.device)
     run = _Run(objective, fabric, None if folder is None else Path(folder), settings, accumulate, clip)
     run.on_step_end = on_step_end
     first = run.begin(resume)
@@ -157,7 +165,8 @@ class _Run:
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
             done, stop = step + 1, bool(self._sum_over_processes(len(received)))
-            if extra or done % log_every == 0 or done == steps or stop:
+            saves = done % checkpoint_every == 0 or done == steps or stop
+            if extra or done % log_every == 0 or saves:  # rows end at checkpoints: a resumed log is the same
                 rate = counted * images / max(time.perf_counter() - since, 1e-9)
                 means = {name: value / counted for name, value in sums.items()}
                 facts = {
@@ -169,7 +178,7 @@ class _Run:
                 sums, since, counted = {}, time.perf_counter(), 0
             else:
                 progress.step(done)
-            if done % checkpoint_every == 0 or done == steps or stop:
+            if saves:
                 self._save(done)
             if stop and done < steps:
                 raise KeyboardInterrupt if received == [signal.SIGINT] else SystemExit(143)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ class Objective(nn.Module):
     A subclass writes `loss` and `optimiser`. The other hooks do nothing unless they are overridden. All
     that the training changes must be a parameter or a buffer: then a checkpoint holds it, and a resumed run
     is exact.
+
+    sync_batch_norm: whether batch norms of several processes share their statistics, unless `train` is told.
     """
+
+    sync_batch_norm: ClassVar[bool] = True
 
     def prepare(self, batch: Any, position: Position) -> Any:
         """A batch of the stream, on the device -> what `loss` takes: views, planted defects.
