@@ -23,7 +23,7 @@ def synchronise_batch_norms(net: nn.Module, device: torch.device) -> nn.Module:
     `SyncBatchNorm` on a CPU. Parameters are shared with `net`, and names of the state stay.
 
     On a CPU only torch's batch norms and timm's with an activation are known; others stay as they are."""
-    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 
     if device.type != "cpu":
         made: nn.Module = convert_sync_batchnorm(net)
