@@ -224,7 +224,10 @@ def promise(model: Detector) -> str:
         )
     needed = parts_needed(rate)
     named = math.ceil(smallest_rate(needed) * 1e5) / 1e5  # rounded up: below 1 / (n + 1) is refused
-    surer = f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and --false-alarm-rate {named:g}."
+    surer = (
+        f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and "
+        f"--false-alarm-rate {named:g}."
+    )
     return (
         f"Promise: at most {rate:.2%} of good parts are called anomalous, on average over calibration sets "
         f"(score > {decision.threshold:.4g}; {images}, held out). With 95 % confidence this model's rate is "
