@@ -163,9 +163,11 @@ def _why_foreign_file(path: Path) -> str:
         return "it is a folder, and a file is to be written"
     if path.stat().st_size == 0 or _carries_mark(path, MARKS):
         return ""
-    for record, names in RECORDS.items():
-        if _matches(path.name, names) and has_record(path.parent, record):
-            return ""
+    for folder in path.absolute().parents[:2]:  # such as run/ and run/images/
+        name = path.absolute().relative_to(folder).as_posix()
+        for record, names in RECORDS.items():
+            if _matches(name, names) and has_record(folder, record):
+                return ""
     return "kizu did not write it"
 
 

@@ -255,8 +255,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
         return (
-            f"The disk is full{where}; nothing was left half-written. Free some space and run the same "
-            "command again."
+            f"The disk is full{where}; nothing was left half-written. Free some space and run the command "
+            "again, with --resume or --overwrite where it asks for that."
         )
     if isinstance(error, MemoryError):
         return (
