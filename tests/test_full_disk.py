@@ -1,7 +1,7 @@
 """A full disk, at each kind of write: a small tmpfs takes the output of every command that writes.
 
-What must hold: one sentence, exit code 2; what was there before is still there, and nothing half-written; with
-more space the same command, or its --resume, gives what a run on a large disk gives."""
+What must hold: one sentence, exit code 2; what was there before is still there, and nothing half-written;
+with more space the same command, or its --resume, gives what a run on a large disk gives."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def command(kind: str, data: Path, model: Path, folder: Path) -> list[object]:
     experiment = folder / "experiment.toml"
     experiment.write_text(
         f'name = "small"\n[[dataset]]\nname = "mvtec"\npath = "{data}"\n[[representation]]\nname = "{NET}"\n'
-        '[[detector]]\nname = "gaussian"\nparameters = { image_size = 32 }\n[[protocol]]\nname = "one_class"\n'
+        '[[detector]]\nname = "gaussian"\nparameters = { image_size = 32 }\n'
+        '[[protocol]]\nname = "one_class"\n'
     )
     commands: dict[str, list[object]] = {
         "fit": [*fit, "--detector", "gaussian", *setting(image_size=32), "--calibration", "split"],
