@@ -19,9 +19,6 @@ from pathlib import Path
 
 import torch
 
-import kizu
-import kizu.evaluation.run
-import kizu.pretraining.run
 from kizu import registry, store
 from kizu.apps import cli
 
