@@ -189,3 +189,23 @@ def test_benchmarks_in_the_docs_are_the_ones_that_exist() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     for script in (ROOT / "benchmarks").glob("[a-z]*.py"):
         assert f"benchmarks/{script.name}" in text, script.name
+
+
+METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+ORDER = ("Idea", "Formula", "Example", "Parameters", "Differences", "Speed")
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.name)
+def test_a_card_goes_from_the_idea_to_the_speed(page: Path) -> None:
+    """The headings of a method's page: idea, formula and example are there, and nothing comes out of turn."""
+    headings = re.findall(r"^## (?:Size and )?(\w+)", page.read_text("utf-8"), re.MULTILINE)
+    found = [ORDER.index(word.capitalize()) for word in headings if word.capitalize() in ORDER]
+    assert {0, 1, 2} <= set(found), page.name
+    assert found == sorted(found), page.name
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.name)
+def test_examples_of_the_cards_print_what_they_say(page: Path) -> None:
+    import doctest
+
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
