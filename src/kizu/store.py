@@ -84,11 +84,16 @@ def save(
 def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, card) of what `save` wrote. Raises ModelFileError when the file is missing, damaged, foreign
     or unsafe."""
+    card = load_card(path)
+    return load_tensors(path), card
+
+
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
+    """The tensors alone, for what checks the card before them. Raises ModelFileError."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
     path = Path(path)
-    card = load_card(path)
     data = untrusted.entry(path, WEIGHTS)
     _check_header(path, data)
     try:
@@ -103,7 +108,7 @@ def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{path}: tensor {name[:80]!r} is {tensor.ndim} dimensions of {tensor.dtype}, which kizu "
                 "never writes. Refused."
             )
-    return tensors, card
+    return tensors
 
 
 def load_card(path: Path | str) -> dict[str, Any]:
