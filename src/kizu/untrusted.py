@@ -22,7 +22,7 @@ BLOCK = 2**20
 """Bytes that are read from a zip at once; its list of entries must fit in."""
 MAX_DEPTH = 40
 """Lists and objects within each other in JSON."""
-MAX_VALUES = 2_000_000
+MAX_VALUES = 1_000_000
 """Values in one JSON text: each takes some 70 bytes of memory, and may take 3 in the file."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which a terminal obeys, and halves of characters, which no file can hold."""
@@ -167,17 +167,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_values(value: Any, where: str) -> None:
     """Raise ModelFileError for too many values, too deep ones, or text that cannot be shown."""
-    waiting, count = [(value, 0)], 0
-    while waiting:
-        one, depth = waiting.pop()
-        if isinstance(one, str):
-            if _UNPRINTABLE.search(one):
+    level, count = [value], 0
+    for _ in range(MAX_DEPTH):
+        for one in level:
+            if isinstance(one, str) and _UNPRINTABLE.search(one):
                 raise ModelFileError(f"{where} holds text with control characters: {one[:40]!r}. Refused.")
-        elif isinstance(one, dict | list):
-            count += len(one)
-            if depth >= MAX_DEPTH or count > MAX_VALUES:
-                raise ModelFileError(
-                    f"{where} holds more than {MAX_DEPTH} levels or {MAX_VALUES:,} values. Refused."
-                )
-            inner = [*one, *one.values()] if isinstance(one, dict) else one
-            waiting.extend((each, depth + 1) for each in inner)
+        level = [inner for one in level if isinstance(one, dict | list) for inner in _within(one)]
+        count += len(level)
+        if not level:
+            return
+        if count > MAX_VALUES:
+            break
+    raise ModelFileError(f"{where} holds more than {MAX_DEPTH} levels or {MAX_VALUES:,} values. Refused.")
+
+
+def _within(one: dict[str, Any] | list[Any]) -> list[Any]:
+    return [*one, *one.values()] if isinstance(one, dict) else one
