@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kizu import apps as apps
     from kizu import arrays as arrays
     from kizu import calibration as calibration
+    from kizu import cards as cards
     from kizu import checks as checks
     from kizu import datasets as datasets
     from kizu import detectors as detectors
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from kizu import synthetic as synthetic
     from kizu import training as training
     from kizu import types as types
+    from kizu import untrusted as untrusted
     from kizu import views as views
     from kizu.adaptation.base import Adaptation
     from kizu.detectors.base import Detector

@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kizu import untrusted
 from kizu.errors import ModelFileError
 from kizu.outputs import FILE_SUFFIXES
 from kizu.outputs import FORMAT as FORMAT
@@ -34,7 +35,23 @@ if TYPE_CHECKING:
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 MAX_CARD = 16 * 2**20
-MAX_HEADER = 32 * 2**20
+MAX_HEADER = 16 * 2**20
+TYPES = (
+    *("float64", "float32", "float16", "bfloat16", "bool"),
+    *("int64", "int32", "int16", "int8", "uint8"),
+)
+"""Of the numbers in a model's tensors."""
+MAX_DIMENSIONS = 8
+_TENSOR_ERRORS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What safetensors and torch raise for a header of odd types and shapes, beside SafetensorError."""
 
 
 def save(
@@ -67,41 +84,44 @@ def save(
 def load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, card) of what `save` wrote. Raises ModelFileError when the file is missing, damaged, foreign
     or unsafe."""
+    card = load_card(path)
+    return load_tensors(path), card
+
+
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
+    """The tensors alone, for what checks the card before them. Raises ModelFileError."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
     path = Path(path)
-    card = load_card(path)
-    size, read = _entry(path, WEIGHTS)
-    _check_header(path, size, read)
+    data = untrusted.entry(path, WEIGHTS)
+    _check_header(path, data)
     try:
-        return from_bytes(read(size)), card
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors: dict[str, Tensor] = from_bytes(data)
+    except (SafetensorError, *_TENSOR_ERRORS) as error:
         raise ModelFileError(
             f"{path}: the weights are damaged or cut short ({error}). Save the model again."
         ) from error
+    for name, tensor in tensors.items():
+        if str(tensor.dtype).removeprefix("torch.") not in TYPES or tensor.ndim > MAX_DIMENSIONS:
+            raise ModelFileError(
+                f"{path}: tensor {name[:80]!r} is {tensor.ndim} dimensions of {tensor.dtype}, which kizu "
+                "never writes. Refused."
+            )
+    return tensors
 
 
 def load_card(path: Path | str) -> dict[str, Any]:
-    """The card alone. Raises ModelFileError."""
+    """The card alone: JSON whose numbers are finite; `kizu.cards` says what may stand in it. Raises
+    ModelFileError."""
     path = Path(path)
-    if not path.exists():
-        raise ModelFileError(f"{path} does not exist. Give the path that `kizu fit ... -o` or `.save` wrote.")
-    size, read = _entry(path, CARD)
-    if size > MAX_CARD:
-        raise ModelFileError(
-            f"{path}: card.json claims {size:,} bytes; a card has at most {MAX_CARD:,}. Refused."
-        )
-    try:
-        card = json.loads(read(size))
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: card.json is not valid JSON ({error}).") from error
+    card = untrusted.parse_json(untrusted.entry(path, CARD, most=MAX_CARD), f"{path}: {CARD}")
     if not isinstance(card, dict) or "kizu_format" not in card:
         raise ModelFileError(f"{path}: card.json is not one of kizu's (it has no kizu_format).")
-    if card["kizu_format"] != FORMAT:
+    if card["kizu_format"] != FORMAT or isinstance(card["kizu_format"], bool):
         raise ModelFileError(
-            f"{path} has format {card['kizu_format']!r}; this kizu reads format {FORMAT}. Update kizu or "
-            "save the model again."
+            f"{path} has format {str(card['kizu_format'])[:40]}; this kizu reads format {FORMAT}. Update "
+            "kizu or save the model again."
         )
     return card
 
@@ -163,50 +183,11 @@ def _commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def _entry(path: Path, name: str) -> tuple[int, Any]:
-    """(size, read(count)) of one of the two entries, in a folder or a zip."""
-    if path.is_dir():
-        file = path / name
-        if not file.is_file():
-            raise ModelFileError(f"{path} holds no {name}: it is not a model that kizu saved.")
-
-        def from_file(count: int) -> bytes:
-            with file.open("rb") as stream:
-                return stream.read(count)
-
-        return file.stat().st_size, from_file
-    try:
-        archive = zipfile.ZipFile(path)
-        info = archive.getinfo(name)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ModelFileError(
-            f"{path} is damaged, cut short, or not a model that kizu saved ({error})."
-        ) from error
-    if (
-        info.compress_type != zipfile.ZIP_STORED
-        or info.file_size > path.stat().st_size
-        or info.flag_bits & 0x1
-    ):
-        raise ModelFileError(
-            f"{path}: {name} claims {info.file_size:,} bytes in a file of {path.stat().st_size:,}. Refused."
-        )
-
-    def from_zip(count: int) -> bytes:
-        try:
-            with archive.open(info) as stream:
-                return stream.read(count)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise ModelFileError(f"{path} is damaged or cut short ({error}).") from error
-
-    return info.file_size, from_zip
-
-
-def _check_header(path: Path, size: int, read: Any) -> None:
+def _check_header(path: Path, data: bytes) -> None:
     """Refuse a safetensors header that claims more than it may, before anything of that size is allocated."""
-    start = read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
-    if length is None or length > min(MAX_HEADER, max(size - 8, 0)):
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else None
+    if length is None or length > min(MAX_HEADER, max(len(data) - 8, 0)):
         raise ModelFileError(
-            f"{path}: the weights' header claims {length} bytes where {max(size - 8, 0):,} are left. Damaged "
-            "or hostile: refused."
+            f"{path}: the weights' header claims {length} bytes where {max(len(data) - 8, 0):,} are left. "
+            "Damaged or hostile: refused."
         )

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from kizu import engine, store
+from kizu import cards, engine, store
 from kizu.adaptation.base import Adaptation
 from kizu.calibration import Groups
 from kizu.detectors import _predictions
@@ -108,10 +108,11 @@ class Detector(ABC):
         """Learn from images: Samples, a folder, paths, arrays, tensors or Batches (kizu.reader says which).
 
         Files that cannot be read are left out and listed in `skipped_`. Raises EmptyData when none is left,
-        UsageError when a sample is labelled anomalous and this detector learns from good ones, NotFinite when
-        the representation gives NaN or infinity; UsageError for options that have no effect here."""
+        NotFinite when the representation gives NaN or infinity, UsageError for a sample labelled anomalous
+        where good ones are due, options without effect, or parameters that no model file may have."""
         options = options or FitOptions()
         self._check_options(options)
+        cards.check_parameters(self.parameters)
         skipped: list[tuple[str, str]] = []
         self.fitted_, self.decision_, self._inference = False, None, None
         self.seen_, self.size_ = {"fitted": [], "calibrated": []}, None
@@ -208,7 +209,6 @@ class Detector(ABC):
         return f"{type(self).__name__}({' + '.join(names)}, {state})"
 
     # -- within the room -------------------------------------------------------------------------------------
-
     def _read(
         self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
     ) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, maps
+from kizu import checks, maps, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
@@ -81,7 +81,8 @@ class Gaussian(OnePassDetector):
         return {"mean": self.mean_, "whitening": self.whitening_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.mean_, self.whitening_ = tensors["mean"], tensors["whitening"]
+        store.expect("Gaussian", tensors, {"mean": f"{sum(self.representation_.channels)}"})
+        self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()
 
 
 class GaussianScorer(nn.Module):

@@ -20,7 +20,7 @@ from kizu import checks
 from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError
-from kizu.store import without_prefix
+from kizu.store import expect, without_prefix
 from kizu.training import FitOptions, Objective, SampleStore, train
 from kizu.types import Batch, FeatureMaps
 
@@ -42,7 +42,9 @@ class LearnedDetector(Detector):
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network before training, drawn from `seed` alone; a saved one is loaded into it as well."""
+        """The network before training, drawn from `seed` alone; a saved one is loaded into it as well.
+
+        It is built on torch's default device, which is "meta" where only shapes are asked for."""
 
     @abstractmethod
     def objective(self, network: nn.Module) -> Objective:
@@ -161,6 +163,11 @@ class LearnedDetector(Detector):
         return {"steps": torch.tensor([self.steps_]), **weights}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
+        weights = without_prefix(tensors, "network.")
+        with torch.device("meta"):  # shapes without memory: nothing is built that the file does not hold
+            planned = self.network().state_dict()
+        shapes = {name: " ".join(map(str, tensor.shape)) for name, tensor in planned.items()}
+        expect("The network", weights, shapes)
         network = self.network()
-        network.load_state_dict(without_prefix(tensors, "network."))
+        network.load_state_dict(weights)
         self._set_network(network, int(tensors["steps"][0]))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kizu import checks, maps
+from kizu import checks, maps, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
@@ -133,6 +133,8 @@ class PatchCore(OnePassDetector):
         return {"bank": self.bank_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
+        width = self.dimensions or sum(self.representation_.channels)
+        store.expect("PatchCore", tensors, {"bank": f"N {width}"})
         self.bank_, self.reductions_ = tensors["bank"].float(), 0
 
 

@@ -33,7 +33,7 @@ class Rebuilder(nn.Module):
             self.embedding = OneClassEmbedding(plan, width)
             self.decoder = MirroredDecoder(plan, blocks=blocks, width=width)
             self.projections = TwinProjections(plan.channels) if twin else None
-        self.to_empty(device="cpu")
+        self.to_empty(device=torch.get_default_device())
         if seed is not None:
             initialise_like_resnet(self, torch.Generator().manual_seed(seed))
 

@@ -9,7 +9,6 @@ rep/weights.safetensors, card.json     the representation, written last
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kizu import registry, store
+from kizu import cards, registry, store, untrusted
 from kizu.checks import whole_numbers
-from kizu.errors import DataError, ModelFileError, UsageError
+from kizu.errors import DataError, UsageError
 from kizu.pretraining.base import Pretraining
 from kizu.pretraining.data import Images
 from kizu.pretraining.spd import SPDConfig
@@ -101,10 +100,10 @@ def resume(out: str | Path, *, show: bool = True) -> Path:
         raise UsageError(f"{folder} holds no pretraining run (no {RECIPE}).")
     if (folder / store.WEIGHTS).exists() and not (folder / "checkpoint.kizu").exists():
         raise UsageError(f"{folder} is finished already.")
-    try:
-        recipe = json.loads((folder / RECIPE).read_text("utf-8"))
-    except ValueError as error:
-        raise ModelFileError(f"{folder / RECIPE} is not valid JSON ({error}). Start the run anew.") from error
+    recipe = untrusted.parse_json(untrusted.entry(folder, RECIPE, most=store.MAX_CARD), f"{folder / RECIPE}")
+    cards.check_recipe(recipe, folder / RECIPE)
+    objective = registry.load("pretraining", recipe["objective"])
+    registry.check_keywords(recipe["objective"], objective, recipe["parameters"])
     recipe.pop("kizu_format", None)
     return _run(folder, recipe, resume=(folder / "checkpoint.kizu").exists(), show=show)
 

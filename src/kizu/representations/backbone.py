@@ -12,6 +12,7 @@ import copy
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
 SOURCES = ("timm", "random", "file")
+_TIMM_ERRORS = (AssertionError, AttributeError, RuntimeError)
+"""What timm raises for networks that have no features for others."""
 
 
 class Backbone(Representation):
@@ -54,15 +57,19 @@ class Backbone(Representation):
         super().__init__()
         if source not in SOURCES:
             raise UsageError(f"A backbone's source is one of {', '.join(SOURCES)}, got {source!r}.")
+        if source == "file" and weights_state is None:
+            if weights is None:
+                raise UsageError("A backbone from a file needs weights=PATH, a .safetensors file.")
+            weights_state = weight_sources.file_state(Path(weights))
+        if weights_state is not None:
+            with torch.device("meta"):  # shapes without memory: a file of other weights builds nothing
+                _check_state(build_network(architecture, levels)[0], weights_state, architecture)
         trained = source == "timm" and weights_state is None
         overlay = weight_sources.timm_overlay(architecture) if trained else {}
         self.net, self.levels = build_network(architecture, levels, trained=trained, overlay=overlay)
         if weights_state is not None:
-            _load_state(self.net, weights_state, architecture)
-        elif source == "file":
-            if weights is None:
-                raise UsageError("A backbone from a file needs weights=PATH, a .safetensors file.")
-            _load_state(self.net, weight_sources.file_state(Path(weights)), architecture)
+            wanted = self.net.state_dict()
+            self.net.load_state_dict({name: weights_state.get(name, wanted[name]) for name in wanted})
         elif source == "random":
             weight_sources.randomise(self.net, seed)
         layout = getattr(self.net, "output_fmt", None)
@@ -218,6 +225,7 @@ def build_network(
     try:
         with torch.device("meta"):
             probe = timm.create_model(architecture, pretrained=False, features_only=True)
+        _require_memory(probe, architecture)
         if stages_only and is_transformer(probe):
             raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
         indices, chosen = _indices(probe, architecture, levels)
@@ -231,6 +239,8 @@ def build_network(
         return timm.create_model(architecture, out_indices=indices, **plain), chosen
     except (OSError, EOFError) as error:
         raise weight_sources.unavailable(architecture, error) from error
+    except _TIMM_ERRORS as error:
+        raise UsageError(f"timm gives no features of {architecture} ({error}).") from error
 
 
 def _indices(
@@ -258,9 +268,20 @@ def _indices(
     return [stage_of[level] for level in chosen], chosen
 
 
-def _load_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> None:
-    """Fill `net` from a state dict; what `net` does not use (its later stages, the classifier) may be there,
-    nothing may lack."""
+def _require_memory(probe: nn.Module, architecture: str) -> None:
+    """Raise UsageError for a network that does not fit twice, as drawn and as loaded, in the free memory."""
+    size = sum(4 * parameter.numel() for parameter in probe.parameters())
+    free = psutil.virtual_memory().available
+    if 2 * size > free:
+        raise UsageError(
+            f"{architecture} takes 2 x {size / 2**30:.2f} GiB of memory to be built, and {free / 2**30:.2f} "
+            "GiB are free. Take a smaller network, or a machine with more."
+        )
+
+
+def _check_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> None:
+    """Raise ModelFileError unless `state` holds all of `net`; what `net` does not use (its later stages, the
+    classifier) may be there too."""
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
@@ -274,4 +295,3 @@ def _load_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> 
                 f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due "
                 f"is {tuple(tensor.shape)}."
             )
-    net.load_state_dict({name: state.get(name, tensor) for name, tensor in wanted.items()})

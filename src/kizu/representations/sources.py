@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kizu import registry, store
+from kizu import cards, registry, store
 from kizu.errors import ModelFileError, UnknownName, UsageError
 from kizu.representations.backbone import Backbone, is_transformer
 from kizu.representations.base import Representation
@@ -75,7 +75,8 @@ def from_card(card: dict[str, Any], tensors: dict[str, Tensor]) -> Representatio
 
     Raises ModelFileError for a kind that this kizu does not have, or a card and tensors that do not fit.
     """
-    kind = card.get("kind")
+    cards.check_representation(card)
+    kind = card["kind"]
     if kind not in registry.names("representations"):
         known = ", ".join(registry.names("representations"))
         raise ModelFileError(f"The file holds a representation of kind {kind!r}; this kizu knows: {known}.")
@@ -88,9 +89,10 @@ def _from_disk(
 ) -> Representation:
     if path.suffix == ".safetensors":
         raise UsageError(f"{path} holds weights alone: say whose they are, as in resnet18:{path}.")
-    tensors, card = store.load(path)
-    if card.get("kind") != "representation":
-        raise ModelFileError(f"{path} holds a {card.get('kind')}, not a representation.")
+    card = store.load_card(path)
+    cards.check(card, "representation", path)
+    tensors = store.load_tensors(path)
+    store.expect(path, tensors, dict.fromkeys(tensors, "..."))
     inner = dict(card["representation"])
     inner.pop("curve", None)
     saved = inner.get("levels", ())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kizu import store
+from kizu import cards, store
 from kizu.errors import ModelFileError, UsageError
 
 NAME = "checkpoint.kizu"
@@ -54,8 +54,7 @@ def step_of(folder: Path, recipe: dict[str, Any]) -> int:
     if not has_checkpoint(folder):
         raise UsageError(f"{folder} holds no checkpoint to resume from. Start it without resume.")
     card = store.load_card(folder / NAME)
-    if card.get("kind") != "checkpoint":
-        raise ModelFileError(f"{folder / NAME} holds a {card.get('kind')}, not a checkpoint.")
+    cards.check(card, "checkpoint", folder / NAME)
     as_stored = json.loads(json.dumps(recipe))  # JSON turns a tuple into a list
     theirs, ours = card["recipe"].get("detector"), as_stored.get("detector")
     if theirs != ours:
@@ -67,7 +66,10 @@ def step_of(folder: Path, recipe: dict[str, Any]) -> int:
             f"{folder / NAME} is of another recipe: {key} was {theirs!r} there and is {ours!r} here. "
             "Resume with the same settings, or start anew in another folder."
         )
-    return int(card["step"])
+    step, steps = int(card["step"]), recipe.get("steps")
+    if steps is not None and step > steps:
+        raise ModelFileError(f"{folder / NAME} is of step {step} of {steps}. Start the run anew.")
+    return step
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -80,18 +82,44 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[tuple
 
 
 def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Fill objective and optimiser in place from the checkpoint in `folder`. Raises ModelFileError."""
-    tensors, card = store.load(folder / NAME)
+    """Fill objective and optimiser in place from the checkpoint in `folder`. Raises ModelFileError.
+
+    Of the optimiser only the state comes from the file: its rates and groups are those of this run, whose
+    recipe is the same."""
+    path = folder / NAME
+    card = store.load_card(path)
+    cards.check(card, "checkpoint", path)
+    tensors = store.load_tensors(path)
+    groups = optimiser.state_dict()["param_groups"]
+    if [group.get("params") for group in card["optimiser"]["groups"]] != [one["params"] for one in groups]:
+        raise ModelFileError(f"{path} does not fit this run: its optimiser has other parameters.")
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in card["optimiser"]["plain"].items()
     }
     for name, value in store.without_prefix(tensors, "optimiser.").items():
-        index, key = name.split(".", 1)
+        index, _, key = name.partition(".")
+        if not index.isdecimal():
+            raise ModelFileError(f"{path}: tensor {name[:80]!r} belongs to no parameter.")
         state.setdefault(int(index), {})[key] = value
+    _check_state(
+        path, state, [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    )
     try:
         objective.load_state_dict(store.without_prefix(tensors, "objective."))
-        optimiser.load_state_dict({"state": state, "param_groups": card["optimiser"]["groups"]})
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelFileError(
-            f"{folder / NAME} does not fit this run: {str(error).splitlines()[0]}"
-        ) from error
+        raise ModelFileError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
+
+
+def _check_state(path: Path, state: dict[int, dict[str, Any]], parameters: list[Tensor]) -> None:
+    """Raise ModelFileError unless every tensor is one number or has its parameter's shape, and all parameters
+    have the same names: an optimiser makes a whole state or none."""
+    names = {frozenset(values) for values in state.values()}
+    for index, values in state.items():
+        shapes = {(), (1,), tuple(parameters[index].shape)} if index < len(parameters) else set()
+        for key, value in values.items():
+            if len(names) > 1 or (isinstance(value, Tensor) and tuple(value.shape) not in shapes):
+                raise ModelFileError(
+                    f"{path} does not fit this run: the optimiser's {key[:40]!r} of parameter {index} is not "
+                    "as the others, or of another shape."
+                )
