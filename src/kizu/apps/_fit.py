@@ -3,7 +3,6 @@ trained."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ def adapt(
     store.refuse_inputs(out, samples.paths)
     good = training(samples)
     facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
-    facts |= {"representation": base.card["name"], "weights": _digest(base), "images": _images(good)}
+    facts |= {"representation": base.card["name"], "weights": _digest(base), "images": good.digest()}
     with training_folder(
         out, facts if adaptation.trains else None, resume=resume, overwrite=overwrite
     ) as folder:
@@ -180,7 +179,7 @@ def _facts(model: Detector, data: Samples) -> dict[str, Any]:
         "adaptation": None
         if adaptation is None
         else {"name": adaptation.name, **_plain(adaptation.settings())},
-        "images": _images(data),
+        "images": data.digest(),
     }
 
 
@@ -192,10 +191,6 @@ def _digest(net: Representation) -> str:
     from kizu.representations.weights import digest
 
     return digest(net)
-
-
-def _images(data: Samples) -> str:
-    return hashlib.sha256("\n".join(data.paths).encode()).hexdigest()
 
 
 def labelled(samples: Samples) -> Samples:
@@ -224,7 +219,10 @@ def promise(model: Detector) -> str:
         )
     needed = parts_needed(rate)
     named = math.ceil(smallest_rate(needed) * 1e5) / 1e5  # rounded up: below 1 / (n + 1) is refused
-    surer = f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and --false-alarm-rate {named:g}."
+    surer = (
+        f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and --false-alarm-rate "
+        f"{named:g}."
+    )
     return (
         f"Promise: at most {rate:.2%} of good parts are called anomalous, on average over calibration sets "
         f"(score > {decision.threshold:.4g}; {images}, held out). With 95 % confidence this model's rate is "

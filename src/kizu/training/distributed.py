@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,15 @@ def gather(values: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(list(all_gather(values.contiguous())))
+
+
+def gather_mapping(values: dict[str, str]) -> dict[str, str]:
+    """The entries of all processes in one, sorted; each process calls it."""
+    if rank_and_world()[1] == 1:
+        return dict(sorted(values.items()))
+    every: list[Any] = [None] * rank_and_world()[1]
+    torch.distributed.all_gather_object(every, values)
+    return dict(sorted({key: value for one in every for key, value in one.items()}.items()))
 
 
 def total(values: Tensor) -> Tensor:
