@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kizu import image_files as image_files
     from kizu import images as images
     from kizu import loader as loader
+    from kizu import locks as locks
     from kizu import losses as losses
     from kizu import maps as maps
     from kizu import masks as masks

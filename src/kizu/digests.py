@@ -1,8 +1,11 @@
-"""What identifies an image: a digest of its pixels, whatever the format and the name of its file."""
+"""What identifies an image: a digest of its pixels, whatever the format and the name of its file. What
+identifies a list of files: their names and sizes."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,3 +35,23 @@ def deep_digest(values: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"deep {values.shape}".encode())
     digest.update(np.ascontiguousarray(values, dtype="<i4").data)
     return digest.hexdigest()[:32]
+
+
+def files_digest(rows: Iterable[tuple[object, ...]]) -> str:
+    """What identifies a list of files without opening one: the size of each in bytes, its path below the
+    folder that they share, and what else its row says. rows: (path, ...) each, in order."""
+    listed = [(str(path), more) for path, *more in rows]
+    folders = {os.path.dirname(path) for path, _ in listed}  # noqa: PTH120 (strings: there may be a million)
+    top = os.path.commonpath(folders) if folders else ""
+    digest = hashlib.sha256()
+    for path, more in listed:
+        digest.update(os.fsencode(f"{path.removeprefix(top)}\n{_size(path)}\n{more}\n"))
+    return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    """In bytes; -1 for a file that is not there."""
+    try:
+        return os.path.getsize(path)  # noqa: PTH202
+    except OSError:
+        return -1

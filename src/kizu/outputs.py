@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kizu.errors import OutputExists, UsageError, some
+from kizu.errors import LayoutError, OutputExists, UsageError, some
 
 FORMAT = 1
 FILE_SUFFIXES = (".kizu", ".zip")
@@ -60,7 +60,9 @@ MARKS = (
 """One of these stands within the first HEAD bytes of a file that kizu wrote: records and models, pages,
 pictures, tables of samples, tables of results, logs of a training."""
 HEAD = 4096
-_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".*.part")
+LOCK = ".kizu.lock"
+"""Lies in a folder while a run writes into it (`kizu.locks`); it counts as nothing."""
+_JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".*.part", LOCK)
 
 
 def check_output(
@@ -73,7 +75,7 @@ def check_output(
     kizu's."""
     path = Path(path)
     refuse_inputs(path, inputs)
-    if not path.exists() or _is_empty_folder(path):
+    if not path.exists() or is_empty(path):
         return
     if not overwrite:
         raise OutputExists(path)
@@ -96,11 +98,24 @@ def refuse_inputs(path: Path | str, inputs: Iterable[Path | str]) -> None:
 
 
 def remove_folder(path: Path | str, record: str) -> None:
-    """Remove a folder that kizu wrote; none, or an empty one, is fine. Raises OutputExists for another's."""
+    """Remove a folder that kizu wrote; none, or an empty one, is fine. One that is locked stays, with nothing
+    but the lock in it. Raises OutputExists for another's."""
     path = Path(path)
     check_output(path, record, overwrite=True)
-    if path.is_dir():
-        shutil.rmtree(path)
+    if not path.is_dir():
+        return
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    if not any(path.iterdir()):
+        path.rmdir()
+
+
+def is_empty(path: Path) -> bool:
+    """Whether this is a folder with nothing in it, a lock aside."""
+    return path.is_dir() and all(entry.name == LOCK for entry in path.iterdir())
 
 
 def has_record(folder: Path | str, record: str) -> bool:
@@ -157,6 +172,40 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
+def read_record(folder: Path, record: str) -> dict[str, Any]:
+    """What a record that kizu wrote says. Raises LayoutError for none, or a damaged one."""
+    try:
+        facts = json.loads((folder / record).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayoutError(
+            f"{folder} holds no readable {record} ({error}). Begin anew, with --overwrite."
+        ) from error
+    if not isinstance(facts, dict) or "kizu_format" not in facts:
+        raise LayoutError(f"{folder / record} is not one of kizu's. Give another folder.")
+    return facts
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines that a run appends to; a last one that a killed run did not finish is
+    dropped. Raises LayoutError for another damage."""
+    *whole, last = path.read_text("utf-8", "replace").split("\n")
+    rows = []
+    for number, line in enumerate([*whole, last], 1):
+        try:
+            row = json.loads(line) if line else None
+            if line and not isinstance(row, dict):
+                raise ValueError("an object was expected")
+        except ValueError as error:
+            if number > len(whole):
+                break
+            raise LayoutError(
+                f"{path}, line {number}, is damaged ({error}). Begin anew, with --overwrite or in another "
+                "folder."
+            ) from error
+        rows += [row] if row else []
+    return rows
+
+
 def _why_foreign_file(path: Path) -> str:
     """Why a file is not kizu's to replace; "" when it is."""
     if not path.is_file():
@@ -203,10 +252,6 @@ def _carries_mark(path: Path, marks: tuple[bytes, ...]) -> bool:
     except OSError:
         return False
     return any(mark in head for mark in marks)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _flush(path: Path) -> None:

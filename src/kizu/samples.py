@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kizu.digests import files_digest
 from kizu.errors import LayoutError, UnknownName, UsageError, listed_unused, some
 from kizu.outputs import replacing
 from kizu.sample_table import checked_table, read_csv_table
@@ -193,6 +194,14 @@ class Samples:
         samples = self._with(self._table)
         samples.mask_rule = rule
         return samples
+
+    def digest(self) -> str:
+        """What identifies the rows without opening a file: all columns, sizes of the images, paths below the
+        folder that the images share."""
+        images = self._table["image"].to_list()
+        others = self._table.drop("image", "mask").iter_rows()
+        masks = [mask and os.path.basename(mask) for mask in self._table["mask"]]  # noqa: PTH119
+        return files_digest(zip(images, masks, others, [self.mask_rule] * len(self), strict=True))
 
     @classmethod
     def from_csv(cls, path: Path | str) -> Samples:

@@ -10,6 +10,7 @@ What is replaced: only what kizu wrote, and never an input. `kizu.outputs` says 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -23,6 +24,9 @@ from kizu.outputs import FILE_SUFFIXES
 from kizu.outputs import FORMAT as FORMAT
 from kizu.outputs import check_output as check_output
 from kizu.outputs import has_record as has_record
+from kizu.outputs import is_empty as is_empty
+from kizu.outputs import read_record as read_record
+from kizu.outputs import read_rows as read_rows
 from kizu.outputs import refuse_inputs as refuse_inputs
 from kizu.outputs import remove_folder as remove_folder
 from kizu.outputs import replacing as replacing
@@ -124,6 +128,17 @@ def load_card(path: Path | str) -> dict[str, Any]:
             "kizu or save the model again."
         )
     return card
+
+
+def content_digest(path: Path | str) -> str:
+    """What identifies a saved model or representation: SHA-256 of its card and its weights, the same in a
+    folder and in a zip. Raises ModelFileError."""
+    total = hashlib.sha256()
+    for name in (CARD, WEIGHTS):
+        data = untrusted.entry(Path(path), name)
+        total.update(f"{name} {len(data)} ".encode())
+        total.update(data)
+    return total.hexdigest()
 
 
 def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

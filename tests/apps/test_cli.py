@@ -18,6 +18,7 @@ from PIL import Image
 
 import kizu
 from kizu import outputs
+from kizu.locks import locked
 from kizu.samples import Samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -312,6 +313,30 @@ def test_an_interrupted_inspection_resumes(
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
     assert [row["path"] for row in rows] == [str(path) for path in files]
     assert len({row["panel"] for row in rows}) == len(files)
+
+
+def test_an_inspection_is_resumed_with_its_own_model_only(
+    model: Path, tree: Path, tmp_path: Path, run_cli: Cli
+) -> None:
+    files = sorted((tree / "test").rglob("*.png"))[:3]
+    other, out = tmp_path / "other.kizu", tmp_path / "out"
+    assert run_cli("fit", tree / "train" / "good", *FAST, "--set", "seed=1", "-o", other)[0] == 0
+    assert run_cli("inspect", model, *files[:2], "-o", out)[0] == 0
+    before = {name: (out / name).read_bytes() for name in ("results.jsonl", "inspection.json")}
+    code, _, err = run_cli("inspect", other, *files, "-o", out, "--resume")
+    one_line(code, err, "holds results of another model")
+    assert "another -o" in err
+    assert {name: (out / name).read_bytes() for name in before} == before
+    as_folder = tmp_path / "as_folder"
+    shutil.unpack_archive(shutil.copy(model, tmp_path / "m.zip"), as_folder)
+    assert run_cli("inspect", as_folder, *files, "-o", out, "--resume")[0] == 0, "the same model, unpacked"
+    assert len((out / "results.jsonl").read_text("utf-8").splitlines()) == 3
+    with locked(out):
+        code, _, err = run_cli("inspect", model, *files, "-o", out, "--resume")
+    one_line(code, err, "Another run is writing")
+    (out / "results.jsonl").write_text('{"path": 1}}\n{"path": "a"}\n')
+    code, _, err = run_cli("inspect", model, *files, "-o", out, "--resume")
+    one_line(code, err, "line 1, is damaged")
 
 
 def test_list_and_version(run_cli: Cli) -> None:

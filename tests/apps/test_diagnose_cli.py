@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.errors import EmptyData, LayoutError, UnknownName, UsageError
 from kizu.evaluation.diagnosis import diagnose, read_diagnosis, variant, variants
 from kizu.evaluation.predict import predict_all
+from kizu.locks import locked
 from kizu.protocols.one_class import one_class
 from kizu.samples import Samples
 from kizu.training import FitOptions
@@ -142,6 +144,11 @@ def test_an_interrupted_diagnosis_goes_on(
             diagnose("full", detector(**parameters), split, tmp_path / "half", every=20, checkpoint_every=25)
     assert store.load_card(tmp_path / "half" / "training" / "checkpoint.kizu")["step"] == 50
     assert not (tmp_path / "half" / "diagnosis.json").exists()
+    fewer = replace(split, train=split.train.take([0, 1, 2, 3]))
+    with pytest.raises(LayoutError, match="another run: images, inputs differ"):
+        diagnose("full", detector(**parameters), fewer, tmp_path / "half", every=20)
+    with locked(tmp_path / "half"), pytest.raises(UsageError, match="Another run is writing"):
+        diagnose("full", detector(**parameters), split, tmp_path / "half", every=20, overwrite=True)
     resumed = diagnose("full", detector(**parameters), split, tmp_path / "half", every=20)
     assert resumed["tests"] == whole["tests"]
     assert resumed["last"] == whole["last"]

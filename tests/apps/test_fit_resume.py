@@ -14,6 +14,7 @@ import torch
 
 import kizu
 from kizu import store
+from kizu.locks import locked
 from kizu.representations.sources import open_representation
 from kizu.samples import Samples
 
@@ -79,6 +80,17 @@ def test_killed_and_resumed_is_the_same_model(
     code, _, error = run_cli(*arguments, "--seed", 1, "-o", out, "--resume")
     assert code == 2
     assert "seed differ" in error
+    image = next(data.rglob("train/good/*.png"))
+    content = image.read_bytes()
+    image.write_bytes(content + b"x")
+    code, _, error = run_cli(*arguments, "-o", out, "--resume")
+    image.write_bytes(content)
+    assert code == 2
+    assert "images differ" in error
+    with locked(training):
+        for more in ("--resume", "--overwrite"):
+            code, _, error = run_cli(*arguments, "-o", out, more)
+            assert (code, "Another run is writing" in error) == (2, True)
     code, _, error = run_cli(*arguments, "-o", out, "--resume")
     assert code == 0, error
     assert not training.exists()

@@ -44,9 +44,16 @@ def test_three_steps(tmp_path: Path, run_cli: Cli) -> None:
     code, _, err = run_cli(*QUICK, "--steps", 3, "-o", out)
     assert code == 2
     assert "exists already" in err
-    code, _, err = run_cli("pretrain", "--resume", "-o", out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    code, said, err = run_cli("pretrain", "--resume", "-o", out, "--json")
+    assert (code, err, json.loads(said)["representation"]) == (0, "", str(out))
+    code, _, err = run_cli(*QUICK, "--steps", 3, "--spd", "-o", out, "--resume")
+    assert code == 0
+    assert f"{out} is finished already and stays as it is" in err
+    code, _, err = run_cli(*QUICK, "--steps", 4, "-o", out, "--resume")
     assert code == 2
-    assert "is finished already" in err
+    assert "steps is 3 there, not 4" in err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from kizu.evaluation import experiment as experiment_module
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.experiment import run_experiment
 from kizu.evaluation.plan import Cell, cells, read_experiment
+from kizu.locks import locked
 from kizu.samples import Samples
 
 TEXT = """
@@ -78,6 +80,35 @@ def test_runs_resumes_and_tabulates(
     text = (tmp_path / "out" / "results.md").read_text("utf-8")
     assert "not comparable" in text
     assert (tmp_path / "out" / "image_auroc.png").stat().st_size > 1000
+
+
+def test_cells_of_other_images_are_not_gone_on_with(
+    experiment: Path, tmp_path: Path, tiny_planted: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(Path(tiny_planted.paths[0]).parents[3], data)
+    experiment.write_text(TEXT.format(path=data))
+    plan, out = read_experiment(experiment), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        real, runs = experiment_module.run_cell, []
+
+        def counted(cell: Cell, samples: Samples, cache: FeatureCache) -> dict[str, object]:
+            if runs:
+                raise KeyboardInterrupt
+            runs.append(cell)
+            return real(cell, samples, cache)
+
+        patch.setattr(experiment_module, "run_cell", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(plan, out, None, lambda sentence: None)
+    before = (out / "cells.jsonl").read_bytes()
+    with locked(out), pytest.raises(UsageError, match="Another run is writing"):
+        run_experiment(plan, out, None, lambda sentence: None)
+    image = next(data.rglob("train/good/*.png"))
+    image.write_bytes(image.read_bytes() + b"x")
+    with pytest.raises(UsageError, match=r"holds cells of other inputs: what is called dataset"):
+        run_experiment(plan, out, None, lambda sentence: None)
+    assert (out / "cells.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from kizu import pretraining, registry, store
 from kizu.errors import EmptyData, LayoutError, ModelFileError, OutputExists, UnknownName, UsageError
+from kizu.locks import locked
 from kizu.pretraining import pretrain, resume
 from kizu.pretraining.simsiam import SimSiam
 
@@ -138,9 +140,14 @@ def test_a_run_that_initialised_from_another_says_so(
     assert not (tmp_path / "three").exists() or not any((tmp_path / "three").iterdir())
 
 
-def test_a_finished_run_has_nothing_to_resume(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is finished already"):
-        resume(finished)
+def test_a_finished_run_stays_as_it_is(finished: Path, tmp_path: Path) -> None:
+    for checkpoint in (False, True):  # one that was killed before it removed its checkpoint has both
+        if checkpoint:
+            (finished / "checkpoint.kizu").write_bytes(b"left")
+        before = {name: (finished / name).read_bytes() for name in files(finished)}
+        assert resume(finished) == finished
+        assert {name: (finished / name).read_bytes() for name in files(finished)} == before
+    (finished / "checkpoint.kizu").unlink()
     with pytest.raises(UsageError, match="holds no pretraining run"):
         resume(tmp_path)
 
@@ -173,17 +180,44 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, dies_in_step_1: pytest.Monke
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_before_the_first_checkpoint_it_starts_anew(
-    tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
-) -> None:
+def test_without_a_checkpoint_nothing_is_erased(tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch) -> None:
     with pytest.raises(Dies):
         pretrain("simsiam", "procedural", tmp_path, **PARAMETERS)
-    assert files(tmp_path) == ["log.jsonl", "recipe.json"]
     dies_in_step_1.undo()
-    resume(tmp_path, show=False)
-    assert [
-        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()
-    ] == [1, 2]
+    (tmp_path / store.WEIGHTS).write_bytes(b"of another run, whose card is gone")
+    before = files(tmp_path)
+    assert before == ["log.jsonl", "recipe.json", store.WEIGHTS]
+    with pytest.raises(UsageError, match=r"no checkpoint to go on from.*--overwrite"):
+        resume(tmp_path, show=False)
+    assert files(tmp_path) == before
+
+
+def test_a_run_is_resumed_with_its_own_settings_and_images(
+    photos: Path, tmp_path: Path, dies_in_step_1: pytest.MonkeyPatch
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    shutil.copytree(photos, mine)
+    with pytest.raises(Dies):
+        pretrain("simsiam", mine, out, **{**PARAMETERS, "checkpoint_every": 1})
+    dies_in_step_1.undo()
+    for given, message in (
+        ({"steps": 3}, "steps is 2 there, not 3"),
+        ({"objective": "moco"}, "objective is 'simsiam' there"),
+        ({"data": [photos]}, "data is"),
+        ({"learning_rate": 0.3}, r"learning_rate is 0.05 there, not 0.3"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resume(out, given=given, show=False)
+    with locked(out), pytest.raises(UsageError, match="Another run is writing"):
+        resume(out, show=False)
+    with locked(out), pytest.raises(UsageError, match="Another run is writing"):
+        pretrain("simsiam", mine, out, overwrite=True, **PARAMETERS)
+    shutil.copy(mine / "a" / "1.png", mine / "a" / "0.png")  # another image of the same name
+    with pytest.raises(UsageError, match="of another recipe: images was"):
+        resume(out, show=False)
+    shutil.copy(photos / "a" / "0.png", mine / "a" / "0.png")
+    same = {"steps": 2, "data": [mine], "learning_rate": 0.05, "objective": "simsiam"}
+    assert resume(out, given=same, show=False) == out
 
 
 def test_overwrite_replaces_all_of_the_old_run(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from small_objectives import curves, norms
 
 from kizu import store
@@ -167,3 +168,40 @@ def test_one_of_two_processes_is_killed_and_the_command_resumed(tmp_path: Path) 
         [(row["step"], row["loss"]) for row in one["representation"]["curve"]] for one in (card, other)
     )
     assert curve == whole_curve
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "fabric run"])
+def test_two_processes_name_all_files_that_they_skipped(launcher: str, tmp_path: Path) -> None:
+    """As docs/methods/pretraining.md says to start them."""
+    photos, out = tmp_path / "photos", tmp_path / "rep"
+    photos.mkdir()
+    for number in range(12):
+        Image.effect_noise((40, 40), 60).convert("RGB").save(photos / f"{number:02}.png")
+    for number in (3, 7, 8):
+        (photos / f"{number:02}.png").write_text("no image")
+    small = ("--backbone", "resnet10t", "--size", "32", "--batch-size", "4", "--steps", "4")
+    heads = ("--set", "stages=1", "--set", "hidden=16", "--set", "predictor_hidden=8", "--precision", "fp32")
+    command = ("pretrain", "simsiam", *small, *heads, "--data", str(photos), "-o", str(out))
+    programs = Path(sys.executable).parent
+    start = {
+        "torchrun": (
+            *("torchrun", "--nproc-per-node", "2", "--standalone", "-m", "kizu.apps.cli"),
+            *(*command, "--device", "cpu"),
+        ),
+        "fabric run": (
+            *("fabric", "run", "--accelerator", "cpu", "--devices", "2", "--main-port", "29519"),
+            *(str(programs / "kizu"), "--", *command),
+        ),
+    }[launcher]
+    done = subprocess.run(
+        [programs / start[0], *start[1:]],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert "3 images could not be read" in done.stderr, done.stderr[-3000:]
+    skipped = json.loads((out / "skipped.json").read_text("utf-8"))
+    assert list(skipped) == [str(photos / name) for name in ("03.png", "07.png", "08.png")]
+    assert store.load_card(out)["representation"]["skipped_images"] == 3

@@ -10,8 +10,10 @@ import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.errors import EmptyData, UsageError, listed_unused
+from kizu.locks import locked
 from kizu.masks import checked_rule
 from kizu.outputs import check_output, refuse_inputs
+from kizu.store import content_digest
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
@@ -29,10 +31,11 @@ def inspect(
     refuse_inputs(out, [model, *paths])
     if not resume:
         check_output(out, "inspection.json", overwrite=overwrite)
-    detector = kizu.load(model)
-    return inspect_images(
-        detector, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
-    )
+    detector, digest = kizu.load(model), content_digest(model)
+    with locked(out):
+        return inspect_images(
+            detector, digest, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
+        )
 
 
 def evaluate(

@@ -33,7 +33,7 @@ def diagnose(
 ) -> int:
     """`kizu diagnose`."""
     from kizu.evaluation.diagnosis import diagnose as run
-    from kizu.evaluation.diagnosis import remove_diagnosis, variant
+    from kizu.evaluation.diagnosis import variant
     from kizu.protocols.one_class import one_class
     from kizu.reports.diagnosis import diagnosis
 
@@ -49,12 +49,9 @@ def diagnose(
     records, folders = {}, []
     for name, detector in detectors.items():
         folder = out / name
-        if overwrite:
-            remove_diagnosis(folder)
         with screen.progress(None) as progress:
-            records[name] = run(
-                name, detector, split, folder, every=every, landscape=landscape, progress=progress
-            )
+            choice: dict[str, Any] = {"every": every, "landscape": landscape, "overwrite": overwrite}
+            records[name] = run(name, detector, split, folder, progress=progress, **choice)
         folders.append(folder)
         last, best = records[name]["last"], records[name]["best_oracle"]
         screen.say(
@@ -63,14 +60,8 @@ def diagnose(
         )
     page = diagnosis(folders, out / "diagnosis.html")
     screen.say(f"Wrote {page}")
-    screen.result(
-        {
-            "report": str(page),
-            "runs": {
-                name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()
-            },
-        }
-    )
+    runs = {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()}
+    screen.result({"report": str(page), "runs": runs})
     return 0
 
 

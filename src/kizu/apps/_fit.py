@@ -3,7 +3,6 @@ trained."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ def adapt(
     store.refuse_inputs(out, samples.paths)
     good = training(samples)
     facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
-    facts |= {"representation": base.card["name"], "weights": _digest(base), "images": _images(good)}
+    facts |= {"representation": base.card["name"], "weights": _digest(base), "images": good.digest()}
     with training_folder(
         out, facts if adaptation.trains else None, resume=resume, overwrite=overwrite
     ) as folder:
@@ -180,7 +179,7 @@ def _facts(model: Detector, data: Samples) -> dict[str, Any]:
         "adaptation": None
         if adaptation is None
         else {"name": adaptation.name, **_plain(adaptation.settings())},
-        "images": _images(data),
+        "images": data.digest(),
     }
 
 
@@ -192,10 +191,6 @@ def _digest(net: Representation) -> str:
     from kizu.representations.weights import digest
 
     return digest(net)
-
-
-def _images(data: Samples) -> str:
-    return hashlib.sha256("\n".join(data.paths).encode()).hexdigest()
 
 
 def labelled(samples: Samples) -> Samples:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kizu import store
 from kizu.apps._screen import Screen
-from kizu.errors import ImageError, OutputExists
+from kizu.errors import ImageError, OutputExists, UsageError
 from kizu.image_files import find_images
 from kizu.images import open_image
 
@@ -22,6 +22,7 @@ RESULTS, RECORD = "results.jsonl", "inspection.json"
 
 def inspect_images(
     detector: Detector,
+    digest: str,
     paths: list[Path],
     out: Path,
     *,
@@ -33,16 +34,20 @@ def inspect_images(
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
     An image that cannot be read has a line too, with the reason under "error". After an interruption the
-    lines written so far stay, and resume=True goes on with the other images. Returns 1 if an image could not
-    be read, else 0. Raises OutputExists, EmptyData."""
+    lines written so far stay, and resume=True goes on with the other images. digest: of the model's file;
+    lines of another model are not gone on with. Returns 1 if an image could not be read, else 0. Raises
+    OutputExists, EmptyData, UsageError."""
     found = find_images(paths)
     files = found.images
-    done = _prepare(out, overwrite, resume)
+    done = (
+        _rows_before(out, digest) if resume and (out / RESULTS).exists() else _begin(out, digest, overwrite)
+    )
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
     facts: dict[str, Any] = {
         "model": detector.parameters,
+        "model_digest": digest,
         "detector": type(detector).__name__,
         "calibration": detector.decision_.facts() if detector.decision_ else None,
     }
@@ -91,22 +96,31 @@ def _failed(path: str, reason: str) -> dict[str, Any]:
     return {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
 
 
-def _prepare(out: Path, overwrite: bool, resume: bool) -> dict[str, dict[str, Any]]:
-    """Make the output folder; the rows that an interrupted run left there."""
-    if overwrite and not resume:
-        store.remove_folder(out, RECORD)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not resume or not (out / RESULTS).exists():
-            raise OutputExists(out)
-        lines = (out / RESULTS).read_text("utf-8").splitlines()
-        whole = [json.loads(line) for line in lines if line.endswith("}")]
-        (out / RESULTS).write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8"
-        )
-        return {row["path"]: row for row in whole}
+def _begin(out: Path, digest: str, overwrite: bool) -> dict[str, dict[str, Any]]:
+    """Make the output folder; no image is done. Raises OutputExists."""
+    store.check_output(out, RECORD, overwrite=overwrite)
+    store.remove_folder(out, RECORD)
     (out / "panels").mkdir(parents=True, exist_ok=True)
-    store.write_record(out, RECORD, {})
+    store.write_record(out, RECORD, {"model_digest": digest})
     return {}
+
+
+def _rows_before(out: Path, digest: str) -> dict[str, dict[str, Any]]:
+    """The rows that an interrupted run left, by path; a last one that is not whole is dropped.
+
+    Raises OutputExists for a folder of something else, UsageError for one of another model, LayoutError for
+    damage."""
+    if not store.has_record(out, RECORD):
+        raise OutputExists(out, f"its {RESULTS} is not beside an {RECORD} of kizu's")
+    if store.read_record(out, RECORD).get("model_digest") != digest:
+        raise UsageError(
+            f"{out} holds results of another model, and one page shows those of one model: give another -o, "
+            "or say --overwrite without --resume to inspect all images anew."
+        )
+    whole = store.read_rows(out / RESULTS)
+    with store.replacing(out / RESULTS) as temporary:
+        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8")
+    return {row["path"]: row for row in whole}
 
 
 def _chunks(files: list[Path], size: int) -> Iterator[list[Path]]:
@@ -177,6 +191,4 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
 
 
 def _count(out: Path) -> int:
-    return sum(
-        1 for line in (out / RESULTS).read_text("utf-8").splitlines() if json.loads(line)["is_anomalous"]
-    )
+    return sum(bool(row["is_anomalous"]) for row in store.read_rows(out / RESULTS))

@@ -20,15 +20,25 @@ def pretrain(
     parameters: list[str],
     resume: bool,
     as_json: bool,
+    given: set[str],
     **settings: Any,
 ) -> int:
-    """`kizu pretrain`. named: parameters that have options of their own; a --set of the same name wins."""
+    """`kizu pretrain`. named: parameters that have options of their own; a --set of the same name wins.
+    given: options that were said, not left at their defaults; a run is resumed with these only."""
     from kizu import store
     from kizu.pretraining import run
 
     screen = Screen(as_json)
     if resume:
-        folder = run.resume(out, show=not as_json)
+        said = {"objective": objective, "data": data, **settings}
+        known = {name: value for name, value in said.items() if name in given and name != "overwrite"}
+        objective = objective or run.read_recipe(out)["objective"]
+        chosen = {name: value for name, value in named.items() if name in given}
+        known |= _parameters(objective, chosen, parameters)
+        finished = run.is_finished(out)
+        folder = run.resume(out, given=known, show=not as_json)
+        if finished:
+            return _say_finished(folder, screen)
     else:
         if not objective:
             raise UsageError(f"Say what to train: one of {', '.join(registry.names('pretraining'))}.")
@@ -55,6 +65,23 @@ def pretrain(
         screen.say(f"{skipped} images could not be read; {folder / 'skipped.json'} names them.")
     screen.result({"representation": str(folder), "name": card["name"], "last": last, "skipped": skipped})
     return 1 if skipped else 0
+
+
+def _say_finished(folder: Path, screen: Screen) -> int:
+    """A run that has nothing left to do."""
+    from kizu import store
+
+    card = store.load_card(folder)["representation"]
+    screen.say(f"{folder} is finished already and stays as it is. Use it with --representation {folder}")
+    screen.result(
+        {
+            "representation": str(folder),
+            "name": card["name"],
+            "last": card["curve"][-1],
+            "skipped": card["skipped_images"],
+        }
+    )
+    return 0
 
 
 def _parameters(objective: str, named: dict[str, Any], texts: list[str]) -> dict[str, Any]:

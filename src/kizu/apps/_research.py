@@ -39,6 +39,7 @@ def bench(
 
 
 def pretrain(
+    context: typer.Context,
     objective: Annotated[
         str, typer.Argument(help="See `kizu list pretraining`; with --resume it is not needed.")
     ] = "",
@@ -122,11 +123,18 @@ def pretrain(
         "overwrite": overwrite,
     }
     named = {"spd": spd, "backbone": backbone, "size": size, "batch_size": batch_size, "seed": seed}
+    said = {name for name in context.params if _is_said(context, name)}
     run(
         lambda: _pretrain.pretrain(
-            objective, data or [], out, named, parameters or [], resume, as_json, **settings, **places
+            objective, data or [], out, named, parameters or [], resume, as_json, said, **settings, **places
         )
     )
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def attention(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from kizu import store
 from kizu.errors import UsageError
+from kizu.locks import locked
 
 
 @contextmanager
@@ -19,8 +19,8 @@ def training_folder(
     """The folder OUT.training for checkpoints; it is removed when the block ends well, and kept otherwise.
 
     facts: all that decides the result, None for a fit without training, which needs no folder. Raises
-    UsageError when there is nothing to resume, when what is there is of another command, and when an
-    interrupted training is there and neither resume nor overwrite is said."""
+    UsageError when there is nothing to resume, when what is there is of another command, when an interrupted
+    training is there and neither resume nor overwrite is said, and while another run is in it."""
     folder = out.with_name(f"{out.name}.training")
     if facts is None:
         if resume:
@@ -31,25 +31,25 @@ def training_folder(
         yield None
         return
     record = folder / "fit.json"
-    if resume:
-        _check_same(folder, record, facts)
-    elif folder.exists() and not overwrite:
-        raise UsageError(
-            f"{folder} holds a training that was interrupted. Say --resume to go on with it, or "
-            "--overwrite to begin again."
-        )
-    else:
+    with locked(folder):
+        if resume:
+            _check_same(folder, record, facts)
+        elif not store.is_empty(folder) and not overwrite:
+            raise UsageError(
+                f"{folder} holds a training that was interrupted. Say --resume to go on with it, or "
+                "--overwrite to begin again."
+            )
+        else:
+            store.remove_folder(folder, record.name)
+            store.write_record(folder, record.name, facts)
+        yield folder
         store.remove_folder(folder, record.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        store.write_record(folder, record.name, facts)
-    yield folder
-    store.remove_folder(folder, record.name)
 
 
 def _check_same(folder: Path, record: Path, facts: dict[str, Any]) -> None:
     if not record.exists():
         raise UsageError(f"There is nothing to resume: {folder} is not there. Leave --resume away to begin.")
-    before: dict[str, Any] = json.loads(record.read_text("utf-8"))
+    before = store.read_record(folder, record.name)
     keys = {*facts, *before} - {"kizu_format"}
     different = sorted(key for key in keys if before.get(key) != facts.get(key))
     if different:

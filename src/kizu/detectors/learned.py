@@ -20,6 +20,7 @@ from kizu import checks
 from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError
+from kizu.representations.weights import digest
 from kizu.store import expect, without_prefix
 from kizu.training import FitOptions, Objective, SampleStore, train
 from kizu.types import Batch, FeatureMaps
@@ -155,7 +156,8 @@ class LearnedDetector(Detector):
             for name, value in self.parameters.items()
             if name != "device"
         }
-        known = {"images": images, "representation": self.representation_.card["name"]}
+        known = {"images": images, "representation": self.representation.card["name"]}
+        known["weights"] = digest(self.representation)
         return {"detector": type(self).__module__.rpartition(".")[2], **plain, **known}
 
     def _state(self) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@ the landscape of its map.
 
 A diagnosis is a folder:
 
-    diagnosis.json   name, detector, representation, parameters, protocol, seed, images (train, test)
+    diagnosis.json   name, detector, representation, parameters, protocol, seed, images (train, test),
+                     inputs: digests of the weights and of both lists of images
                      "steps": rows {step, loss, diversity}
                      "tests": rows {step, image_auroc, pixel_auroc, aupro_0.3}
                      "last": the last of these
@@ -29,7 +30,9 @@ from kizu.errors import EmptyData, LayoutError, NotFitted, UnknownName, UsageErr
 from kizu.evaluation.measure import fits_in_memory, headline
 from kizu.evaluation.predict import predict_all
 from kizu.loader import batches
+from kizu.locks import locked
 from kizu.protocols.base import Split
+from kizu.representations.weights import digest
 from kizu.samples import Samples
 from kizu.training import FitOptions
 from kizu.types import Batch, Progress
@@ -70,22 +73,41 @@ def diagnose(
     landscape: int = 0,
     checkpoint_every: int = 200,
     progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train on split.train, test on split.test every `every` steps and at the end, and write the folder
     `out`.
 
     landscape: points along a side of figure 4's square, 0 for none; each point predicts 8 test images.
     checkpoint_every: steps between checkpoints. An interrupted run goes on from its last checkpoint; a
-    finished one is read. Returns what diagnosis.json holds. Raises UsageError for a detector that does not
-    learn by reconstruction, EmptyData without flawed or without good test images, LayoutError when `out`
-    holds another run."""
+    finished one is read. overwrite: remove what is there first. Returns what diagnosis.json holds. Raises
+    UsageError for a detector that does not learn by reconstruction and while another run writes into `out`,
+    EmptyData without flawed or without good test images, LayoutError when `out` holds another run,
+    OutputExists when it is not kizu's."""
     reconstruction = _checked(detector, split, landscape)
     facts = _facts(name, detector, split, every, landscape)
-    if (out / NAME).exists():
-        return _finished(out, facts)
-    if not store.has_record(out, RECORD):
-        store.check_output(out, RECORD, overwrite=False)
-        store.write_record(out, RECORD, facts)
+    if overwrite or not store.has_record(out, RECORD):
+        store.check_output(out, RECORD, overwrite=overwrite)
+    with locked(out):
+        if overwrite:
+            store.remove_folder(out, RECORD)
+        if store.has_record(out, RECORD):
+            _check_same(out, store.read_record(out, RECORD), facts)
+        else:
+            store.write_record(out, RECORD, facts)
+        if (out / NAME).exists():
+            return read_diagnosis(out)
+        return _run(reconstruction, split, out, facts, checkpoint_every, progress)
+
+
+def _run(
+    detector: ReconstructionDetector,
+    split: Split,
+    out: Path,
+    facts: dict[str, Any],
+    checkpoint_every: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
     training = out / "training"
     options = FitOptions(
         progress=progress,
@@ -93,11 +115,12 @@ def diagnose(
         resume=(training / "checkpoint.kizu").exists(),
         checkpoint_every=checkpoint_every,
         evaluate=Evaluator(split.test, detector),
-        evaluate_every=every,
+        evaluate_every=facts["every"],
     )
-    reconstruction.fit(split.train, options=options)
-    curves = _curves(reconstruction.log_)
-    record = {**facts, **curves, "landscape": _landscape(reconstruction, split.test, landscape)}
+    detector.fit(split.train, options=options)
+    curves = _curves(detector.log_)
+    landscape = _landscape(detector, split.test, facts["landscape_side"])
+    record = {**facts, **curves, "landscape": landscape}
     store.write_json(out / NAME, record)
     (training / "checkpoint.kizu").unlink(missing_ok=True)
     return record
@@ -112,11 +135,6 @@ def read_diagnosis(folder: Path) -> dict[str, Any]:
             f"{folder} holds no readable {NAME} ({error}). `kizu diagnose` writes it."
         ) from error
     return record
-
-
-def remove_diagnosis(out: Path) -> None:
-    """Remove the folder that a diagnosis wrote, before a new one. Raises OutputExists for another's."""
-    store.remove_folder(out, RECORD)
 
 
 class Evaluator:
@@ -172,21 +190,20 @@ def _facts(name: str, detector: Detector, split: Split, every: int, landscape: i
         "protocol": split.protocol,
         "seed": split.seed,
         "images": {"train": len(split.train), "test": len(split.test)},
+        "inputs": [digest(detector.representation), split.train.digest(), split.test.digest()],
         "every": every,
         "landscape_side": landscape,
     }
 
 
-def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run. Raises LayoutError when it is of another run."""
-    record = read_diagnosis(out)
-    different = [key for key, value in facts.items() if record.get(key) != value]
+def _check_same(out: Path, before: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Raise LayoutError when a folder is that of another run."""
+    different = [key for key, value in facts.items() if before.get(key) != value]
     if different:
         raise LayoutError(
             f"{out} holds the diagnosis of another run: {', '.join(different)} differ. Give another folder, "
             "or --overwrite."
         )
-    return record
 
 
 def _curves(log: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,32 +18,41 @@ import kizu
 from kizu import registry, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
-from kizu.errors import NotFinite
+from kizu.errors import NotFinite, UsageError, some
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import HEADLINE, headline
 from kizu.evaluation.plan import ALL, Cell, Experiment, cells
 from kizu.evaluation.predict import predict_all
+from kizu.locks import locked
 from kizu.protocols.base import Split
+from kizu.representations.sources import split_levels
 from kizu.samples import Samples
+
+RECORD = "experiment.json"
 
 
 def run_experiment(
     experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]
 ) -> int:
     """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the
-    cell at hand and no other."""
+    cell at hand and no other. Raises UsageError when `out` holds cells of other images or of another saved
+    representation under the same name, and while another run writes into it."""
     out = Path(out)
-    if not store.has_record(out, "experiment.json"):
-        store.check_output(out, "experiment.json", overwrite=False)
-    out.mkdir(parents=True, exist_ok=True)
+    if not store.has_record(out, RECORD):
+        store.check_output(out, RECORD, overwrite=False)
+    tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
+    with locked(out):
+        return _run(experiment, out, tables, say)
+
+
+def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable[[str], None]) -> int:
     log = out / "cells.jsonl"
     rows = _read_rows(log)
-    store.write_record(
-        out,
-        "experiment.json",
-        {"name": experiment.name, "description": experiment.description, **experiment.parts},
-    )
-    tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
+    inputs = _inputs(experiment, tables)
+    if rows:
+        inputs = _checked_inputs(out, inputs)
+    facts = {"name": experiment.name, "description": experiment.description, **experiment.parts}
+    store.write_record(out, RECORD, {**facts, "inputs": inputs})
     categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
     listed = list(cells(experiment, categories))
     cache = FeatureCache()
@@ -161,12 +170,41 @@ def _categories(entry: dict[str, Any], samples: Samples) -> list[str]:
     return list(entry.get("categories") or sorted(samples.table["category"].unique().to_list()))
 
 
+def _inputs(experiment: Experiment, tables: list[Samples]) -> dict[str, str]:
+    """What the cells' keys name but do not hold: entry -> digest, of the images of each data set and of the
+    representations that are files."""
+    data = {
+        "dataset " + json.dumps(entry, sort_keys=True): table.digest()
+        for entry, table in zip(experiment.parts["dataset"], tables, strict=True)
+    }
+    saved = {
+        entry["name"]: Path(split_levels(entry["name"])[0]) for entry in experiment.parts["representation"]
+    }
+    files = {
+        f"representation {name}": store.content_digest(path) for name, path in saved.items() if path.exists()
+    }
+    return {**data, **files}
+
+
+def _checked_inputs(out: Path, inputs: dict[str, str]) -> dict[str, str]:
+    """These inputs and those of an earlier run. Raises UsageError where both name one and it has changed."""
+    before: dict[str, str] = store.read_record(out, RECORD).get("inputs", {})
+    changed = sorted(name for name, digest in inputs.items() if before.get(name, digest) != digest)
+    if changed:
+        raise UsageError(
+            f"{out} holds cells of other inputs: what is called {some(changed, 3)} has changed since. One "
+            "table shows one state of the inputs: give another -o."
+        )
+    return {**before, **inputs}
+
+
 def _read_rows(log: Path) -> dict[str, dict[str, Any]]:
     """Rows of an earlier run; a last line that was cut short is dropped."""
     if not log.exists():
         return {}
-    whole = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.endswith("}")]
-    log.write_text("".join(json.dumps(row) + "\n" for row in whole), "utf-8")
+    whole = store.read_rows(log)
+    with store.replacing(log) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in whole), "utf-8")
     return {row["key"]: row for row in whole}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kizu import images
 from kizu.checks import whole_numbers
+from kizu.digests import files_digest
 from kizu.errors import EmptyData, ImageError, LayoutError, UsageError
 from kizu.image_files import find_images
 from kizu.training import Position
@@ -152,6 +153,15 @@ class Images:
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
         return {path: reason for source in self.sources for path, reason in source.skipped.items()}
+
+    def digest(self) -> str:
+        """What identifies the images of folders, by names and sizes of the files."""
+        folders = [source for source in self.sources if isinstance(source, Folder)]
+        return files_digest(
+            (path, label)
+            for source in folders
+            for path, label in zip(source.paths, source.labels.tolist(), strict=True)
+        )
 
     def card(self) -> list[dict[str, Any]]:
         """The sources, for the card of a representation."""

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from kizu import cards, registry, store, untrusted
+from kizu import registry, store
 from kizu.checks import whole_numbers
 from kizu.errors import DataError, UsageError
+from kizu.locks import locked
+from kizu.pretraining._recipe import RECIPE, absolute, check_given, from_json, to_json
+from kizu.pretraining._recipe import read_recipe as read_recipe
 from kizu.pretraining.base import Pretraining
 from kizu.pretraining.data import Images
-from kizu.pretraining.spd import SPDConfig
 from kizu.representations.backbone import Backbone
-from kizu.training import is_first_process, rank_and_world, train
+from kizu.training import gather_mapping, is_first_process, rank_and_world, train
+from kizu.training.checkpoint import NAME as CHECKPOINT
+from kizu.training.checkpoint import has_checkpoint
 
 __all__ = ["pretrain", "resume"]
 
-RECIPE = "recipe.json"
 MAX_SEEN = 100_000
 """Images of folders up to which the card lists what identifies each."""
 CURVE = 200
@@ -70,7 +73,7 @@ def pretrain(
     whole_numbers(none=True, source_size=source_size)
     registry.check_keywords(objective, registry.load("pretraining", objective), parameters)
     run = {
-        "init": init and _absolute(init), "source_size": source_size, "accumulate": accumulate,
+        "init": init and absolute(init), "source_size": source_size, "accumulate": accumulate,
         "precision": precision, "device": device, "devices": devices, "nodes": nodes,
         "sync_batch_norm": sync_batch_norm,
         "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
@@ -78,34 +81,50 @@ def pretrain(
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {
         "objective": objective,
-        "parameters": _to_json(parameters),
-        "data": [_absolute(source) for source in sources],
+        "parameters": to_json(parameters),
+        "data": [absolute(source) for source in sources],
         "steps": steps,
         "run": run,
     }
-    folder = Path(out)
+    folder, inputs = Path(out), [*map(str, sources), *([init] if init else [])]
     if is_first_process():
-        origin = [init] if init else []
-        inputs = [*map(str, sources), *origin]
         store.check_output(folder, RECIPE, overwrite=overwrite, inputs=inputs)
-    return _run(folder, recipe, resume=False, show=show)
+    with _alone_in(folder):
+        if is_first_process():
+            store.check_output(folder, RECIPE, overwrite=overwrite)  # another run may have ended meanwhile
+        return _run(folder, recipe, resume=False, show=show)
 
 
-def resume(out: str | Path, *, show: bool = True) -> Path:
-    """Continue the interrupted run in folder `out`, exactly from its last checkpoint.
+def resume(out: str | Path, *, given: dict[str, Any] | None = None, show: bool = True) -> Path:
+    """Continue the interrupted run in folder `out`, exactly from its last checkpoint. A finished one stays as
+    it is.
 
-    Raises UsageError when there is nothing to continue, ModelFileError when the folder is damaged."""
+    given: keywords of `pretrain`, and objective and data, that the run must have been started with. Raises
+    UsageError for other ones, when there is no run, no checkpoint, or another process is at it;
+    ModelFileError when the folder is damaged."""
     folder = Path(out)
-    if not (folder / RECIPE).exists():
-        raise UsageError(f"{folder} holds no pretraining run (no {RECIPE}).")
-    if (folder / store.WEIGHTS).exists() and not (folder / "checkpoint.kizu").exists():
-        raise UsageError(f"{folder} is finished already.")
-    recipe = untrusted.parse_json(untrusted.entry(folder, RECIPE, most=store.MAX_CARD), f"{folder / RECIPE}")
-    cards.check_recipe(recipe, folder / RECIPE)
-    objective = registry.load("pretraining", recipe["objective"])
-    registry.check_keywords(recipe["objective"], objective, recipe["parameters"])
-    recipe.pop("kizu_format", None)
-    return _run(folder, recipe, resume=(folder / "checkpoint.kizu").exists(), show=show)
+    recipe = read_recipe(folder)
+    check_given(folder, recipe, given or {})
+    if is_finished(folder):
+        return folder
+    with _alone_in(folder):
+        if not has_checkpoint(folder):
+            raise UsageError(
+                f"{folder} holds no checkpoint to go on from, and no finished representation. Nothing was "
+                "changed; to begin again, repeat the command with --overwrite (Python: overwrite=True) and "
+                "without resume."
+            )
+        return _run(folder, recipe, resume=True, show=show)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the representation of a run is written."""
+    return (folder / store.WEIGHTS).exists() and (folder / store.CARD).exists()
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """The lock of a run's folder; of several processes the first one holds it."""
+    return locked(folder) if is_first_process() else nullcontext()
 
 
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
@@ -123,6 +142,7 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
         "parameters": parameters,
         "data": recipe["data"],
         "init": init,
+        "images": images.digest(),
     }
     try:
         rows = train(
@@ -130,14 +150,15 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
             recipe=settings, resume=resume, title=recipe["objective"], show=show, **run,
         )  # fmt: skip
     except (UsageError, DataError):
-        if is_first_process() and not (folder / "checkpoint.kizu").exists():
+        if is_first_process() and not resume and not has_checkpoint(folder):
             _clear(folder)  # nothing was trained: the next attempt finds the folder free
         raise
+    skipped = gather_mapping(images.skipped)
     if rank_and_world()[0] == 0:
-        _write(folder, objective, _card(objective, recipe, images, rows, half), half)
-        if images.skipped:
-            store.write_json(folder / "skipped.json", images.skipped)
-        (folder / "checkpoint.kizu").unlink(missing_ok=True)
+        if skipped:
+            store.write_json(folder / "skipped.json", skipped)
+        _write(folder, objective, _card(objective, recipe, images, rows, half, skipped=len(skipped)), half)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return folder
 
 
@@ -153,29 +174,9 @@ def _objective_and_images(
     images = Images(data, side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
     if "classes" in defaults and not parameters.get("classes"):
         parameters["classes"] = images.classes
-    objective: Pretraining = cls(**_from_json(parameters))
+    objective: Pretraining = cls(**from_json(parameters))
     objective.check_data(images.count, images.classes)
     return objective, images
-
-
-def _to_json(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as recipe.json holds them: SPDConfig becomes a dict."""
-    return {name: asdict(v) if isinstance(v, SPDConfig) else v for name, v in parameters.items()}
-
-
-def _from_json(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Undoes `_to_json`. Raises UnknownParameter for a field that SPDConfig does not have."""
-    spd = parameters.get("spd")
-    if not isinstance(spd, dict):
-        return parameters
-    registry.check_keywords("SPDConfig", SPDConfig, spd)
-    return {**parameters, "spd": SPDConfig(**spd)}
-
-
-def _absolute(source: str | Path) -> str:
-    """The absolute path of a folder, so that the run can be resumed from elsewhere; another source as it
-    is."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
 def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -194,12 +195,18 @@ def _origin(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in (RECIPE, "log.jsonl", "checkpoint.kizu", "skipped.json", store.WEIGHTS, store.CARD):
+    for name in (RECIPE, "log.jsonl", CHECKPOINT, "skipped.json", store.WEIGHTS, store.CARD):
         (folder / name).unlink(missing_ok=True)
 
 
 def _card(
-    objective: Pretraining, recipe: dict[str, Any], images: Images, rows: list[dict[str, Any]], half: bool
+    objective: Pretraining,
+    recipe: dict[str, Any],
+    images: Images,
+    rows: list[dict[str, Any]],
+    half: bool,
+    *,
+    skipped: int,
 ) -> dict[str, Any]:
     """The part of the representation's card that describes the training."""
     every, base = -(-len(rows) // CURVE) or 1, recipe.get("initialised_from", {})
@@ -211,7 +218,7 @@ def _card(
         "trained_on": list(dict.fromkeys(trained_on)),
         "data": images.card(),
         **_images_seen(images, recipe["steps"] * objective.batch_size),
-        "skipped_images": len(images.skipped),
+        "skipped_images": skipped,
         "recipe": _without_paths(recipe),
         "curve": [*rows[:-1][::every], *rows[-1:]],
         "stages": "all",

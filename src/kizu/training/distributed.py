@@ -72,6 +72,15 @@ class _Sum(Function):
         return total(gradient.clone())
 
 
+def gather_mapping(values: dict[str, str]) -> dict[str, str]:
+    """The entries of all processes in one, sorted; each process calls it."""
+    if rank_and_world()[1] == 1:
+        return dict(sorted(values.items()))
+    every: list[Any] = [None] * rank_and_world()[1]
+    torch.distributed.all_gather_object(every, values)
+    return dict(sorted({key: value for one in every for key, value in one.items()}.items()))
+
+
 def total(values: Tensor) -> Tensor:
     """The sum over all processes, element by element, without gradient."""
     if rank_and_world()[1] > 1:

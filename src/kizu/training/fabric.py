@@ -3,6 +3,7 @@ processes."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from kizu.engine import device_named, has_bf16
@@ -14,22 +15,62 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def launch_fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
-    """A launched Fabric. None for `devices` or `nodes` is what torchrun set, or 1. Raises UsageError."""
+    """A launched Fabric. None for `devices` or `nodes` is what torchrun or `fabric run` set, or 1. Raises
+    UsageError."""
     from lightning_fabric import Fabric
 
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision is auto, {' or '.join(PRECISIONS)}, got {precision!r}.")
     chosen = device_named(device)
+    if _is_fabric_run():
+        return _of_fabric_run(precision, device, devices, nodes)
     local_processes, machines = launched()
     count, machines = devices or local_processes, nodes or machines
-    if precision == "auto":
-        precision = "bf16" if has_bf16(chosen) else "fp32"
     fabric = Fabric(
         accelerator=chosen.type,
         devices=[chosen.index] if chosen.index is not None and count == 1 else count,
         num_nodes=machines,
         strategy="ddp" if count * machines > 1 else "auto",
-        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        precision=_named_precision(precision, device),
     )
     fabric.launch()
     return fabric
+
+
+def _named_precision(precision: str, device: str) -> Any:
+    """Fabric's name of a precision of kizu's."""
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device_named(device)) else "fp32"
+    return PRECISIONS[precision]
+
+
+def _is_fabric_run() -> bool:
+    return os.environ.get("LT_CLI_USED") == "1"
+
+
+def _of_fabric_run(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
+    """The Fabric of a process that `fabric run` started: launched already, and what its own options said (in
+    LT_ACCELERATOR, LT_DEVICES, ...) holds. Raises UsageError where kizu's options say something else."""
+    from lightning_fabric import Fabric
+
+    strategy, said = os.environ.get("LT_STRATEGY", "auto"), os.environ.get("LT_PRECISION")
+    if strategy not in ("auto", "ddp"):
+        raise UsageError(f"`fabric run --strategy {strategy}`: kizu trains with ddp; leave --strategy out.")
+    if said is None:
+        accelerator = os.environ.get("LT_ACCELERATOR", "auto").replace("gpu", "cuda")
+        where = accelerator if device == "auto" else device
+        chosen = _named_precision(precision, where)
+    elif said in PRECISIONS.values():
+        chosen = said if precision == "auto" else PRECISIONS[precision]
+    else:
+        known = " or ".join(PRECISIONS.values())
+        raise UsageError(f"`fabric run --precision {said}`: it is {known}, or left out.")
+    try:
+        return Fabric(
+            accelerator="auto" if device == "auto" else device_named(device).type,
+            devices="auto" if devices is None else devices,
+            num_nodes=nodes or 1,
+            precision=chosen,
+        )
+    except ValueError as error:
+        raise UsageError(f"kizu's options and those of `fabric run` disagree: {error}") from error
