@@ -207,6 +207,7 @@ class _Run(_Card):
     checkpoint_every: Positive
     log_every: Positive
     half: bool
+    sync_batch_norm: bool | None = None
 
 
 class _Pretraining(_Card):

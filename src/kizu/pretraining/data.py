@@ -140,6 +140,7 @@ class Images:
         starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
         self._starts, self.classes = starts[:-1], int(starts[-1])
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
     @property
@@ -197,14 +198,12 @@ class Images:
     def _order(self, which: int, pass_number: int, count: int) -> NDArray[np.int64]:
         """The permutation of one pass over one source; those of the two latest passes are kept."""
         key = (which, pass_number)
-        order = self._orders.get(key)
-        if order is None:
-            order = np.random.default_rng([self.seed, which, pass_number]).permutation(count)
-            self._orders = {
-                k: value for k, value in self._orders.items() if k[0] != which or k[1] >= pass_number - 1
-            }
-            self._orders[key] = order
-        return order
+        with self._lock:  # one thread draws it, the others wait
+            if key not in self._orders:
+                for old in [one for one in self._orders if one[0] == which and one[1] < pass_number - 1]:
+                    del self._orders[old]
+                self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(count)
+            return self._orders[key]
 
 
 def _source(source: str | Path, side: int, seed: int) -> Folder | Generated:
