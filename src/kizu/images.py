@@ -201,8 +201,9 @@ def _opened(file: IO[bytes], path: Path | str | io.BytesIO) -> ImageFile.ImageFi
     file.seek(0)
     try:
         return plugin(file)
-    except Exception:
-        layout = tiff_layout(file) if plugin is TiffImagePlugin.TiffImageFile else ""
+    except Exception as error:
+        unknown = "unknown pixel mode" in str(error)
+        layout = tiff_layout(file, any_kind=unknown) if plugin is TiffImagePlugin.TiffImageFile else ""
         if layout:
             advice = "Save it as grey or RGB, with 8 or 16 bits a channel."
             raise ImageError(path, f"{layout}, a kind that is not read. {advice}") from None

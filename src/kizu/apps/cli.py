@@ -237,10 +237,13 @@ def check(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
     from kizu.errors import KizuError
+    from kizu.image_files import check_name
 
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
+        for argument in arguments:
+            check_name(argument)
         app(args=arguments, prog_name="kizu")
     except (KizuError, OSError, MemoryError) as error:
         if debug:
@@ -252,6 +255,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _sentence(error: BaseException) -> str:
     import errno
 
+    from kizu.errors import printable
+
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
         return (
@@ -262,7 +267,7 @@ def _sentence(error: BaseException) -> str:
         return (
             f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 if __name__ == "__main__":
