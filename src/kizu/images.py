@@ -24,6 +24,7 @@ import contextlib
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +43,9 @@ from kizu.image_files import is_image as is_image
 from kizu.image_files import list_images as list_images
 from kizu.image_files import plugin_for
 
+# Pillow warns of damaged tags and goes on; what matters of it is in its error. One filter for its modules
+# alone: catch_warnings around each image would not be safe in threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS
 says otherwise."""

@@ -88,6 +88,8 @@ def read_experiment(path: Path | str) -> Experiment:
     Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownParameter, UsageError.
     """
     path = Path(path)
+    if not path.is_file():
+        raise LayoutError(f"{path} is not a readable TOML file: there is no such file.")
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
