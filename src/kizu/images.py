@@ -166,7 +166,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
     if max_pixels is not None:
         return max_pixels
     text = os.environ.get("KIZU_MAX_PIXELS", "").strip()
-    if text and not text.isdigit():
+    if text and not text.isdecimal():
         raise UsageError(f"KIZU_MAX_PIXELS must be a whole number of pixels, got {text!r}.")
     return int(text) if text else MAX_PIXELS
 

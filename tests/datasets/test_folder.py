@@ -223,7 +223,7 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_the_line_of_the_readme_learns_from_every_layout(tmp_path: Path) -> None:
-    """samples.to_learn.normal: of the split train where there is one, else of all; and .train says why not."""
+    """samples.to_learn.normal: of the split train where there is one, else of all images."""
     two_classes(tmp_path / "classes")
     mvtec_category(tmp_path / "splits")
     draw_image(tmp_path / "bare" / "a.png")

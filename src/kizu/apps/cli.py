@@ -250,6 +250,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         say(_sentence(error))
         sys.exit(2)
+    except RuntimeError as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        say(_sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
+        sys.exit(2)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so: an error of its own for a GPU, one in words for a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _sentence(error: BaseException) -> str:

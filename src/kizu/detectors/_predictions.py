@@ -108,7 +108,7 @@ def factored(eps: float) -> Iterator[None]:
     is lost beside them, in 64 bits too."""
     try:
         yield
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NotFinite(
             f"The covariances of the features cannot be inverted: eps = {eps:g} is too small beside features "
             "as large as these. Set a larger eps (--set eps=...), or scale the features down."
