@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import kizu
 from kizu import engine
-from kizu.engine import chunk_size, imap_ordered, max_workers, omp_parallel, thread_map
+from kizu.engine import chunk_size, device_named, imap_ordered, max_workers, omp_parallel, thread_map
+from kizu.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 openmp = pytest.mark.skipif(
@@ -205,3 +207,25 @@ def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
 def test_each_thread_takes_some_images_twice(threads: int, images: int, some: int) -> None:
     torch.set_num_threads(threads)
     assert chunk_size(images) == some
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"device '{name}': this machine has no GPU"):
+        device_named(name)
+    with pytest.raises(UsageError, match="this machine has no GPU"):
+        kizu.detector("gaussian", "random/resnet10t@1", device=name).fit(torch.rand(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "xpu", "cuda:-1", "cpu:", "", "cuda:x"])
+def test_devices_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError, match="device is auto, cpu, cuda or cuda:NUMBER"):
+        device_named(name)
+
+
+def test_the_second_of_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="device 'cuda:1': this machine has 1 of them, cuda:0 to cuda:0"):
+        device_named("cuda:1")

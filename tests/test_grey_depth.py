@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import warnings
@@ -162,3 +163,31 @@ def test_a_dark_set_is_warned_of_once(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kizu.detector("gaussian", "random/resnet10t@1", image_size=32, white_level=4095).fit(data)
+
+
+def plain_tiff(samples: int, bits: int, photometric: int = 1) -> bytes:
+    """A TIFF of 8 x 8 zeros with this many channels, written tag by tag."""
+    data = bytes(64 * samples * bits // 8)
+    shorts = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 277: samples, 278: 8, 284: 1}
+    entries = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
+    entries |= {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((273, 8), (279, len(data)))}
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("samples", [2, 5, 7])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_of_other_channels_says_so(samples: int, bits: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ImageError, match=f"is a TIFF of {samples} channels with {bits} bits.* Save it as grey"
+    ):
+        open_image(io.BytesIO(plain_tiff(samples, bits)))
+    assert capfd.readouterr().err == "", "what Pillow logs"
+    assert open_image(io.BytesIO(plain_tiff(1, bits))).shape == (8, 8, 3)
+
+
+def test_three_channels_that_are_no_colours() -> None:
+    with pytest.raises(ImageError, match="is a TIFF of 3 channels with 8 bits, a kind that is not read"):
+        open_image(io.BytesIO(plain_tiff(3, 8)))
+    assert open_image(io.BytesIO(plain_tiff(3, 8, photometric=2))).shape == (8, 8, 3)

@@ -85,9 +85,13 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
     return decorate
 
 
+MOST = 2**31 - 1
+"""Largest whole number that a parameter may be: products of such numbers fit the 64 bits of torch."""
+
+
 def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -> None:
     """Raise UsageError, naming the value, for one that is no whole number from `least` on (or None, if
-    allowed).
+    allowed), or is above MOST.
 
     >>> whole_numbers(iterations=0)
     Traceback (most recent call last):
@@ -101,6 +105,8 @@ def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -
             raise UsageError(
                 f"{name} is a whole number from {least} on{' or None' if none else ''}, got {value!r}."
             )
+        if value > MOST:
+            raise UsageError(f"{name} is a whole number from {least} to {MOST}, got {value!r}.")
 
 
 def numbers(
@@ -121,6 +127,18 @@ def numbers(
             raise UsageError(
                 f"{name} is a finite number{', ' if limits else ''}{' and '.join(limits)}; got {value!r}."
             )
+
+
+def listed(**values: Any) -> list[Any]:
+    """The one value as a list. Raises UsageError, naming it, for what cannot be gone through.
+
+    >>> listed(seeds=(0, 1))
+    [0, 1]
+    """
+    ((name, value),) = values.items()
+    if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
+        raise UsageError(f"{name} is a list, got {value!r}.")
+    return list(value)
 
 
 def switches(**values: bool) -> None:

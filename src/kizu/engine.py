@@ -81,13 +81,19 @@ def one_thread() -> Iterator[None]:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU when there is one. Raises UsageError without one."""
+    """The device of that name; "auto" is the GPU when there is one. Raises UsageError for one that is not
+    there, or of a kind on which nothing was tested."""
     try:
         device = torch.device(pick_device() if name == "auto" else name)
     except RuntimeError as error:
         raise UsageError(f"device is auto, cpu, cuda or cuda:NUMBER, got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device is auto, cpu, cuda or cuda:NUMBER, got {name!r}.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: this machine has no GPU that torch can use.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(f"device {name!r}: this machine has {count} of them, cuda:0 to cuda:{count - 1}.")
     return device
 
 

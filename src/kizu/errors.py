@@ -81,7 +81,7 @@ class ImageError(DataError):
 
     def __init__(self, path: Path | str | object, reason: str) -> None:
         name = path if isinstance(path, str | Path) else "(an image in memory)"
-        super().__init__(f"{name}: {reason}")
+        super().__init__(f"{printable(str(name))}: {reason}")
         self.path, self.reason = Path(name), reason
 
 
@@ -135,13 +135,40 @@ class MissingExtra(KizuError, ImportError):
         )
 
 
+NOT_UTF8 = "its name is not UTF-8, so no table or page can hold it; rename it."
+
+
+def is_utf8(name: Path | str) -> bool:
+    """Whether a name can be written down: on Linux a file's name is any bytes, and the others come to Python
+    as surrogates.
+
+    >>> is_utf8("Prüfling.png"), is_utf8("Pr\udcfcfling.png")
+    (True, False)
+    """
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    r"""A name or sentence in one line: what does not print (a line's end, an escape of the terminal, a byte
+    that is not UTF-8) as Python writes it.
+
+    >>> print(printable("a\nb.png"))
+    a\nb.png
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def some(files: Iterable[object], limit: int = 10) -> str:
     """The first few of a list of files, and how many more there are; for messages.
 
     >>> some(["a.png", "b.png", "c.png"], limit=2)
     'a.png, b.png, and 1 more'
     """
-    names = [str(name) for name in files]
+    names = [printable(str(name)) for name in files]
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 

@@ -9,6 +9,7 @@ says nothing of white, and is read with a named level only."""
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,8 @@ from kizu.errors import ImageError, UsageError
 
 SIXTEEN = 65535
 _BITS, _PHOTOMETRIC, _SAMPLES, _MAX_SAMPLE = 258, 262, 277, 281
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+"""What Pillow logs of a damaged file its error says too; without a handler Python would print it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,9 @@ def check_white_level(white_level: int | None) -> None:
         )
 
 
-def tiff_layout(file: IO[bytes]) -> str:
-    """What a TIFF holds that Pillow does not read, in words; "" when it cannot be told."""
+def tiff_layout(file: IO[bytes], *, any_kind: bool = False) -> str:
+    """What a TIFF holds that Pillow does not read, in words; "" when it cannot be told, or (but for any_kind)
+    is nothing uncommon."""
     try:
         file.seek(0)
         directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
@@ -92,7 +96,7 @@ def tiff_layout(file: IO[bytes]) -> str:
         samples, bits = _first(directory.get(_SAMPLES)) or 1, _first(directory.get(_BITS)) or 1
     except Exception:  # a damaged directory: the reader's own error says so
         return ""
-    if samples in (1, 3, 4) and bits in (8, 16):
+    if samples in (1, 3, 4) and bits in (8, 16) and not any_kind:
         return ""
     return f"is a TIFF of {samples} channel{'' if samples == 1 else 's'} with {bits} bits"
 

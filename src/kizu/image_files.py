@@ -2,7 +2,8 @@
 
 A file counts as an image by its suffix (SUFFIXES) or, with any other or none, by its first bytes. Folders are
 looked into at any depth, through links too, each once. Passed over are hidden folders, those of file systems
-(@eaDir, __MACOSX), folders of masks (MASK_NAMES) and what kizu itself wrote."""
+(@eaDir, __MACOSX), folders of masks (MASK_NAMES) and what kizu itself wrote. What has a name that is not
+UTF-8 is not used, and said: no table or page could hold it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from kizu.errors import EmptyData, ImageError, LayoutError, MissingExtra, some
+from kizu.errors import NOT_UTF8, EmptyData, ImageError, LayoutError, MissingExtra, is_utf8, printable, some
 from kizu.outputs import RECORDS, has_record
 
 SUFFIXES = frozenset(
@@ -64,10 +65,11 @@ class Found:
 
 def find_images(places: Iterable[Path | str]) -> Found:
     """Folders become the images in them, at any depth; files stay as they are, each once. Raises EmptyData
-    when no image is left."""
+    when no image is left, LayoutError for a name that is not UTF-8."""
     found, seen = Found(), set[Path]()
     given = [Path(place) for place in places]
     for place in given:
+        check_name(place)
         if place.is_dir() and is_output(place):
             found.passed_over.append((str(place), "kizu wrote it"))
         elif place.is_dir():
@@ -80,6 +82,12 @@ def find_images(places: Iterable[Path | str]) -> Found:
     for image in found.images:
         found.unused += further_pages(image)
     return found
+
+
+def check_name(path: Path | str) -> None:
+    """Raise LayoutError for a path that is not UTF-8."""
+    if not is_utf8(path):
+        raise LayoutError(f"{printable(str(path))}: {NOT_UTF8}")
 
 
 def nothing_in(places: Iterable[Path], found: Found) -> str:
@@ -142,9 +150,9 @@ def further_pages(image: Path) -> list[tuple[str, str]]:
 
 def is_image(path: Path | str) -> bool:
     """Whether a file counts as an image, by its suffix, or by its first bytes; hidden files (a leading dot)
-    do not."""
+    and names that are not UTF-8 do not."""
     path = Path(path)
-    if path.name.startswith("."):
+    if path.name.startswith(".") or not is_utf8(path.name):
         return False
     return path.suffix.lower() in SUFFIXES or _looks_like_one(path)
 
@@ -210,7 +218,9 @@ def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
         return
     seen.add(real)
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
+        if not is_utf8(entry.name):
+            found.unused.append((printable(str(entry)), NOT_UTF8))
+        elif entry.is_dir():
             reason = why_passed_over(entry)
             if not reason:
                 _walk(entry, found, seen)

@@ -24,6 +24,7 @@ import contextlib
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +43,9 @@ from kizu.image_files import is_image as is_image
 from kizu.image_files import list_images as list_images
 from kizu.image_files import plugin_for
 
+# Pillow warns of damaged tags and goes on; what matters of it is in its error. One filter for its modules
+# alone: catch_warnings around each image would not be safe in threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels, unless `max_pixels` or the environment variable KIZU_MAX_PIXELS
 says otherwise."""
@@ -162,7 +166,7 @@ def _pixel_limit(max_pixels: int | None) -> int:
     if max_pixels is not None:
         return max_pixels
     text = os.environ.get("KIZU_MAX_PIXELS", "").strip()
-    if text and not text.isdigit():
+    if text and not text.isdecimal():
         raise UsageError(f"KIZU_MAX_PIXELS must be a whole number of pixels, got {text!r}.")
     return int(text) if text else MAX_PIXELS
 
@@ -201,8 +205,9 @@ def _opened(file: IO[bytes], path: Path | str | io.BytesIO) -> ImageFile.ImageFi
     file.seek(0)
     try:
         return plugin(file)
-    except Exception:
-        layout = tiff_layout(file) if plugin is TiffImagePlugin.TiffImageFile else ""
+    except Exception as error:
+        unknown = "unknown pixel mode" in str(error)
+        layout = tiff_layout(file, any_kind=unknown) if plugin is TiffImagePlugin.TiffImageFile else ""
         if layout:
             advice = "Save it as grey or RGB, with 8 or 16 bits a channel."
             raise ImageError(path, f"{layout}, a kind that is not read. {advice}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from kizu.errors import DataError, EmptyData, LayoutError, UnknownName, some
+from kizu.errors import NOT_UTF8, DataError, EmptyData, LayoutError, UnknownName, is_utf8, printable, some
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "image": pl.String,
@@ -92,6 +92,8 @@ def _check_values(table: pl.DataFrame) -> None:
 def read_csv_table(path: Path) -> pl.DataFrame:
     """The columns of a CSV file, with absolute paths; not checked any further. Raises as
     `Samples.from_csv`."""
+    if not is_utf8(path.absolute()):
+        raise LayoutError(f"{printable(str(path.absolute()))}: {NOT_UTF8}")
     if not path.is_file():
         raise LayoutError(f"{path}: there is no such CSV file.")
     try:

@@ -8,6 +8,7 @@ import pytest
 from trees import draw_image, mask, mvtec_category, write_csv
 from trees import folder as two_classes
 
+import kizu
 from kizu.datasets.folder import folder
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, UsageError
 
@@ -219,3 +220,21 @@ def test_csv(tmp_path: Path) -> None:
         folder(path, category="gear")
     with pytest.raises(UnknownName, match="'split'"):
         folder(write_csv(tmp_path / "bad.csv", [("image", "splits"), ("a.png", "train")]))
+
+
+def test_the_line_of_the_readme_learns_from_every_layout(tmp_path: Path) -> None:
+    """samples.to_learn.normal: of the split train where there is one, else of all images."""
+    two_classes(tmp_path / "classes")
+    mvtec_category(tmp_path / "splits")
+    draw_image(tmp_path / "bare" / "a.png")
+    for layout in ("classes", "splits", "bare"):
+        samples = folder(tmp_path / layout)
+        learned = samples.to_learn.normal
+        assert len(learned) > 0, layout
+        assert set(learned.labels.tolist()) == {0}
+        assert "test" not in learned.table["split"].to_list()
+    classes = folder(tmp_path / "classes")
+    with pytest.raises(EmptyData, match=r"\.to_learn\.normal; \.train is empty"):
+        kizu.detector("gaussian", "random/resnet10t@1", image_size=32).fit(classes.train.normal)
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert "model.fit(samples.to_learn.normal" in readme

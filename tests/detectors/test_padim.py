@@ -26,7 +26,7 @@ from kizu.detectors.padim import (
     whitening,
 )
 from kizu.detectors.runtime import Runtime
-from kizu.errors import ModelFileError, ShapeError, UsageError
+from kizu.errors import ModelFileError, NotFinite, ShapeError, UsageError
 from kizu.nn.patches import align_levels
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
@@ -239,3 +239,57 @@ def test_an_image_has_the_same_map_alone_and_among_others(three_levels: Represen
     assert torch.allclose(
         torch.cat([detector.predict(one).map for one in images.split(1)]), together, atol=1e-4
     )
+
+
+class Scaled(Representation):
+    """Features of a given deviation and mean; rank: how many channels are independent."""
+
+    def __init__(self, deviation: float, mean: float = 0.0, rank: int = 32) -> None:
+        super().__init__()
+        self.channels, self.strides = (8, 16, 32), (4, 8, 16)
+        self.card = {"name": "scaled", "kind": "scaled", "levels": [1, 2, 3]}
+        self.deviation, self.mean, self.rank = deviation, mean, rank
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        levels = []
+        for width, stride in zip(self.channels, self.strides, strict=True):
+            grid = (images.shape[2] // stride, images.shape[3] // stride)
+            seeds = [int(image.sum() * 1000) % 100_000 for image in images]
+            noise = [
+                torch.randn(width, *grid, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+            ]
+            channels = torch.arange(width) % self.rank
+            levels.append(torch.stack(noise)[:, channels] * self.deviation + self.mean)
+        return levels
+
+    def inference_copy(self, precision: str = "fp32", device: str = "cpu") -> Scaled:  # type: ignore[override]
+        return self
+
+
+@pytest.mark.parametrize(("deviation", "rank"), [(430.0, 32), (430.0, 1), (5000.0, 1), (1e-20, 32), (0.0, 1)])
+@pytest.mark.parametrize("count", [4, 12])
+def test_features_of_any_size(
+    deviation: float, rank: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Covariances far larger than eps: sums in float32 have no Cholesky factor. The twin, in both its forms,
+    agrees with the reference, which sums in float64."""
+    images = torch.rand(count + 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    scores = {}
+    for value in ("0", "1"):
+        monkeypatch.setenv("KIZU_ACCEL", value)
+        model = PaDiM.tiny(Scaled(deviation, rank=rank)).fit(images[:count])
+        scores[value] = model.predict(images[count:]).score
+    assert scores["0"].isfinite().all()
+    assert torch.allclose(scores["0"], scores["1"], rtol=0.05), "rows are stored in float32"
+    assert (scores["0"] > 2.0).all() == (deviation > 1), "distances of images that were not learned"
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize(
+    ("deviation", "mean", "message"),
+    [(1e15, 0.0, "Set a larger eps"), (1.0, 1e6, "scaled gives features .* past what 16 bits hold")],
+)
+def test_features_that_are_too_large(deviation: float, mean: float, message: str) -> None:
+    images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(NotFinite, match=message):
+        PaDiM.tiny(Scaled(deviation, mean, rank=1)).fit(images)

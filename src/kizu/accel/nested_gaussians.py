@@ -52,7 +52,9 @@ class NestedGaussians:
         if self.moments is None:
             self.nest = nesting_of(features, torch.device("cpu"))
             self.moments = NestedMoments(nesting_of(features))
-        self.moments.update(cells_of_stages(features, self.moments.nest))
+            self.dtype = torch.float64 if needs_float64(features, self.eps) else torch.float32
+        cells = cells_of_stages(features, self.moments.nest)
+        self.moments.update([one.to(self.dtype) for one in cells])
 
     @torch.inference_mode(False)
     def finalize(self) -> None:
@@ -77,6 +79,14 @@ class NestedGaussians:
     def distance(self) -> NestedDistance:
         """The module that measures distances."""
         return NestedDistance(self.learned, self.nest, self.eps)
+
+
+def needs_float64(features: FeatureMaps, eps: float) -> bool:
+    """Whether the rounding of float32 could outweigh eps in a covariance, so that it has no Cholesky factor.
+
+    Sums of products of features with squared norm t are off by some t 2^-24."""
+    norm = sum(float(level.double().square().sum(1).flatten(1).amax(1).mean()) for level in features)
+    return norm * 2.0**-22 > eps
 
 
 class NestedDistance(nn.Module):
@@ -151,9 +161,11 @@ def _unpack(whitening: Tensor, nest: Nesting) -> list[Tensor]:
 
 def _low_rank_factor(rows: Tensor, eps: float) -> Tensor:
     """V (G, n, D) of centred rows X (G, n, D): V = C^-1 X with C C^T = X X^T + eps (n - 1) 1."""
-    gram = torch.bmm(rows, rows.mT)
+    dtype = torch.float64 if needs_float64([rows.transpose(1, 2)], eps) else torch.float32
+    wide = rows.to(dtype)
+    gram = torch.bmm(wide, wide.mT)
     gram.diagonal(dim1=1, dim2=2).add_(eps * max(rows.shape[1] - 1, 1))
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), rows, upper=False)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), wide, upper=False).float()
 
 
 def _checked(tensors: dict[str, Tensor], nest: Nesting) -> dict[str, Tensor]:

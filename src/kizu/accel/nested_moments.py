@@ -32,8 +32,9 @@ class NestedMoments:
     """Sums over the images: of the cells of each stage (C, 1, d), and of the products of each group (G, d,
     D_s).
 
-    All are about the origins (C, 1, d), the means of the first images that were added, so that float32
-    suffices. Cells wait until there are FOLD images and the low-rank form is out of the question.
+    All are about the origins (C, 1, d), the means of the first images that were added, so that float32 mostly
+    suffices; they have the type of the cells. Cells wait until there are FOLD images and the low-rank form is
+    out of the question.
     """
 
     def __init__(self, nest: Nesting) -> None:
@@ -58,7 +59,10 @@ class NestedMoments:
         """The learned tensors of NestedGaussians. dtype: of means and whitening."""
         if not self.products and self.count * LOW_RANK <= self.nest.widths[-1]:
             rows = self._centre_waiting()
-            return {"nested_mean": join_cells(self.origins)[0].to(dtype), "nested_rows": join_cells(rows)}
+            return {
+                "nested_mean": join_cells(self.origins)[0].to(dtype),
+                "nested_rows": join_cells(rows).float(),
+            }
         rows, empty = self._centre_waiting(), self._allocate_products()
         means = [sums / self.count for sums in self.sums]
         packed: list[Tensor] = []

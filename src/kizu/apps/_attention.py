@@ -7,6 +7,7 @@ from typing import Any
 
 from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
+from kizu.checks import whole_numbers
 from kizu.errors import EmptyData, UsageError
 from kizu.outputs import check_output, refuse_inputs
 
@@ -36,6 +37,7 @@ def attention(
     named = [text.rpartition("=")[2] for text in representations]
     check_output(out, "attention.json", overwrite=overwrite, inputs=[data, *named])
     size = image_size_from(image_size)
+    whole_numbers(least=0, seed=seed)
     samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, samples.paths)
     flawed = (samples.test if len(samples.test) else samples).anomalous

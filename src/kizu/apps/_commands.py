@@ -194,6 +194,6 @@ def error_list(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 def image_size_from(text: str) -> tuple[int, int]:
     """ "224" or "448,192" -> (H, W)."""
     parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
+    if not all(part.strip().isdecimal() for part in parts) or len(parts) > 2:
         raise UsageError(f"--image-size is 224 or 448,192 (height, width), got '{text}'.")
     return int(parts[0]), int(parts[-1])

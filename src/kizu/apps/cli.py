@@ -237,20 +237,35 @@ def check(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
     from kizu.errors import KizuError
+    from kizu.image_files import check_name
 
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
+        for argument in arguments:
+            check_name(argument)
         app(args=arguments, prog_name="kizu")
     except (KizuError, OSError, MemoryError) as error:
         if debug:
             raise
         say(_sentence(error))
         sys.exit(2)
+    except RuntimeError as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        say(_sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
+        sys.exit(2)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so: an error of its own for a GPU, one in words for a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _sentence(error: BaseException) -> str:
     import errno
+
+    from kizu.errors import printable
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" ({error.filename})" if error.filename else ""
@@ -262,7 +277,7 @@ def _sentence(error: BaseException) -> str:
         return (
             f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from kizu.datasets._masks import MASK_SUFFIXES, Row, add_masks
-from kizu.errors import EmptyData, LayoutError, UnknownName, some
+from kizu.errors import EmptyData, LayoutError, UnknownName, is_utf8, some
 from kizu.image_files import (
     READABLE,
     Found,
+    check_name,
     further_pages,
     images_below,
     inside,
@@ -61,8 +62,9 @@ def not_in(rows: Sequence[Row], root: Path, masks: Path | None) -> Found:
 
 
 def root_of(path: Path | str, dataset: str) -> Path:
-    """The absolute path of an existing folder. Raises LayoutError."""
+    """The absolute path of an existing folder, with a name that is UTF-8. Raises LayoutError."""
     root = Path(path).absolute()
+    check_name(root)
     if not root.exists():
         raise LayoutError(
             f"{root}: there is no such folder. The data set '{dataset}' wants the folder that holds its "
@@ -91,6 +93,7 @@ def folders_in(folder: Path) -> list[Path]:
         entry
         for entry in folder.iterdir()
         if entry.is_dir()
+        and is_utf8(entry.name)
         and why_passed_over(entry) in ("", "a folder of masks")
         and not real.is_relative_to(entry.resolve())
     )

@@ -72,6 +72,8 @@ def folder(
         samples = Samples.from_csv(source)
         return samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     root = root_of(source, "folder (a folder of images, or a .csv file)")
+    if not isinstance(good, str) and not all(isinstance(name, str) for name in checks.listed(good=good)):
+        raise UsageError(f"good is the name of a folder of normal images, or several, got {good!r}.")
     names = frozenset(name.lower() for name in ((good,) if isinstance(good, str) else good))
     masks = _mask_folder(root, mask_folder, use_masks)
     skip = _mask_folder(root, mask_folder, True)

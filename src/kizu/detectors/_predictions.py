@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from kizu.errors import NotFinite, ShapeError, TooFewImages, UnusedRange, UsageError
 from kizu.representations.base import Representation
@@ -55,6 +58,12 @@ def unreadable(errors: list[tuple[str, str]]) -> str:
     )
 
 
+def nothing_to_learn(errors: list[tuple[str, str]]) -> str:
+    """What is said when no image was left to learn from."""
+    advice = "" if errors else " Samples without splits have theirs in .to_learn.normal; .train is empty."
+    return f"There is no good image to learn from{unreadable(errors)}.{advice}"
+
+
 def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
     """Raise ShapeError for images of another size than the decision was calibrated on; fitted is None, or (0,
     0), where images of no or of several sizes were learned from."""
@@ -82,3 +91,25 @@ def require_finite(levels: FeatureMaps, batch: Batch, name: str) -> None:
             row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
             image = batch.paths[row] if batch.paths else f"image {row} of the batch"
             raise NotFinite(f"{name} gives NaN or infinity for {image}: check its weights and the image.")
+
+
+def require_storable(learned: dict[str, Tensor], name: str) -> None:
+    """Raise NotFinite when 16 bits do not hold what was learned from the features of a representation."""
+    if not all(bool(tensor.isfinite().all()) for tensor in learned.values()):
+        raise NotFinite(
+            f"{name} gives features whose mean or covariance goes past what 16 bits hold (65,504): scale "
+            "them down, or take another representation or detector."
+        )
+
+
+@contextlib.contextmanager
+def factored(eps: float) -> Iterator[None]:
+    """Raise NotFinite where a covariance plus eps has no Cholesky factor: the features are so large that eps
+    is lost beside them, in 64 bits too."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise NotFinite(
+            f"The covariances of the features cannot be inverted: eps = {eps:g} is too small beside features "
+            "as large as these. Set a larger eps (--set eps=...), or scale the features down."
+        ) from error

@@ -120,7 +120,7 @@ class Detector(ABC):
         batches = self._noted(self._read(data, skipped, channels, supervision=self.supervision))
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
         if not seen:
-            raise EmptyData(f"There is no good image to learn from{_predictions.unreadable(skipped)}.")
+            raise EmptyData(_predictions.nothing_to_learn(skipped))
         self.fitted_, self.images_seen_, self.skipped_ = True, seen, skipped
         self._prepare_scoring()
         return self

@@ -8,9 +8,8 @@ in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the scor
 mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
 the map's maximum.
 
-Differences: the channels are drawn by a generator of our own; there is no min-max over the test set; mean and
-whitening are rounded to float16, which changes a distance by about 1e-4 of itself.
-"""
+Differences: the channels are drawn by a generator of our own; no min-max over the test set; mean and
+whitening are rounded to float16, which changes a distance by about 1e-4 of itself."""
 
 from __future__ import annotations
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
+from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import EmptyData, ModelFileError, ShapeError
@@ -90,27 +90,27 @@ class PaDiM(OnePassDetector):
     def _partial_fit(self, features: FeatureMaps) -> None:
         grids = grids_of(features)
         if self.grids_ and grids != self.grids_:
-            raise ShapeError(
-                f"All images must have one size: a grid of {grids[0]} positions after one of "
-                f"{self.grids_[0]}."
-            )
+            raise ShapeError(f"All images must have one size: {grids[0]} positions after {self.grids_[0]}.")
         self.grids_ = grids
         self.gaussians_.update(features)
 
     def _finalize(self) -> None:
-        self.gaussians_.finalize()
+        with factored(self.eps):
+            self.gaussians_.finalize()
+        require_storable(self.gaussians_.tensors(), self.representation_.card["name"])
 
     def scorer(self) -> PaDiMScorer:
         """Mahalanobis distances, upsampled and smoothed."""
-        return PaDiMScorer(self._channels_by_level(), self.gaussians_.distance(), self.grids_, self.sigma)
+        channels = self._channels_by_level()
+        with factored(self.eps):
+            return PaDiMScorer(channels, self.gaussians_.distance(), self.grids_, self.sigma)
 
     def _state(self) -> dict[str, Tensor]:
         return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.channels_ = tensors["channels"]
+        self.channels_, widths = tensors["channels"], self.representation_.channels
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
-        widths = self.representation_.channels
         sound = (
             len(self.grids_) == len(widths)
             and all(0 < side <= MAX_SIDE for grid in self.grids_ for side in grid)
@@ -163,8 +163,8 @@ def choose_channels(features: FeatureMaps, channels: Sequence[Tensor]) -> Featur
     for level, chosen in zip(features, channels, strict=True):
         B, C, h, w = level.shape
         rows = level.permute(0, 2, 3, 1).reshape(-1, C)
-        values = rows.gather(1, chosen.to(level.device).expand(len(rows), -1))
-        levels.append(values.view(B, h, w, -1).permute(0, 3, 1, 2))
+        kept = rows.gather(1, chosen.to(level.device).expand(len(rows), -1)).view(B, h, w, -1)
+        levels.append(kept.permute(0, 3, 1, 2))
     return levels
 
 

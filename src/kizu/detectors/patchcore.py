@@ -78,7 +78,7 @@ class PatchCore(OnePassDetector):
         checks.switches(squared=squared)
         checks.numbers(least=0.0, sigma=sigma)
         if memory is not None:
-            checks.numbers(least=0.0, above=True, memory=memory)
+            checks.numbers(least=0.0, most=1e6, above=True, memory=memory)
         self.neighbourhood, self.dimensions, self.coreset = neighbourhood, dimensions, coreset
         self.projection, self.selection, self.neighbours = projection, selection, neighbours
         self.reweight, self.squared, self.sigma = reweight, squared, sigma

@@ -34,6 +34,7 @@ from typing import Any
 
 from kizu import registry
 from kizu.adaptation.base import Adaptation
+from kizu.checks import whole_numbers
 from kizu.detectors.runtime import parameter_names
 from kizu.errors import LayoutError, UnknownParameter, UsageError
 
@@ -88,6 +89,8 @@ def read_experiment(path: Path | str) -> Experiment:
     Raises LayoutError for a file that is missing or not TOML, UnknownName, UnknownParameter, UsageError.
     """
     path = Path(path)
+    if not path.is_file():
+        raise LayoutError(f"{path} is not a readable TOML file: there is no such file.")
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -95,7 +98,7 @@ def read_experiment(path: Path | str) -> Experiment:
     for key in raw:
         if key not in KEYS:
             raise UnknownParameter(f"experiment {path.name}", key, KEYS)
-    parts = {name: list(raw.get(name, [])) for name in PARTS}
+    parts = {name: _tables(path, name, raw.get(name, [])) for name in PARTS}
     for name in ("dataset", "representation", "detector", "protocol"):
         if not parts[name]:
             raise UsageError(f"{path.name} lists no [[{name}]].")
@@ -106,6 +109,35 @@ def read_experiment(path: Path | str) -> Experiment:
                     raise UnknownParameter(f"[[{name}]] in {path.name}", key, PARTS[name])
     _check_signatures(parts)
     return Experiment(str(raw.get("name", path.stem)), str(raw.get("description", "")), parts)
+
+
+KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("name", "path", "paper", "table", "note"), (str, "a text")),
+    **dict.fromkeys(("filters", "parameters", "grid", "where"), (dict, "a table, { name = value }")),
+    **dict.fromkeys(("categories", "seeds"), (list, "a list")),
+}
+"""What the values of an entry are."""
+
+
+def _tables(path: Path, part: str, entries: Any) -> list[dict[str, Any]]:
+    """The entries of one part. Raises UsageError for values of another type than KINDS says, or without a
+    name."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path.name}: {part} is written as [[{part}]], got {entries!r}.")
+    for entry in entries:
+        for key, value in entry.items():
+            wanted, words = KINDS.get(key, (object, ""))
+            if not isinstance(value, wanted):
+                raise UsageError(f"[[{part}]] in {path.name}: {key} is {words}, got {value!r}.")
+        needed = {"dataset": ("name", "path"), "published": ("paper",)}.get(part, ("name",))
+        missing = [
+            key for key in needed if key not in entry and not (part == "published" and "note" in entry)
+        ]
+        if missing:
+            raise UsageError(f"[[{part}]] in {path.name} has no {missing[0]}.")
+        for seed in entry.get("seeds", []):
+            whole_numbers(least=0, seed=seed)
+    return list(entries)
 
 
 def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:

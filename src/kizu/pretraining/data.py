@@ -209,7 +209,7 @@ class Images:
 def _source(source: str | Path, side: int, seed: int) -> Folder | Generated:
     name, _, classes = str(source).partition(":")
     if name == ENDLESS:
-        if classes and not classes.isdigit():
+        if classes and not classes.isdecimal():
             raise UsageError(
                 f"After '{ENDLESS}:' comes the number of classes, as in {ENDLESS}:200; got '{classes}'."
             )

@@ -66,7 +66,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
             f"{path.parent} has no results.jsonl. Give the folder that `kizu inspect ... -o OUT` wrote."
         )
     records = []
-    for line, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for line, text in enumerate(path.read_text("utf-8").split("\n"), 1):
         if not text.strip():
             continue
         try:
