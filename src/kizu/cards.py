@@ -150,17 +150,19 @@ class _Stacked(_Representation):
 _KINDS = ("backbone", "residual", "stacked")
 
 
-def _kind(card: Any) -> str:
+def _schema(card: Any) -> str:
+    """The tag of the schema for a representation's card. Tags stand in the places that pydantic names: the
+    brackets tell them from fields."""
     kind = card.get("kind") if isinstance(card, dict) else None
-    return kind if kind in _KINDS else "other"
+    return f"<{kind}>" if kind in _KINDS else "<other>"
 
 
 AnyRepresentation = Annotated[
-    Annotated[_Backbone, Tag("backbone")]
-    | Annotated[_Residual, Tag("residual")]
-    | Annotated[_Stacked, Tag("stacked")]
-    | Annotated[_Representation, Tag("other")],
-    Discriminator(_kind),
+    Annotated[_Backbone, Tag("<backbone>")]
+    | Annotated[_Residual, Tag("<residual>")]
+    | Annotated[_Stacked, Tag("<stacked>")]
+    | Annotated[_Representation, Tag("<other>")],
+    Discriminator(_schema),
 ]
 _Residual.model_rebuild()
 _Stacked.model_rebuild()
@@ -274,7 +276,7 @@ def _validate(schema: type[_Card], card: Any, begin: str) -> None:
         schema.model_validate(card)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in (*_KINDS, "other")) or "content"
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "content"
         said = f"is {reprlib.repr(first['input'])}" if first["type"] != "missing" else "is not there"
         raise ModelFileError(f"{begin} {place[:200]} {said} ({first['msg']}). Refused.") from error
 

@@ -9,6 +9,7 @@ timm `forward_intermediates`, norm=False)."""
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any, Self
 
@@ -223,8 +224,7 @@ def build_network(
         "features_only": True,
     }
     try:
-        with torch.device("meta"):
-            probe = timm.create_model(architecture, pretrained=False, features_only=True)
+        probe = _probe(architecture)
         _require_memory(probe, architecture)
         if stages_only and is_transformer(probe):
             raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
@@ -266,6 +266,15 @@ def _indices(
             f"{architecture} has levels {sorted(stage_of)} (level l has stride 2^(l+1)), got {chosen}."
         )
     return [stage_of[level] for level in chosen], chosen
+
+
+@functools.lru_cache(maxsize=8)
+def _probe(architecture: str) -> Any:
+    """timm's network as shapes without memory: which levels it has, and how large it is."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(architecture, pretrained=False, features_only=True)
 
 
 def _require_memory(probe: nn.Module, architecture: str) -> None:
