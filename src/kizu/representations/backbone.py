@@ -292,15 +292,11 @@ def _check_state(net: nn.Module, state: dict[str, Tensor], architecture: str) ->
     """Raise ModelFileError unless `state` holds all of `net`; what `net` does not use (its later stages, the
     classifier) may be there too."""
     wanted = net.state_dict()
+    begin = f"The weights are not those of {architecture}"
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
-        raise ModelFileError(
-            f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is "
-            f"'{missing[0]}'."
-        )
+        raise ModelFileError(f"{begin}: {len(missing)} tensors are missing, the first is '{missing[0]}'.")
     for name, tensor in wanted.items():
         if name in state and state[name].shape != tensor.shape:
-            raise ModelFileError(
-                f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due "
-                f"is {tuple(tensor.shape)}."
-            )
+            shapes = f"{tuple(state[name].shape)}, due is {tuple(tensor.shape)}"
+            raise ModelFileError(f"{begin}: '{name}' is {shapes}.")
