@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -20,6 +21,7 @@ import mutations
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import kizu
 from kizu import registry, store
@@ -27,7 +29,8 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import build
-from kizu.errors import KizuError
+from kizu.errors import ImageError, KizuError
+from kizu.images import open_image
 from kizu.representations.residual import Residual
 from kizu.representations.sources import open_representation, save_representation
 from kizu.representations.stacked import Stacked
@@ -192,3 +195,33 @@ def test_spoiled_files(models: list[mutations.Parts], tmp_path: Path) -> None:
             print(f"FIGURES up to seed {seed}", json.dumps(figures, ensure_ascii=False), flush=True)
     assert not faults, "\n".join(faults)
     assert growth < GROWTH, largest
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd metadata, and reads on
+def test_spoiled_images(tmp_path: Path) -> None:
+    """Each is read, or refused by an ImageError; as many as model files, ten times."""
+    colours = (images(1)[0] * 255).byte().permute(1, 2, 0).numpy()
+    whole = []
+    for suffix in (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".jp2"):
+        Image.fromarray(colours).save(tmp_path / f"whole{suffix}")
+        whole.append(tmp_path / f"whole{suffix}")
+    before, slowest = peak(), (0.0, 0)
+    outcomes: collections.Counter[str] = collections.Counter()
+    for seed in range(10 * seeds()[0], 10 * seeds()[-1] + 10):
+        chance, source = random.Random(seed), whole[seed % len(whole)]
+        _, data = mutations.some_bytes(source.read_bytes(), chance)
+        (tmp_path / "spoiled").write_bytes(data)
+        start = time.perf_counter()
+        signal.alarm(SECONDS)
+        try:
+            open_image(tmp_path / "spoiled", size=(SIDE, SIDE))
+            outcomes["read"] += 1
+        except ImageError:
+            outcomes["ImageError"] += 1
+        signal.alarm(0)
+        slowest = max(slowest, (time.perf_counter() - start, seed))
+    print("FIGURES of images", slowest, "growth", peak() - before, dict(outcomes), flush=True)
+    assert outcomes["ImageError"] > outcomes.total() / 10 < outcomes["read"]
+    assert peak() - before < GROWTH

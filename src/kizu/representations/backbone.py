@@ -218,11 +218,7 @@ def build_network(
 
     if not timm.is_model(architecture):
         weight_sources.timm_overlay(architecture)
-    plain: dict[str, Any] = {
-        "pretrained": trained,
-        "pretrained_cfg_overlay": overlay or None,
-        "features_only": True,
-    }
+    plain: dict[str, Any] = {"pretrained": trained, "pretrained_cfg_overlay": overlay or None}
     try:
         probe = _probe(architecture)
         _require_memory(probe, architecture)
@@ -232,11 +228,11 @@ def build_network(
         if is_transformer(probe):
             try:
                 return timm.create_model(
-                    architecture, out_indices=indices, dynamic_img_size=True, **plain
+                    architecture, out_indices=indices, features_only=True, dynamic_img_size=True, **plain
                 ), chosen
             except TypeError:
                 pass  # an architecture of fixed input size: built as it is
-        return timm.create_model(architecture, out_indices=indices, **plain), chosen
+        return timm.create_model(architecture, out_indices=indices, features_only=True, **plain), chosen
     except (OSError, EOFError) as error:
         raise weight_sources.unavailable(architecture, error) from error
     except _TIMM_ERRORS as error:
