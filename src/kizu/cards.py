@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
+    FailFast,
     Field,
     Tag,
     ValidationError,
@@ -42,6 +43,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Architecture = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
 """timm's own names, never those with which timm fetches from elsewhere (hf-hub:, local-dir:)."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Digests = Annotated[list[Digest], FailFast()]
+Texts = Annotated[list[Text], FailFast(), Field(max_length=10_000)]
 
 
 def _setting(value: Any) -> Any:
@@ -113,8 +116,8 @@ class _Calibration(_Card):
 
 
 class _Seen(_Card):
-    fitted: list[Digest]
-    calibrated: list[Digest]
+    fitted: Digests
+    calibrated: Digests
 
 
 class _Representation(_Card):
@@ -123,8 +126,8 @@ class _Representation(_Card):
     kind: Name
     name: Text
     licence: Text | None = None
-    trained_on: list[Text] = []
-    images_seen: list[Digest] = []
+    trained_on: Texts = []
+    images_seen: Digests = []
 
 
 class _Backbone(_Representation):
@@ -226,7 +229,7 @@ class _Pretraining(_Card):
 class _Recipe(_Card):
     objective: Name
     parameters: _Pretraining
-    data: Annotated[list[Text], Field(min_length=1, max_length=10_000)]
+    data: Annotated[Texts, Field(min_length=1)]
     steps: Positive
     run: _Run
 
