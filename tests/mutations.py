@@ -122,7 +122,7 @@ def zip_bytes(model: Parts, chance: random.Random) -> tuple[str, bytes]:
     if kind == "comment":
         return kind, bytes(data[:-2]) + struct.pack("<H", 9) + b"PK\x05\x06hello"
     if kind == "bytes":
-        return _bytes(bytes(data), chance)
+        return some_bytes(bytes(data), chance)
     starts = [at for at in range(len(data) - 3) if data[at : at + 4] in (b"PK\3\4", b"PK\1\2", b"PK\5\6")]
     at = chance.choice(starts) + chance.randrange(4, 46)
     width = chance.choice([1, 2, 4])
@@ -133,13 +133,13 @@ def zip_bytes(model: Parts, chance: random.Random) -> tuple[str, bytes]:
 
 def card_bytes(model: Parts, other: Parts, chance: random.Random) -> Parts:
     """Any bytes of the card."""
-    said, data = _bytes(model.card, chance)
+    said, data = some_bytes(model.card, chance)
     return Parts(f"card, {said}", data, model.weights)
 
 
 def weight_bytes(model: Parts, other: Parts, chance: random.Random) -> Parts:
     """Any bytes of the weights."""
-    said, data = _bytes(model.weights, chance)
+    said, data = some_bytes(model.weights, chance)
     return Parts(f"weights, {said}", model.card, data)
 
 
@@ -216,7 +216,7 @@ TENSOR_CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
 }
 
 
-def _bytes(data: bytes, chance: random.Random) -> tuple[str, bytes]:
+def some_bytes(data: bytes, chance: random.Random) -> tuple[str, bytes]:
     """Some bytes flipped, cut off, added, left out, or zeroed."""
     at, changed = chance.randrange(max(len(data), 1)), bytearray(data)
     kind = chance.choice(

@@ -32,6 +32,7 @@ def saved(folder: Path) -> Path:
         ('{"a": 18446744073709551616}', "whole number of 20 digits"),
         ('{"a": ' + "9" * 5000 + "}", "whole number of 5000 digits"),
         ('{"a": 1, "a": 2}', "names 'a' twice"),
+        ("{" + ",".join(f'"{n}":0' for n in range(20_001)) + "}", "object of 20,001 names"),
         ("[" * 100_000, "not valid JSON"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} levels"),
         (r'{"a": "\u001b[2J"}', "control characters"),

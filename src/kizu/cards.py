@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
+    FailFast,
     Field,
     Tag,
     ValidationError,
@@ -42,6 +43,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Architecture = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
 """timm's own names, never those with which timm fetches from elsewhere (hf-hub:, local-dir:)."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Digests = Annotated[list[Digest], FailFast()]
+Texts = Annotated[list[Text], FailFast(), Field(max_length=10_000)]
 
 
 def _setting(value: Any) -> Any:
@@ -113,8 +116,8 @@ class _Calibration(_Card):
 
 
 class _Seen(_Card):
-    fitted: list[Digest]
-    calibrated: list[Digest]
+    fitted: Digests
+    calibrated: Digests
 
 
 class _Representation(_Card):
@@ -123,8 +126,8 @@ class _Representation(_Card):
     kind: Name
     name: Text
     licence: Text | None = None
-    trained_on: list[Text] = []
-    images_seen: list[Digest] = []
+    trained_on: Texts = []
+    images_seen: Digests = []
 
 
 class _Backbone(_Representation):
@@ -150,17 +153,19 @@ class _Stacked(_Representation):
 _KINDS = ("backbone", "residual", "stacked")
 
 
-def _kind(card: Any) -> str:
+def _schema(card: Any) -> str:
+    """The tag of the schema for a representation's card. Tags stand in the places that pydantic names: the
+    brackets tell them from fields."""
     kind = card.get("kind") if isinstance(card, dict) else None
-    return kind if kind in _KINDS else "other"
+    return f"<{kind}>" if kind in _KINDS else "<other>"
 
 
 AnyRepresentation = Annotated[
-    Annotated[_Backbone, Tag("backbone")]
-    | Annotated[_Residual, Tag("residual")]
-    | Annotated[_Stacked, Tag("stacked")]
-    | Annotated[_Representation, Tag("other")],
-    Discriminator(_kind),
+    Annotated[_Backbone, Tag("<backbone>")]
+    | Annotated[_Residual, Tag("<residual>")]
+    | Annotated[_Stacked, Tag("<stacked>")]
+    | Annotated[_Representation, Tag("<other>")],
+    Discriminator(_schema),
 ]
 _Residual.model_rebuild()
 _Stacked.model_rebuild()
@@ -225,7 +230,7 @@ class _Pretraining(_Card):
 class _Recipe(_Card):
     objective: Name
     parameters: _Pretraining
-    data: Annotated[list[Text], Field(min_length=1, max_length=10_000)]
+    data: Annotated[Texts, Field(min_length=1)]
     steps: Positive
     run: _Run
 
@@ -275,7 +280,7 @@ def _validate(schema: type[_Card], card: Any, begin: str) -> None:
         schema.model_validate(card)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in (*_KINDS, "other")) or "content"
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<")) or "content"
         said = f"is {reprlib.repr(first['input'])}" if first["type"] != "missing" else "is not there"
         raise ModelFileError(f"{begin} {place[:200]} {said} ({first['msg']}). Refused.") from error
 

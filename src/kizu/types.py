@@ -109,6 +109,8 @@ class Prediction:
     is_anomalous: (B,) bool at the promised false-alarm rate, or None before calibration.
     paths: names of the images when they came from disk.
     errors: (path, reason) of images that could not be read.
+
+    Raises NotFinite when a map or a score holds NaN or infinity: no decision can be built on that.
     """
 
     map: Tensor
@@ -117,6 +119,18 @@ class Prediction:
     is_anomalous: Tensor | None = None
     paths: tuple[str, ...] = ()
     errors: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        from kizu.errors import NotFinite
+
+        finite = self.score.isfinite() & self.map.isfinite().flatten(1).all(1)
+        if not bool(finite.all()):
+            row = finite.tolist().index(False)
+            image = self.paths[row] if self.paths else f"image {row} of the batch"
+            raise NotFinite(
+                f"The detector gives NaN or infinity for {image}: the model is damaged, or was fitted "
+                "on images of another kind. Fit it again."
+            )
 
     def __len__(self) -> int:
         return int(self.score.shape[0])

@@ -24,6 +24,8 @@ MAX_DEPTH = 40
 """Lists and objects within each other in JSON."""
 MAX_VALUES = 1_000_000
 """Values in one JSON text: each takes some 70 bytes of memory, and may take 3 in the file."""
+MAX_NAMES = 20_000
+"""Names in one object: a schema complains of each of them."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, which a terminal obeys, and halves of characters, which no file can hold."""
 _ZIP_ERRORS = (
@@ -159,6 +161,8 @@ def _short(text: str) -> int:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
+    if len(pairs) > MAX_NAMES:
+        raise ValueError(f"it holds an object of {len(pairs):,} names")
     if len(found) != len(pairs):
         name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"it names {name[:40]!r} twice in one object")

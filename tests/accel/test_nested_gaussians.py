@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kizu.accel import block_whitening, nested_moments
+from kizu.accel import block_whitening, nested_gaussians, nested_moments
 from kizu.accel.nested_gaussians import NestedDistance, NestedGaussians, expand
 from kizu.accel.nested_moments import NestedMoments
 from kizu.accel.nesting import cells_of_stages, nesting_of
@@ -166,3 +166,18 @@ def test_tensors_that_do_not_fit_together() -> None:
                 expand({**twin.tensors(), key: value[..., :-1]}, EPS, grids, widths)
     with pytest.raises(EmptyData):
         NestedGaussians(EPS).finalize()
+
+
+def test_large_grids_in_a_small_file_build_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = features("nested", 2)
+    grids, widths = grids_of(known), [level.shape[1] for level in known]
+    twin, plain = NestedGaussians(EPS), PositionGaussians(EPS)
+    for one in (twin, plain):
+        one.update(known)
+        one.finalize()
+    large = tuple((height * 64, width * 64) for height, width in grids)
+    monkeypatch.setattr(nested_gaussians, "nesting", lambda *_: pytest.fail("tables were built"))
+    for tensors in (twin.tensors(), plain.tensors()):
+        for kind in (NestedGaussians, PositionGaussians):
+            with pytest.raises(ModelFileError, match="mean"):
+                kind(EPS).restore(tensors, large, widths)

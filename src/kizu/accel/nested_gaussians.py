@@ -73,7 +73,7 @@ class NestedGaussians:
         together.
 
         grids, widths: (h, w) and number of chosen channels of each level."""
-        self.nest = nesting(grids, tuple(widths), torch.device("cpu"))
+        self.nest = _nesting_of_file(tensors, grids, widths)
         self.learned = _checked(tensors, self.nest)
 
     def distance(self) -> NestedDistance:
@@ -168,6 +168,18 @@ def _low_rank_factor(rows: Tensor, eps: float) -> Tensor:
     return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), wide, upper=False).float()
 
 
+def _nesting_of_file(tensors: dict[str, Tensor], grids: Grids, widths: Sequence[int]) -> Nesting:
+    """The nesting, once there are as many means as its cells take: a small file asks for no large tables.
+    Raises ModelFileError."""
+    if "mean" in tensors:
+        positions = max(height * width for height, width in grids)
+        store.expect("PaDiM", tensors, {"mean": f"{positions} {sum(widths)}"})
+    else:
+        cells = sum(height * width * chosen for (height, width), chosen in zip(grids, widths, strict=True))
+        store.expect("PaDiM", tensors, {"nested_mean": f"{cells}"})
+    return nesting(grids, tuple(widths), torch.device("cpu"))
+
+
 def _checked(tensors: dict[str, Tensor], nest: Nesting) -> dict[str, Tensor]:
     """The learned tensors of either class as NestedGaussians has them. Raises ModelFileError if they do not
     fit."""
@@ -210,7 +222,7 @@ def expand(tensors: dict[str, Tensor], eps: float, grids: Grids, widths: Sequenc
     / 2).
 
     Raises ModelFileError if they do not fit together."""
-    nest = nesting(grids, tuple(widths), torch.device("cpu"))
+    nest = _nesting_of_file(tensors, grids, widths)
     tensors = _checked(tensors, nest)
     means = _split_cells(tensors["nested_mean"][None], nest)
     mean = torch.cat([one[nest.cells_of_positions(s), 0] for s, one in enumerate(means)], dim=1)

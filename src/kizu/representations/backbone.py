@@ -9,6 +9,7 @@ timm `forward_intermediates`, norm=False)."""
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any, Self
 
@@ -217,14 +218,9 @@ def build_network(
 
     if not timm.is_model(architecture):
         weight_sources.timm_overlay(architecture)
-    plain: dict[str, Any] = {
-        "pretrained": trained,
-        "pretrained_cfg_overlay": overlay or None,
-        "features_only": True,
-    }
+    plain: dict[str, Any] = {"pretrained": trained, "pretrained_cfg_overlay": overlay or None}
     try:
-        with torch.device("meta"):
-            probe = timm.create_model(architecture, pretrained=False, features_only=True)
+        probe = _probe(architecture)
         _require_memory(probe, architecture)
         if stages_only and is_transformer(probe):
             raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
@@ -232,11 +228,11 @@ def build_network(
         if is_transformer(probe):
             try:
                 return timm.create_model(
-                    architecture, out_indices=indices, dynamic_img_size=True, **plain
+                    architecture, out_indices=indices, features_only=True, dynamic_img_size=True, **plain
                 ), chosen
             except TypeError:
                 pass  # an architecture of fixed input size: built as it is
-        return timm.create_model(architecture, out_indices=indices, **plain), chosen
+        return timm.create_model(architecture, out_indices=indices, features_only=True, **plain), chosen
     except (OSError, EOFError) as error:
         raise weight_sources.unavailable(architecture, error) from error
     except _TIMM_ERRORS as error:
@@ -268,6 +264,15 @@ def _indices(
     return [stage_of[level] for level in chosen], chosen
 
 
+@functools.lru_cache(maxsize=8)
+def _probe(architecture: str) -> Any:
+    """timm's network as shapes without memory: which levels it has, and how large it is."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(architecture, pretrained=False, features_only=True)
+
+
 def _require_memory(probe: nn.Module, architecture: str) -> None:
     """Raise UsageError for a network that does not fit twice, as drawn and as loaded, in the free memory."""
     size = sum(4 * parameter.numel() for parameter in probe.parameters())
@@ -283,15 +288,11 @@ def _check_state(net: nn.Module, state: dict[str, Tensor], architecture: str) ->
     """Raise ModelFileError unless `state` holds all of `net`; what `net` does not use (its later stages, the
     classifier) may be there too."""
     wanted = net.state_dict()
+    begin = f"The weights are not those of {architecture}"
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
-        raise ModelFileError(
-            f"The weights are not those of {architecture}: {len(missing)} tensors are missing, the first is "
-            f"'{missing[0]}'."
-        )
+        raise ModelFileError(f"{begin}: {len(missing)} tensors are missing, the first is '{missing[0]}'.")
     for name, tensor in wanted.items():
         if name in state and state[name].shape != tensor.shape:
-            raise ModelFileError(
-                f"The weights are not those of {architecture}: '{name}' is {tuple(state[name].shape)}, due "
-                f"is {tuple(tensor.shape)}."
-            )
+            shapes = f"{tuple(state[name].shape)}, due is {tuple(tensor.shape)}"
+            raise ModelFileError(f"{begin}: '{name}' is {shapes}.")

@@ -112,14 +112,17 @@ def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer
 
 
 def _check_state(path: Path, state: dict[int, dict[str, Any]], parameters: list[Tensor]) -> None:
-    """Raise ModelFileError unless every tensor is one number or has its parameter's shape, and all parameters
-    have the same names: an optimiser makes a whole state or none."""
+    """Raise ModelFileError unless every tensor holds floating-point numbers, one or as many as its parameter,
+    and all parameters have the same names: an optimiser makes a whole state or none."""
     names = {frozenset(values) for values in state.values()}
     for index, values in state.items():
         shapes = {(), (1,), tuple(parameters[index].shape)} if index < len(parameters) else set()
         for key, value in values.items():
-            if len(names) > 1 or (isinstance(value, Tensor) and tuple(value.shape) not in shapes):
+            odd = isinstance(value, Tensor) and not (
+                value.is_floating_point() and tuple(value.shape) in shapes
+            )
+            if odd or len(names) > 1:
                 raise ModelFileError(
                     f"{path} does not fit this run: the optimiser's {key[:40]!r} of parameter {index} is not "
-                    "as the others, or of another shape."
+                    "as the others, or of another shape or type."
                 )
