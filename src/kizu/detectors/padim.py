@@ -108,7 +108,7 @@ class PaDiM(OnePassDetector):
         return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.channels_ = tensors["channels"]
+        self.channels_ = tensors["channels"].long()
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
         widths = self.representation_.channels
         sound = (
