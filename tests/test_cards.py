@@ -47,6 +47,15 @@ def changed(card: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     return card
 
 
+def test_fields_of_another_kind_are_documentation(model: Path, tmp_path: Path) -> None:
+    tensors, card = store.load(model)
+    for value in (1, "x", {"a": 1}, [1]):
+        path = store.save(
+            tmp_path / "m", tensors, changed(card, "representation.base.parts", value), overwrite=True
+        )
+        assert len(kizu.load(path).predict(images(1))) == 1
+
+
 DEEP: dict[str, Any] = {"kind": "stacked", "name": "x", "parts": [{"kind": "other", "name": "x"}] * 9}
 FAULTS = [
     ("detector", "../../x", "detector"),
@@ -58,6 +67,7 @@ FAULTS = [
     ("size", [64, 64.5], "size.1"),
     ("seen", {"fitted": []}, "seen.calibrated is not there"),
     ("seen.fitted", ["xyz"], "seen.fitted.0"),
+    ("calibration", 1, "calibration is 1"),
     ("parameters.sigma", 1000.5, "parameters.sigma is 1000.5"),
     ("parameters.neighbourhood", 10**6, "parameters.neighbourhood"),
     ("parameters.dimensions", 10**9, "parameters.dimensions"),
@@ -100,6 +110,16 @@ def test_a_field_out_of_its_bounds_is_named(
     monkeypatch.setattr(store, "load_tensors", lambda path: pytest.fail("the weights were read"))
     with pytest.raises(ModelFileError, match=rf"spoiled.*{said.replace('.', '[.]')}"):
         kizu.load(path)
+
+
+@pytest.mark.parametrize(
+    "field", ["detector", "parameters", "adaptation", "calibration", "images", "size", "seen"]
+)
+def test_a_field_that_is_not_there(model: Path, field: str) -> None:
+    card = store.load_card(model)
+    del card[field]
+    with pytest.raises(ModelFileError, match=f"the card's {field} is not there"):
+        cards.check(card, "detector", model)
 
 
 def test_the_card_itself_passes_and_may_say_more(model: Path) -> None:

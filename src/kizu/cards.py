@@ -180,7 +180,7 @@ class _Detector(_Card):
     parameters: _Parameters
     adaptation: _Adaptation | None
     representation: AnyRepresentation
-    calibration: _Calibration | None = None
+    calibration: _Calibration | None
     images: Count
     size: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(min_length=2, max_length=2)] | None
     seen: _Seen
@@ -296,6 +296,7 @@ def _check_count(card: dict[str, Any], where: object) -> None:
 def _within(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A representation's card and those in it."""
     yield card
-    for inner in [card.get("base"), *(card.get("parts") or ())]:
+    parts = card.get("parts")
+    for inner in [card.get("base"), *(parts if isinstance(parts, list) else ())]:
         if isinstance(inner, dict):
             yield from _within(inner)

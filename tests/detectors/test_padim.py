@@ -229,6 +229,17 @@ def test_a_state_that_does_not_fit_together(
         other._restore({**state, key: change(state[key])})
 
 
+def test_channels_of_another_whole_type(fitted: PaDiM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold them in 16 bits; an index takes 64."""
+    monkeypatch.setenv("KIZU_ACCEL", "1" if isinstance(fitted.gaussians_, NestedGaussians) else "0")
+    state, other = fitted._state(), fitted.clone()
+    other._restore({**state, "channels": state["channels"].short(), "grids": state["grids"].short()})
+    other.fitted_ = True
+    other._prepare_scoring()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(other.predict(images).score, fitted.predict(images).score)
+
+
 @pytest.mark.usefixtures("both_forms")
 def test_an_image_has_the_same_map_alone_and_among_others(three_levels: Representation) -> None:
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))

@@ -60,8 +60,12 @@ def test_rates_of_the_file_do_not_count(half_done: Path) -> None:
             "parameter [01] is not as",
         ),
         (lambda tensors, card: tensors.update({STATE: torch.zeros(3)}), "'momentum_buffer' of parameter 0"),
-        (lambda tensors, card: tensors.update({STATE: tensors[STATE].bool()}), "shape or type"),
+        (lambda tensors, card: tensors.update({STATE: tensors[STATE].bool()}), "shape, type or step"),
         (lambda tensors, card: tensors.update({"optimiser.9.x": torch.zeros(1)}), "of parameter 9|is not as"),
+        (
+            lambda tensors, card: tensors.update({f"optimiser.{'9' * 5000}.x": torch.zeros(1)}),
+            "belongs to no",
+        ),
         (lambda tensors, card: tensors.update({"optimiser.-1.x": torch.zeros(1)}), "belongs to no parameter"),
         (lambda tensors, card: tensors.update({"objective.more": torch.zeros(1)}), "does not fit this run"),
     ],
@@ -69,6 +73,19 @@ def test_rates_of_the_file_do_not_count(half_done: Path) -> None:
 def test_what_was_changed_is_named(half_done: Path, change: Callable[..., Any], said: str) -> None:
     spoil(half_done, change)
     with pytest.raises(ModelFileError, match=f"{CHECKPOINT}.*({said})"):
+        resumed(half_done)
+
+
+@pytest.mark.parametrize("step", [-1.0, 3.0, float("nan")])
+def test_steps_of_the_optimiser_that_the_run_has_not_done(half_done: Path, step: float) -> None:
+    """Adam divides by what follows from them."""
+
+    def counted(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
+        for name in [name for name in tensors if name.startswith("optimiser.")]:
+            tensors[name.replace("momentum_buffer", "step")] = torch.tensor(step)
+
+    spoil(half_done, counted)
+    with pytest.raises(ModelFileError, match="'step' of parameter"):
         resumed(half_done)
 
 

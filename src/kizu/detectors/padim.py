@@ -109,7 +109,7 @@ class PaDiM(OnePassDetector):
         return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.channels_, widths = tensors["channels"], self.representation_.channels
+        self.channels_, widths = tensors["channels"].long(), self.representation_.channels
         self.grids_ = tuple((int(h), int(w)) for h, w in tensors["grids"])
         sound = (
             len(self.grids_) == len(widths)

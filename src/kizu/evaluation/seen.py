@@ -20,10 +20,14 @@ def seen_digests(card: dict[str, Any]) -> set[str]:
     >>> parts = [{"images_seen": ["c"]}]
     >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}, "parts": parts}))
     ['a', 'b', 'c']
+    >>> seen_digests({"recipe": {"images_seen": 5}})
+    set()
     """
     values = [one for value in card.values() for one in (value if isinstance(value, list) else [value])]
     inner = [seen_digests(value) for value in values if isinstance(value, dict)]
-    return set(card.get("images_seen") or ()).union(*inner)
+    listed = card.get("images_seen")
+    own = {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
+    return own.union(*inner)
 
 
 def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = None) -> list[int]:

@@ -98,12 +98,11 @@ def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer
     }
     for name, value in store.without_prefix(tensors, "optimiser.").items():
         index, _, key = name.partition(".")
-        if not index.isdecimal():
+        if not index.isdecimal() or len(index) > 9:
             raise ModelFileError(f"{path}: tensor {name[:80]!r} belongs to no parameter.")
         state.setdefault(int(index), {})[key] = value
-    _check_state(
-        path, state, [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    )
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    _check_state(path, card["step"], state, parameters)
     try:
         objective.load_state_dict(store.without_prefix(tensors, "objective."))
         optimiser.load_state_dict({"state": state, "param_groups": groups})
@@ -111,18 +110,26 @@ def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer
         raise ModelFileError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
 
 
-def _check_state(path: Path, state: dict[int, dict[str, Any]], parameters: list[Tensor]) -> None:
+def _check_state(path: Path, step: int, state: dict[int, dict[str, Any]], parameters: list[Tensor]) -> None:
     """Raise ModelFileError unless every tensor holds floating-point numbers, one or as many as its parameter,
-    and all parameters have the same names: an optimiser makes a whole state or none."""
+    all parameters have the same names (an optimiser makes a whole state or none), and none counts more steps
+    than the run has done."""
     names = {frozenset(values) for values in state.values()}
     for index, values in state.items():
         shapes = {(), (1,), tuple(parameters[index].shape)} if index < len(parameters) else set()
         for key, value in values.items():
-            odd = isinstance(value, Tensor) and not (
+            fits = not isinstance(value, Tensor) or (
                 value.is_floating_point() and tuple(value.shape) in shapes
             )
-            if odd or len(names) > 1:
+            counted = key != "step" or _is_count(value, step)
+            if len(names) > 1 or not (fits and counted):
                 raise ModelFileError(
                     f"{path} does not fit this run: the optimiser's {key[:40]!r} of parameter {index} is not "
-                    "as the others, or of another shape or type."
+                    "as the others, or of another shape, type or step."
                 )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    """Whether it is one number from 0 to `most`."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return isinstance(number, int | float) and 0 <= number <= most
