@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kizu import grey_depth as grey_depth
     from kizu import image_files as image_files
     from kizu import images as images
+    from kizu import launchers as launchers
     from kizu import loader as loader
     from kizu import locks as locks
     from kizu import losses as losses

@@ -145,6 +145,10 @@ REFUSED = [
         "There is no timm model named 'resnet19'",
     ),
     (
+        ("simsiam", "--data", "procedural", "--backbone", "halonet26t", "--size", "64"),
+        "halonet26t does not take images of 64 x 64 pixels; it is built for 256 x 256",
+    ),
+    (
         ("simsiam", "--data", "procedural", "--batch-size", "1"),
         "batch_size is a whole number from 2 on, got 1",
     ),

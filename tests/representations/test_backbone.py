@@ -75,6 +75,49 @@ def test_tokens_go_back_to_their_place() -> None:
         net(torch.rand(1, 3, 100, 160))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "own", "other"),
+    [
+        ("swin_tiny_patch4_window7_224@1", 224, (256, 256)),
+        ("swin_tiny_patch4_window7_224@1", 224, (224, 256)),
+        ("maxvit_rmlp_pico_rw_256@2", 256, (224, 224)),
+        ("halonet26t@3", 256, (224, 224)),
+    ],
+)
+def test_a_network_of_fixed_size_says_which(architecture: str, own: int, other: tuple[int, int]) -> None:
+    net = open_representation(f"random/{architecture}").eval()
+    with torch.no_grad():
+        with pytest.raises(ShapeError, match=rf"{other[0]} x {other[1]} pixels; .* image_size={own} "):
+            net(torch.rand(1, 3, *other))
+        assert net(torch.rand(1, 3, own, own))[0].shape[2] * net.strides[0] == own
+
+
+def test_windows_that_divide_the_image_are_enough() -> None:
+    net = open_representation("random/maxvit_rmlp_pico_rw_256@1").eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 3, 512, 512))[0].shape[2:] == (128, 128)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_detector_on_a_network_of_fixed_size(precision: str) -> None:
+    import kizu
+
+    model = kizu.detector("gaussian", "random/swin_tiny_patch4_window7_224@1", precision=precision)
+    with pytest.raises(ShapeError, match="built for 224 x 224: say image_size=224"):
+        model.fit(torch.rand(2, 3, 256, 256))
+
+
+def test_another_fault_of_a_network_keeps_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = open_representation("random/swin_tiny_patch4_window7_224@1").eval()
+
+    def fails(images: torch.Tensor) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(net.net, "forward", fails)
+    with pytest.raises(RuntimeError, match="planted"):
+        net(torch.rand(1, 3, 224, 224))
+
+
 def test_preferred_levels_only_count_when_none_are_named() -> None:
     assert open_representation("random/resnet10t", levels=(1, 2)).levels == (1, 2)
     assert open_representation("random/resnet10t@3", levels=(1, 2)).levels == (3,)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from kizu import registry, store
 from kizu.errors import ModelFileError, NotFinite, UsageError
+from kizu.launchers import launched
 from kizu.training import Objective, Position, train
-from kizu.training.distributed import launched
 from kizu.training.loop import _parts
 from kizu.training.prefetch import Prefetch
 

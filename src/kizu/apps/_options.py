@@ -11,7 +11,8 @@ from typing import Annotated, TextIO
 
 import typer
 
-from kizu.errors import NearlyEqual, UnusedRange
+from kizu.errors import NearlyEqual, UnusedRange, UsageError
+from kizu.launchers import launched
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there already.")]
@@ -66,8 +67,13 @@ Resume = Annotated[
 ]
 
 
-def run(command: Callable[[], int]) -> None:
-    """Run a command's work and exit with its code; Ctrl-C is exit code 130."""
+def run(command: Callable[[], int], *, on_several_processes: bool = False) -> None:
+    """Run a command's work and exit with its code; Ctrl-C is exit code 130.
+
+    on_several_processes: whether torchrun or `fabric run` may have started more than one of it. Raises
+    UsageError where they have and may not."""
+    if not on_several_processes:
+        _refuse_several_processes()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
@@ -78,6 +84,15 @@ def run(command: Callable[[], int]) -> None:
         say("Interrupted; nothing was left half-written.")
         code = 130
     raise typer.Exit(code)
+
+
+def _refuse_several_processes() -> None:
+    processes, machines = launched()
+    if processes * machines > 1:
+        raise UsageError(
+            f"A launcher started {processes * machines} processes of this command, and only `kizu pretrain` "
+            "shares its work among several: start this command without torchrun or `fabric run`."
+        )
 
 
 def _say_warning(

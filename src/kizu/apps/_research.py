@@ -127,7 +127,8 @@ def pretrain(
     run(
         lambda: _pretrain.pretrain(
             objective, data or [], out, named, parameters or [], resume, as_json, said, **settings, **places
-        )
+        ),
+        on_several_processes=True,
     )
 
 

@@ -97,6 +97,8 @@ class LearnedDetector(Detector):
             checkpoint_every=options.checkpoint_every,
             precision=self.training_precision,
             device=self.device,
+            devices=1,  # a fit stays in its process, whatever started the program
+            nodes=1,
             title=type(self).__name__,
             show=options.progress is None,
             on_step_end=functools.partial(self._on_step_end, network, options, seen),

@@ -17,7 +17,8 @@ from kizu.checks import numbers, whole_numbers
 from kizu.errors import UsageError
 from kizu.losses.spd import spd
 from kizu.pretraining.spd import SPDConfig, spd_views
-from kizu.representations.backbone import Backbone, build_network
+from kizu.representations.backbone import Backbone
+from kizu.representations.networks import build_network, refusal
 from kizu.representations.sources import open_representation, split_levels
 from kizu.training import Objective, Position
 from kizu.views.strong import strong
@@ -71,6 +72,9 @@ class Pretraining(Objective):
             self.build()
             with_classifier = isinstance(self.spd, SPDConfig) and self.spd.loss == "cross_entropy"
             self.perturbation_classifier = nn.Linear(self.width, 2) if with_classifier else None
+        reason = refusal(self.backbone, (self.stages,), (self.size, self.size))
+        if reason:
+            raise UsageError(reason)
 
     def check_parameters(self) -> None:
         """Raise UsageError for a value out of range. Subclasses extend it."""

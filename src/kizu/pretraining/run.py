@@ -19,13 +19,14 @@ from torch import Tensor
 from kizu import registry, store
 from kizu.checks import whole_numbers
 from kizu.errors import DataError, UsageError
+from kizu.launchers import check_counts, is_first_process
 from kizu.locks import locked
 from kizu.pretraining._recipe import RECIPE, absolute, check_given, from_json, to_json
 from kizu.pretraining._recipe import read_recipe as read_recipe
 from kizu.pretraining.base import Pretraining
 from kizu.pretraining.data import Images
 from kizu.representations.backbone import Backbone
-from kizu.training import gather_mapping, is_first_process, rank_and_world, train
+from kizu.training import gather_mapping, rank_and_world, train
 from kizu.training.checkpoint import NAME as CHECKPOINT
 from kizu.training.checkpoint import has_checkpoint
 
@@ -129,6 +130,7 @@ def _alone_in(folder: Path) -> AbstractContextManager[None]:
 
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
     parameters, run = dict(recipe["parameters"]), dict(recipe["run"])
+    check_counts(run["devices"], run["nodes"])
     objective, images = _objective_and_images(recipe["objective"], parameters, recipe["data"], run)
     init = run.pop("init", None)
     if init and not resume:

@@ -10,6 +10,7 @@ from kizu import registry
 if TYPE_CHECKING:
     from kizu.representations import base as base
     from kizu.representations import grad_cam as grad_cam
+    from kizu.representations import networks as networks
     from kizu.representations import sources as sources
     from kizu.representations import weights as weights
     from kizu.representations.backbone import Backbone

@@ -9,11 +9,9 @@ timm `forward_intermediates`, norm=False)."""
 from __future__ import annotations
 
 import copy
-import functools
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -22,11 +20,10 @@ from kizu.accel import inference
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.representations import weights as weight_sources
 from kizu.representations.base import Representation
+from kizu.representations.networks import SIZE_ERRORS, build_network, is_transformer, refusal
 from kizu.types import FeatureMaps
 
 SOURCES = ("timm", "random", "file")
-_TIMM_ERRORS = (AssertionError, AttributeError, RuntimeError)
-"""What timm raises for networks that have no features for others."""
 
 
 class Backbone(Representation):
@@ -88,8 +85,8 @@ class Backbone(Representation):
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> [(B, C_l, h_l, w_l)], finest first.
 
-        Raises ShapeError when a transformer's patch size does not divide H and W.
-        """
+        Raises ShapeError when a transformer's patch size does not divide H and W, and for images of another
+        size than a network of fixed size takes."""
         stride = self.strides[0]
         if self.is_transformer and (images.shape[2] % stride or images.shape[3] % stride):
             raise ShapeError(
@@ -99,7 +96,13 @@ class Backbone(Representation):
         dtype = next(self.net.parameters()).dtype
         layout = torch.channels_last if self.wants_channels_last else torch.preserve_format
         normalised = images.sub(self.mean).div_(self.std).to(dtype).to(memory_format=layout)
-        maps = self.net(normalised)
+        try:
+            maps = self.net(normalised)
+        except SIZE_ERRORS as error:
+            reason = refusal(self.card["architecture"], self.levels, tuple(images.shape[2:]))
+            if not reason:
+                raise
+            raise ShapeError(reason) from error
         if self.channels_last:
             maps = [level.permute(0, 3, 1, 2) for level in maps]
         return list(maps)
@@ -174,11 +177,6 @@ class Backbone(Representation):
         }
 
 
-def is_transformer(net: nn.Module) -> bool:
-    """Whether timm reads this network's features from blocks of tokens instead of stages."""
-    return type(net).__name__ == "FeatureGetterNet"
-
-
 def _smallest(value: Tensor) -> Tensor:
     """As float16 when that loses nothing."""
     if value.dtype != torch.float32:
@@ -200,88 +198,6 @@ def _trained_on(architecture: str, source: str) -> list[str]:
         "laion2b": "laion-2b",
     }
     return [name for key, name in known.items() if key in tag] or ["unknown"]
-
-
-def build_network(
-    architecture: str,
-    levels: tuple[int, ...] | None,
-    *,
-    trained: bool = False,
-    overlay: dict[str, Any] | None = None,
-    stages_only: bool = False,
-) -> tuple[Any, tuple[int, ...]]:
-    """(timm's network cut after its last level, its levels). Untrained weights come from torch's generator.
-
-    overlay: timm's `pretrained_cfg_overlay`. stages_only: refuse transformers, which have blocks. Raises
-    UnknownName, WeightsUnavailable, UsageError for levels that the network does not have."""
-    import timm
-
-    if not timm.is_model(architecture):
-        weight_sources.timm_overlay(architecture)
-    plain: dict[str, Any] = {"pretrained": trained, "pretrained_cfg_overlay": overlay or None}
-    try:
-        probe = _probe(architecture)
-        _require_memory(probe, architecture)
-        if stages_only and is_transformer(probe):
-            raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
-        indices, chosen = _indices(probe, architecture, levels)
-        if is_transformer(probe):
-            try:
-                return timm.create_model(
-                    architecture, out_indices=indices, features_only=True, dynamic_img_size=True, **plain
-                ), chosen
-            except TypeError:
-                pass  # an architecture of fixed input size: built as it is
-        return timm.create_model(architecture, out_indices=indices, features_only=True, **plain), chosen
-    except (OSError, EOFError) as error:
-        raise weight_sources.unavailable(architecture, error) from error
-    except _TIMM_ERRORS as error:
-        raise UsageError(f"timm gives no features of {architecture} ({error}).") from error
-
-
-def _indices(
-    probe: Any, architecture: str, levels: tuple[int, ...] | None
-) -> tuple[list[int], tuple[int, ...]]:
-    """timm's out_indices of the wanted levels. Stage l has stride 2^(l+1); a transformer's level is its
-    block."""
-    if levels is not None and (not levels or list(levels) != sorted(set(levels))):
-        raise UsageError(f"Levels are different numbers in rising order, such as 2,3; got {levels}.")
-    if is_transformer(probe):
-        blocks = len(probe.feature_info.info)
-        chosen = levels or (round(blocks / 2), round(blocks * 3 / 4))
-        if max(chosen) > blocks or min(chosen) < 1:
-            raise UsageError(f"{architecture} has blocks 1 to {blocks}, got levels {chosen}.")
-        return [level - 1 for level in chosen], chosen
-    stage_of = {
-        int(info["reduction"]).bit_length() - 2: index for index, info in enumerate(probe.feature_info.info)
-    }
-    chosen = levels or (2, 3)
-    unknown = [level for level in chosen if level not in stage_of]
-    if unknown:
-        raise UsageError(
-            f"{architecture} has levels {sorted(stage_of)} (level l has stride 2^(l+1)), got {chosen}."
-        )
-    return [stage_of[level] for level in chosen], chosen
-
-
-@functools.lru_cache(maxsize=8)
-def _probe(architecture: str) -> Any:
-    """timm's network as shapes without memory: which levels it has, and how large it is."""
-    import timm
-
-    with torch.device("meta"):
-        return timm.create_model(architecture, pretrained=False, features_only=True)
-
-
-def _require_memory(probe: nn.Module, architecture: str) -> None:
-    """Raise UsageError for a network that does not fit twice, as drawn and as loaded, in the free memory."""
-    size = sum(4 * parameter.numel() for parameter in probe.parameters())
-    free = psutil.virtual_memory().available
-    if 2 * size > free:
-        raise UsageError(
-            f"{architecture} takes 2 x {size / 2**30:.2f} GiB of memory to be built, and {free / 2**30:.2f} "
-            "GiB are free. Take a smaller network, or a machine with more."
-        )
 
 
 def _check_state(net: nn.Module, state: dict[str, Tensor], architecture: str) -> None:

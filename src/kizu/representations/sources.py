@@ -12,8 +12,9 @@ from torch import Tensor
 
 from kizu import cards, registry, store
 from kizu.errors import ModelFileError, UnknownName, UsageError
-from kizu.representations.backbone import Backbone, is_transformer
+from kizu.representations.backbone import Backbone
 from kizu.representations.base import Representation
+from kizu.representations.networks import is_transformer
 from kizu.representations.weights import DEFAULT, STARTER
 
 STARTER_FOLDER = Path(__file__).parent / "_starter"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -15,22 +14,6 @@ def rank_and_world() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def launched() -> tuple[int, int]:
-    """(processes on this machine, machines) as torchrun or `fabric run` set them; (1, 1) without a
-    launcher."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return 1, 1
-    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    return local, max(world // local, 1)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes, among those that a launcher started.
-
-    It reads the launcher's variables, so it works before the processes are connected."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def gather(values: Tensor) -> Tensor:

@@ -4,28 +4,39 @@ processes."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kizu.engine import device_named, has_bf16
 from kizu.errors import UsageError
-from kizu.training.distributed import launched
+from kizu.launchers import launched
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """kizu's name -> Fabric's. bf16 is autocast: weights and optimiser stay float32."""
+_RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""What launchers of all kinds set."""
 
 
 def launch_fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
-    """A launched Fabric. None for `devices` or `nodes` is what torchrun or `fabric run` set, or 1. Raises
-    UsageError."""
-    from lightning_fabric import Fabric
-
+    """A launched Fabric. None for `devices` or `nodes` is what torchrun or `fabric run` set, or 1; devices=1
+    and nodes=1 is this process alone, whoever started it. Raises UsageError."""
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision is auto, {' or '.join(PRECISIONS)}, got {precision!r}.")
-    chosen = device_named(device)
+    if (devices, nodes) == (1, 1):
+        with _launcher_hidden():
+            return _launched_here(precision, device, 1, 1)
     if _is_fabric_run():
         return _of_fabric_run(precision, device, devices, nodes)
     local_processes, machines = launched()
-    count, machines = devices or local_processes, nodes or machines
+    return _launched_here(precision, device, devices or local_processes, nodes or machines)
+
+
+def _launched_here(precision: str, device: str, count: int, machines: int) -> Any:
+    """A Fabric of so many processes on each of so many machines, launched."""
+    from lightning_fabric import Fabric
+
+    chosen = device_named(device)
     fabric = Fabric(
         accelerator=chosen.type,
         devices=[chosen.index] if chosen.index is not None and count == 1 else count,
@@ -42,6 +53,17 @@ def _named_precision(precision: str, device: str) -> Any:
     if precision == "auto":
         precision = "bf16" if has_bf16(device_named(device)) else "fp32"
     return PRECISIONS[precision]
+
+
+@contextmanager
+def _launcher_hidden() -> Iterator[None]:
+    """Without the variables from which Fabric learns that this process is one of several."""
+    names = [name for name in os.environ if name.startswith(("LT_", "TORCHELASTIC_"))]
+    hidden = {name: os.environ.pop(name) for name in (*names, *_RANKS) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _is_fabric_run() -> bool:

@@ -57,7 +57,8 @@ def train(
 
     batch_size: images of one optimiser step, over all processes and all `accumulate` parts. clip: largest
     norm of the gradient; None does not clip. precision: "auto" is bf16 (autocast) where the machine has it,
-    else fp32. devices, nodes: processes on this machine, and machines; None is what torchrun set, or 1.
+    else fp32. devices, nodes: processes on this machine, and machines; None is what torchrun set, or 1; both
+    1 is this process alone, whoever started it.
     sync_batch_norm: whether several processes share the statistics of batch norms, and so give what one
     process would; None is what the objective says (`Objective.sync_batch_norm`). log_every,
     checkpoint_every: steps between two rows of the log and between two checkpoints.
@@ -209,7 +210,9 @@ class _Run:
                 self.module, self.optimiser, max_norm=self.clip, error_if_nonfinite=False
             )
         self.optimiser.step()
-        values = total(torch.stack(list(sums.values()))) / self.fabric.world_size
+        values = torch.stack(list(sums.values()))
+        if self.fabric.world_size > 1:  # else a caller's own processes, which train apart, would be added up
+            values = total(values) / self.fabric.world_size
         return dict(zip(sums, values.tolist(), strict=True))
 
     @contextlib.contextmanager
