@@ -97,9 +97,7 @@ class _Parameters(_Card):
         height, width = self.image_size
         pixels = self.batch_size * height * width
         if pixels > MAX_PIXELS:
-            raise ValueError(
-                f"a batch of {self.batch_size} such images has {pixels:,} pixels, most {MAX_PIXELS:,}"
-            )
+            raise ValueError(f"a batch of {self.batch_size} has {pixels:,} pixels, most {MAX_PIXELS:,}")
         return self
 
 
