@@ -229,11 +229,16 @@ def test_a_state_that_does_not_fit_together(
         other._restore({**state, key: change(state[key])})
 
 
-def test_channels_of_another_whole_type(fitted: PaDiM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file may hold them in 16 bits; an index takes 64."""
+def test_numbers_of_another_type(fitted: PaDiM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold channels in 16 bits, where an index takes 64, and all else in float64."""
     monkeypatch.setenv("KIZU_ACCEL", "1" if isinstance(fitted.gaussians_, NestedGaussians) else "0")
     state, other = fitted._state(), fitted.clone()
-    other._restore({**state, "channels": state["channels"].short(), "grids": state["grids"].short()})
+    other._restore(
+        {
+            name: value.double() if value.is_floating_point() else value.short()
+            for name, value in state.items()
+        }
+    )
     other.fitted_ = True
     other._prepare_scoring()
     images = torch.rand(2, 3, 32, 32)

@@ -102,7 +102,7 @@ class NestedDistance(nn.Module):
         means = _split_cells(tensors["nested_mean"][None].float(), nest)
         if self.is_low_rank:
             rows = features_of_groups(
-                _split_cells(tensors["nested_rows"], nest), nest.stages[-1], slice(None)
+                _split_cells(tensors["nested_rows"].float(), nest), nest.stages[-1], slice(None)
             )
             factors = [_low_rank_factor(rows, eps).mT]
         else:
