@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from trees import draw_image, mask
 
 import kizu
+from kizu import store
 from kizu.errors import ImageError, UnusedRange, UsageError
 from kizu.images import image_digest, open_image
 
@@ -191,3 +193,63 @@ def test_three_channels_that_are_no_colours() -> None:
     with pytest.raises(ImageError, match="is a TIFF of 3 channels with 8 bits, a kind that is not read"):
         open_image(io.BytesIO(plain_tiff(3, 8)))
     assert open_image(io.BytesIO(plain_tiff(3, 8, photometric=2))).shape == (8, 8, 3)
+
+
+def eight_bits(deep: Path, folder: Path) -> Path:
+    """The same tree with the values that a white level of 4095 gives."""
+    for path in deep.rglob("*.png"):
+        place = folder / path.relative_to(deep)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        white_level = None if "ground_truth" in path.parts else 4095
+        Image.fromarray(open_image(path, white_level=white_level)).save(place)
+    return folder
+
+
+def test_adapt_takes_it(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    deep = twelve_bits(tmp_path / "data")
+    plain = eight_bits(deep, tmp_path / "plain")
+    fast = ("--adaptation", "residual", "--representation", "random/resnet10t@1", "--image-size", 32)
+    assert run_cli("adapt", deep, *fast, "--white-level", 4095, "-o", tmp_path / "a")[0] == 0
+    assert run_cli("adapt", plain, *fast, "-o", tmp_path / "b")[0] == 0
+    assert run_cli("adapt", deep, *fast, "-o", tmp_path / "dark")[0] == 0
+    (found, card), (expected, other), (dark, _) = (store.load(tmp_path / name) for name in ("a", "b", "dark"))
+    banks = [name for name in expected if "bank" in name or "reference" in name]
+    assert banks
+    assert all(torch.equal(found[name], expected[name]) for name in banks)
+    assert not all(torch.equal(dark[name], expected[name]) for name in banks)
+    assert card["representation"]["adapted_by"]["white_level"] == 4095
+    assert other["representation"]["adapted_by"]["white_level"] is None
+    code, _, err = run_cli("adapt", deep, *fast, "--white-level", 0, "-o", tmp_path / "c")
+    assert (code, "white_level is the value of white" in err) == (2, True)
+
+
+def test_attention_takes_it(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    deep = twelve_bits(tmp_path / "data")
+    plain = eight_bits(deep, tmp_path / "plain")
+    fast = ("--representation", "random/resnet10t@1", "--image-size", 32)
+    assert run_cli("attention", deep, *fast, "--white-level", 4095, "-o", tmp_path / "a")[0] == 0
+    assert run_cli("attention", plain, *fast, "-o", tmp_path / "b")[0] == 0
+    with np.load(tmp_path / "a" / "attention.npz") as found, np.load(tmp_path / "b" / "attention.npz") as due:
+        for name in ("images", "normals", "maps"):
+            np.testing.assert_array_equal(found[name], due[name])
+        assert found["images"].mean() > 60
+    info = json.loads((tmp_path / "a" / "attention.json").read_text("utf-8"))
+    assert info["white_level"] == 4095
+
+
+def test_pretrain_takes_it(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    deep = twelve_bits(tmp_path / "data") / "train" / "good"
+    plain = eight_bits(deep, tmp_path / "plain")
+    small = ("--backbone", "resnet10t", "--size", 32, "--batch-size", 4, "--steps", 1, "--device", "cpu")
+    heads = ("--set", "stages=1", "--set", "hidden=16", "--set", "predictor_hidden=8", "--precision", "fp32")
+    command = ("pretrain", "simsiam", *small, *heads)
+    out = tmp_path / "a"
+    assert run_cli(*command, "--data", deep, "--white-level", 4095, "-o", out)[0] == 0
+    assert run_cli(*command, "--data", plain, "-o", tmp_path / "b")[0] == 0
+    (found, card), (expected, _) = store.load(out), store.load(tmp_path / "b")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert card["representation"]["recipe"]["run"]["white_level"] == 4095
+    code, _, err = run_cli("pretrain", "--resume", "--white-level", 1023, "-o", out)
+    assert (code, "white_level is 4095 there, not 1023" in err) == (2, True)
+    code, _, err = run_cli(*command, "--data", deep, "--white-level", 0, "-o", tmp_path / "c")
+    assert (code, "white_level is the value of white" in err) == (2, True)

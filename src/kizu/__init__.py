@@ -117,18 +117,26 @@ def adapt(
     seed: int = 0,
     options: FitOptions | None = None,
     channels: Literal["rgb", "bgr"] = "rgb",
+    white_level: int | None = None,
     **parameters: Any,
 ) -> Representation:
     """A representation adapted to the product in the good images, for use under any detector.
 
     Its card lists the digests of the images: calibrating or evaluating on one of them is refused. image_size:
-    side or (H, W) to which files are resized. Raises UnknownName, UnknownParameter, EmptyData, UsageError for
+    side or (H, W) to which files are resized. white_level: value of white in grey files of more than 8 bits,
+    where not as they say; kept in the card. Raises UnknownName, UnknownParameter, EmptyData, UsageError for
     images labelled anomalous, and what the adaptation raises."""
     from kizu.adaptation.base import Adaptation, adapt_to
 
     adaptation = Adaptation(name, parameters, seed)
     return adapt_to(
-        adaptation, representation, good, image_size=image_size, options=options, channels=channels
+        adaptation,
+        representation,
+        good,
+        image_size=image_size,
+        options=options,
+        channels=channels,
+        white_level=white_level,
     )
 
 

@@ -196,7 +196,7 @@ class _Checkpoint(_Card):
 
 
 class _Run(_Card):
-    """Keywords of `kizu.training.train`, and two of the pretraining."""
+    """Keywords of `kizu.training.train`, and those of the pretraining."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -211,6 +211,7 @@ class _Run(_Card):
     log_every: Positive
     half: bool
     sync_batch_norm: bool | None = None
+    white_level: Annotated[int, Field(ge=1, lt=2**32)] | None = None
 
 
 class _Pretraining(_Card):

@@ -14,8 +14,9 @@ from kizu.errors import MaskError, UsageError, some
 from kizu.images import check_size, decoded, list_images, sixteen_bit
 
 ADVICE = (
-    "If its values are class numbers, read it with --mask-rule nonzero (Python: rule='nonzero', or "
-    "mask_rule='nonzero' of the data set folder); otherwise store 0 for normal and 255 for defect."
+    "If its values are class numbers, read it with --mask-rule nonzero (experiments: mask_rule of "
+    "[[dataset]]; Python: rule='nonzero', or mask_rule='nonzero' of the data set folder); otherwise "
+    "store 0 for normal and 255 for defect."
 )
 MaskRule = Literal["half", "nonzero", "folder"]
 """How the values of a mask file become True and False; see `open_mask`. Every data set has one, its

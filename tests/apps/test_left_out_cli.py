@@ -94,6 +94,14 @@ def test_inspect(model: Path, tmp_path: Path, run_cli: Cli) -> None:
         "inspected (kizu wrote it)",
     ):
         assert folder in err
+    page = (parts / "again" / "index.html").read_text("utf-8")
+    assert "Folders passed over (3)" in page
+    for name, reason in (
+        (".trash", "a hidden folder"),
+        ("ground_truth", "a folder of masks"),
+        ("inspected", "kizu wrote it"),
+    ):
+        assert f'<th scope="row">{parts / name}</th><td>{reason}</td>' in page
     kept = (parts / "again" / "results.jsonl").read_text("utf-8")
     assert len(kept.splitlines()) == 5, "panels are no parts"
     assert run_cli("inspect", model, parts, "-o", parts / "again", "--resume")[0] == 1
@@ -133,6 +141,36 @@ def test_figures_of_one_class_are_null_and_say_why(model: Path, tmp_path: Path, 
     code, _, err = run_cli("evaluate", model, tmp_path / "flawed" / "test" / "bad", "-o", tmp_path / "c")
     assert code == 2
     assert "nothing says which are good" in err
+
+
+def test_no_masks(model: Path, tmp_path: Path, run_cli: Cli) -> None:
+    """A flawed image without a mask is an error, unless masks are left aside."""
+    lab = tmp_path / "lab"
+    for number in range(2):
+        draw_image(lab / "good" / f"{number}.png", 20 + number)
+        draw_image(lab / "bad" / f"{number}.png", 40 + number)
+    mask(lab / "ground_truth" / "bad" / "0.png")
+    command = ("evaluate", model, lab, "--json")
+    code, _, err = run_cli(*command, "-o", tmp_path / "a")
+    assert (code, "1 images without a mask: 1.png" in err) == (2, True)
+    code, out, _ = run_cli(*command, "--no-masks", "-o", tmp_path / "b")
+    figures = json.loads(out)
+    assert (code, figures["pixel_auroc"], figures["errors"]) == (0, None, [])
+    assert figures["image_auroc"] is not None
+    code, _, err = run_cli(*command, "--no-masks", "--mask-rule", "half", "-o", tmp_path / "c")
+    assert (code, "--mask-rule has no effect with --no-masks" in err) == (2, True)
+    code, _, err = run_cli(*command, "--no-masks", "--dataset", "mvtec", "-o", tmp_path / "d")
+    assert (code, "--no-masks is for the data set folder; mvtec" in err) == (2, True)
+
+
+def test_a_csv_file_without_its_masks(tmp_path: Path) -> None:
+    draw_image(tmp_path / "a.png")
+    mask(tmp_path / "m.png")
+    (tmp_path / "list.csv").write_text("image,mask,label\na.png,m.png,1\n")
+    assert kizu.dataset("folder", tmp_path / "list.csv").table["mask"].to_list() == [str(tmp_path / "m.png")]
+    samples = kizu.dataset("folder", tmp_path / "list.csv", use_masks=False)
+    assert samples.table["mask"].to_list() == [None]
+    assert samples.labels.tolist() == [1]
 
 
 def test_mask_rule(model: Path, tmp_path: Path, run_cli: Cli) -> None:

@@ -7,14 +7,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
+from trees import draw_image
 
 from kizu.errors import LayoutError, UnknownName, UnknownParameter, UsageError
 from kizu.evaluation import experiment as experiment_module
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.experiment import run_experiment
 from kizu.evaluation.plan import Cell, cells, read_experiment
+from kizu.loader import masks_for
 from kizu.locks import locked
 from kizu.samples import Samples
 
@@ -47,6 +51,60 @@ def experiment(tmp_path: Path, tiny_planted: Samples) -> Path:
     path = tmp_path / "small.toml"
     path.write_text(TEXT.format(path=Path(tiny_planted.paths[0]).parents[3]))
     return path
+
+
+MASKS = """
+[[dataset]]
+name = "folder"
+path = "{path}"
+{rule}
+[[representation]]
+name = "random/resnet10t@1"
+[[detector]]
+name = "gaussian"
+parameters = {{ image_size = 32 }}
+[[protocol]]
+name = "one_class"
+"""
+
+
+@pytest.mark.parametrize("place", ["mask_rule = 'nonzero'", "filters = { mask_rule = 'nonzero' }"])
+def test_mask_rule(place: str, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    """Class numbers 80 and 160: the usual rule refuses them; "nonzero" reads both."""
+    data = tmp_path / "data"
+    for number in range(4):
+        draw_image(data / "train" / "good" / f"{number}.png", number, size=(32, 32))
+    draw_image(data / "test" / "good" / "0.png", 10, size=(32, 32))
+    draw_image(data / "test" / "bad" / "x.png", 20, size=(32, 32))
+    values = np.zeros((32, 32), np.uint8)
+    values[4:16, 4:16], values[20:28, 20:28] = 80, 160
+    (data / "masks" / "bad").mkdir(parents=True)
+    Image.fromarray(values).save(data / "masks" / "bad" / "x.png")
+    (tmp_path / "usual.toml").write_text(MASKS.format(path=data, rule=""))
+    code, _, err = run_cli("bench", tmp_path / "usual.toml", "-o", tmp_path / "usual")
+    assert (code, "--mask-rule nonzero" in err) == (2, True)
+    (tmp_path / "named.toml").write_text(MASKS.format(path=data, rule=place))
+    assert run_cli("bench", tmp_path / "named.toml", "-o", tmp_path / "named")[0] == 0
+    rows = pl.read_csv(tmp_path / "named" / "results.csv")
+    assert rows["pixel_auroc"].null_count() == 0
+    plan = read_experiment(tmp_path / "named.toml")
+    samples = experiment_module._samples(plan.parts["dataset"][0], None)
+    assert samples.mask_rule == "nonzero"
+    assert int(masks_for(samples.anomalous, (32, 32)).sum()) == 12 * 12 + 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("mask_rule = 'nonzro'", "A mask rule is 'half', 'nonzero' or 'folder', got 'nonzro'"),
+        ("mask_rule = 3", "mask_rule is a text, got 3"),
+        ("mask_rule = 'half'\nfilters = { mask_rule = 'nonzero' }", "has mask_rule twice"),
+    ],
+)
+def test_mask_rules_that_cannot_be_meant(rule: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(MASKS.format(path=tmp_path, rule=rule))
+    with pytest.raises(UsageError, match=says):
+        read_experiment(tmp_path / "x.toml")
 
 
 def test_runs_resumes_and_tabulates(

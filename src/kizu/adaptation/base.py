@@ -12,6 +12,7 @@ import torch
 
 from kizu import checks, registry
 from kizu.errors import EmptyData, UsageError
+from kizu.grey_depth import check_white_level
 from kizu.reader import Channels, Images, read
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
@@ -75,6 +76,7 @@ def adapt_to(
     image_size: int | tuple[int, int] = 256,
     options: FitOptions | None = None,
     channels: Channels = "rgb",
+    white_level: int | None = None,
 ) -> Representation:
     """See kizu.adapt."""
     size = checks.image_size(image_size)
@@ -84,15 +86,29 @@ def adapt_to(
         representation if isinstance(representation, Representation) else open_representation(representation)
     )
     errors: list[tuple[str, str]] = []
-    good = SampleStore()
-    for batch in read(data, size=size, batch_size=16, errors=errors, supervision="normal", channels=channels):
+    check_white_level(white_level)
+    good = SampleStore(white_level=white_level)
+    for batch in read(
+        data,
+        size=size,
+        batch_size=16,
+        errors=errors,
+        supervision="normal",
+        channels=channels,
+        white_level=white_level,
+    ):
         good.add(batch)
     if errors and not len(good):
         raise EmptyData(f"None of the good images could be read; the first: {': '.join(errors[0])}")
     adapted = adaptation.adapt(base, good, options=options)
     adapted.card = {
         **adapted.card,
-        "adapted_by": {"name": adaptation.name, "parameters": adaptation.settings(), "seed": adaptation.seed},
+        "adapted_by": {
+            "name": adaptation.name,
+            "parameters": adaptation.settings(),
+            "seed": adaptation.seed,
+            "white_level": white_level,
+        },
         "images_seen": good.digests(),
     }
     return adapted

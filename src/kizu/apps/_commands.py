@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def evaluate(
     dataset: str,
     category: str | None,
     mask_rule: str | None,
+    use_masks: bool,
     allow_seen: bool,
     overwrite: bool,
     as_json: bool,
@@ -55,7 +57,7 @@ def evaluate(
     screen = Screen(as_json)
     check_output(out, "run.json", overwrite=overwrite, inputs=[model, data])
     detector = kizu.load(model)
-    samples = read(dataset, data, category, mask_rule)
+    samples = read(dataset, data, category, mask_rule, use_masks=use_masks)
     refuse_inputs(out, samples.paths)
     _refuse_unlabelled(samples, data)
     test = samples.test if len(samples.test) else samples
@@ -146,10 +148,17 @@ def data_check(name: str, path: Path, mask_rule: str | None, as_json: bool) -> i
     return 0 if report.ok else 1
 
 
-def read(dataset: str, path: Path, category: str | None, mask_rule: str | None = None) -> Samples:
+def read(
+    dataset: str, path: Path, category: str | None, mask_rule: str | None = None, *, use_masks: bool = True
+) -> Samples:
     """Samples of a data set on disk, one category of it when asked for, its masks read by `mask_rule` if
-    named."""
-    samples = kizu.dataset(dataset, path)
+    named, or left aside. Raises UsageError for masks to be left aside where the data set cannot."""
+    known = signature(registry.load("datasets", dataset)).parameters
+    if not use_masks and "use_masks" not in known:
+        raise UsageError(f"--no-masks is for the data set folder; {dataset} is read as it was published.")
+    if not use_masks and mask_rule:
+        raise UsageError("--mask-rule has no effect with --no-masks: leave one of them away.")
+    samples = kizu.dataset(dataset, path, **({} if use_masks else {"use_masks": False}))
     samples = samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     return samples.where(category=category) if category else samples
 

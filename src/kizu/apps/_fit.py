@@ -127,6 +127,7 @@ def adapt(
     dataset: str,
     category: str | None,
     image_size: str,
+    white_level: int | None,
     seed: int,
     resume: bool,
     overwrite: bool,
@@ -153,6 +154,7 @@ def adapt(
     store.refuse_inputs(out, samples.paths)
     good = training(samples)
     facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
+    facts |= {"white_level": white_level}
     facts |= {"representation": base.card["name"], "weights": _digest(base), "images": good.digest()}
     with training_folder(
         out, facts if adaptation.trains else None, resume=resume, overwrite=overwrite
@@ -161,7 +163,9 @@ def adapt(
         with screen.progress(len(good)) as progress:
             started = folder is not None and has_checkpoint(folder)
             options = FitOptions(progress=progress, folder=folder, resume=resume and started)
-            adapted = adapt_to(adaptation, base, good, image_size=size, options=options)
+            adapted = adapt_to(
+                adaptation, base, good, image_size=size, options=options, white_level=white_level
+            )
         save_representation(adapted, out, overwrite=overwrite)
     screen.say(f"Wrote {out}. Use it with --representation {out}")
     facts = {"representation": str(out), "name": adapted.card["name"], "images": len(good)}

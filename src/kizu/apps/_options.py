@@ -29,7 +29,7 @@ WhiteLevel = Annotated[
     int | None,
     typer.Option(
         "--white-level",
-        help="Value of white in grey files of more than 8 bits, such as 4095 for 12 bits; kept in the model.",
+        help="Value of white in grey files of more than 8 bits, such as 4095 for 12 bits; it is kept.",
     ),
 ]
 Rate = Annotated[

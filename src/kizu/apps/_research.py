@@ -19,6 +19,7 @@ from kizu.apps._options import (
     RepresentationName,
     Resume,
     Seed,
+    WhiteLevel,
     run,
 )
 
@@ -73,6 +74,7 @@ def pretrain(
             help="Side that images are brought to before views are cut (default 8/7 of --size).",
         ),
     ] = None,
+    white_level: WhiteLevel = None,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Parts that a batch is worked on in.")] = 1,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
@@ -110,6 +112,7 @@ def pretrain(
         "steps": steps,
         "init": init,
         "source_size": source_size,
+        "white_level": white_level,
         "accumulate": accumulate,
         "precision": precision,
         "device": device,
@@ -152,6 +155,7 @@ def attention(
         int, typer.Option("--count", help="Flawed images, the kinds of flaw in turn; the report shows 8.")
     ] = 8,
     image_size: Annotated[str, typer.Option("--image-size", help="224, or height,width.")] = "224",
+    white_level: WhiteLevel = None,
     level: Annotated[
         int | None, typer.Option("--level", help="Stage that is compared (default: the last).")
     ] = None,
@@ -173,6 +177,7 @@ def attention(
             mask_rule=mask_rule,
             count=count,
             image_size=image_size,
+            white_level=white_level,
             level=level,
             seed=seed,
             overwrite=overwrite,

@@ -121,6 +121,7 @@ def adapt(
     dataset: Dataset = "folder",
     category: Category = None,
     image_size: Annotated[str, typer.Option("--image-size", help="224, or height,width.")] = "256",
+    white_level: WhiteLevel = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the adaptation.")] = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -142,6 +143,7 @@ def adapt(
             dataset=dataset,
             category=category,
             image_size=image_size,
+            white_level=white_level,
             seed=seed,
             resume=resume,
             overwrite=overwrite,
@@ -176,6 +178,9 @@ def evaluate(
     dataset: Dataset = "folder",
     category: Category = None,
     mask_rule: MaskRuleName = None,
+    no_masks: Annotated[
+        bool, typer.Option("--no-masks", help="Leave masks aside: figures of images alone.")
+    ] = False,
     allow_seen: Annotated[
         bool,
         typer.Option("--allow-seen", help="Measure on images that the model has seen too."),
@@ -188,7 +193,7 @@ def evaluate(
 
     run(
         lambda: _commands.evaluate(
-            model, data, out, dataset, category, mask_rule, allow_seen, overwrite, as_json
+            model, data, out, dataset, category, mask_rule, not no_masks, allow_seen, overwrite, as_json
         )
     )
 

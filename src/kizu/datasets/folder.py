@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
+
 from kizu import checks
 from kizu.datasets._layout import (
     folders_in,
@@ -70,6 +72,7 @@ def folder(
         if mask_folder is not None or category is not None:
             raise UsageError(f"{source} is a CSV file: category and masks are columns of it, not arguments.")
         samples = Samples.from_csv(source)
+        samples = samples if use_masks else Samples(samples.table.with_columns(mask=pl.lit(None, pl.String)))
         return samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     root = root_of(source, "folder (a folder of images, or a .csv file)")
     if not isinstance(good, str) and not all(isinstance(name, str) for name in checks.listed(good=good)):

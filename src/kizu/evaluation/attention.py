@@ -9,6 +9,7 @@ that reports read.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +23,13 @@ from torch import Tensor
 import kizu
 from kizu import store
 from kizu.errors import EmptyData, UsageError
-from kizu.loader import batches, masks_for
+from kizu.loader import Batches, batches, masks_for
 from kizu.representations.base import Representation
 from kizu.representations.grad_cam import attention, pooled, share_inside, similarities
 from kizu.samples import Samples
 
 Progress = Callable[[int, str], None]
+Reading = Callable[[Samples], Batches]
 BATCH = 8
 
 
@@ -38,24 +40,27 @@ def compare_attention(
     out: Path,
     *,
     image_size: tuple[int, int] = (224, 224),
+    white_level: int | None = None,
     level: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, what: None,
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Compare each flawed image with the nearest good image of its category and write the maps into `out`.
 
-    names: representations, by name or path, or as label=name. level: the stage to compare (default: each
+    names: representations, by name or path, or as label=name. white_level: value of white in grey files of
+    more than 8 bits, where not as they say. level: the stage to compare (default: each
     representation's last). The nearest image has the largest cosine of pooled features, averaged over the
     representations, so that all of them get the same pair. Returns what attention.json holds, and (path,
     reason) of every unreadable file. Raises UsageError for a level that a representation does not have,
     EmptyData without a readable good or flawed image, OutputExists."""
     nets = dict(_named(name) for name in names)
     places = {label: _place(net, level) for label, net in nets.items()}
-    images, rows, errors = _read(flawed, image_size)
+    reading = functools.partial(batches, image_size=image_size, on_error="collect", white_level=white_level)
+    images, rows, errors = _read(flawed, reading)
     flawed = flawed.take(rows)
-    nearest, unreadable = _nearest(list(nets.values()), images, flawed, good, image_size, progress)
+    nearest, unreadable = _nearest(list(nets.values()), images, flawed, good, reading, progress)
     good = good.take(nearest)
-    normals, readable, gone = _read(good, image_size)
+    normals, readable, gone = _read(good, reading)
     if len(readable) < len(nearest):
         raise EmptyData(f"A good image changed while it was read: {gone[0][0]}.")
     masks = masks_for(flawed, image_size, allow_missing=True)
@@ -69,6 +74,7 @@ def compare_attention(
         "representations": list(nets),
         "level": level,
         "image_size": list(image_size),
+        "white_level": white_level,
         "columns": columns,
         "share_inside": {
             label: _mean(column["looks"][label]["share_inside"] for column in columns) for label in nets
@@ -124,9 +130,9 @@ def _place(net: Representation, level: int | None) -> int:
     return levels.index(level)
 
 
-def _read(samples: Samples, image_size: tuple[int, int]) -> tuple[Tensor, list[int], list[tuple[str, str]]]:
+def _read(samples: Samples, reading: Reading) -> tuple[Tensor, list[int], list[tuple[str, str]]]:
     """(images (n, 3, H, W), their rows, unreadable files)."""
-    with batches(samples, image_size=image_size, on_error="collect") as loader:
+    with reading(samples) as loader:
         parts = list(loader)
     if not parts:
         raise EmptyData(f"None of the {len(samples)} images could be read.")
@@ -142,7 +148,7 @@ def _nearest(
     images: Tensor,
     flawed: Samples,
     good: Samples,
-    image_size: tuple[int, int],
+    reading: Reading,
     progress: Progress,
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """For each image its row in `good`, and the good images that could not be read."""
@@ -150,7 +156,7 @@ def _nearest(
     queries = [torch.cat([pooled(net(part)[-1]) for part in images.split(BATCH)]) for net in extractors]
     pooled_good: list[list[Tensor]] = [[] for _ in nets]
     rows: list[int] = []
-    with batches(good, image_size=image_size, on_error="collect") as loader:
+    with reading(good) as loader:
         for batch in loader:
             rows += batch.rows or ()
             for parts, net in zip(pooled_good, extractors, strict=True):

@@ -163,7 +163,8 @@ def _samples(entry: dict[str, Any], data_root: Path | None) -> Samples:
     path = Path(entry["path"])
     if not path.is_absolute():
         path = (data_root or Path()) / path
-    return kizu.dataset(entry["name"], path, **entry.get("filters", {}))
+    samples = kizu.dataset(entry["name"], path, **entry.get("filters", {}))
+    return samples.read_masks_by(entry["mask_rule"]) if "mask_rule" in entry else samples
 
 
 def _categories(entry: dict[str, Any], samples: Samples) -> list[str]:

@@ -4,6 +4,7 @@
     [[dataset]]
     name = "magnetic_tile"          # a file of kizu/datasets; path is looked for under the data folder
     path = "magnetic-tile"
+    mask_rule = "half"              # may be left out: as the data set says (kizu.masks)
     [[representation]]
     name = "random/resnet18"
     [[adaptation]]                  # may be left out: none; name = "none" beside others compares with none
@@ -37,6 +38,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.checks import whole_numbers
 from kizu.detectors.runtime import parameter_names
 from kizu.errors import LayoutError, UnknownParameter, UsageError
+from kizu.masks import checked_rule
 
 ALL = "all categories"
 """The category of a cell that covers all of them."""
@@ -44,7 +46,7 @@ KEYS = {"name", "description", "dataset", "representation", "adaptation", "detec
 NONE = "none"
 """The adaptation that is none."""
 PARTS: dict[str, set[str]] = {
-    "dataset": {"name", "path", "filters", "categories"},
+    "dataset": {"name", "path", "filters", "categories", "mask_rule"},
     "representation": {"name"},
     "adaptation": {"name", "parameters"},
     "detector": {"name", "parameters", "grid"},
@@ -112,7 +114,7 @@ def read_experiment(path: Path | str) -> Experiment:
 
 
 KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("name", "path", "paper", "table", "note"), (str, "a text")),
+    **dict.fromkeys(("name", "path", "paper", "table", "note", "mask_rule"), (str, "a text")),
     **dict.fromkeys(("filters", "parameters", "grid", "where"), (dict, "a table, { name = value }")),
     **dict.fromkeys(("categories", "seeds"), (list, "a list")),
 }
@@ -145,6 +147,10 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
         registry.check_keywords(
             f"dataset {entry['name']}", registry.load("datasets", entry["name"]), entry.get("filters", {})
         )
+        if "mask_rule" in entry:
+            checked_rule(entry["mask_rule"])
+            if "mask_rule" in entry.get("filters", {}):
+                raise UsageError(f"[[dataset]] {entry['name']} has mask_rule twice; keep it out of filters.")
     for entry in parts["adaptation"]:
         _adaptation(entry)
     for entry in parts["detector"]:

@@ -35,7 +35,7 @@ class Folder:
     Files that cannot be read are added to `skipped` with the reason, and the next readable file stands in
     for them. Raises LayoutError when `path` is no folder, EmptyData when it holds no images."""
 
-    def __init__(self, path: Path, side: int) -> None:
+    def __init__(self, path: Path, side: int, white_level: int | None = None) -> None:
         if not path.is_dir():
             raise LayoutError(
                 f"{path} is no folder. Give a folder of images, of class folders with images, or '{ENDLESS}'."
@@ -51,6 +51,7 @@ class Folder:
         numbers = {name: number for number, name in enumerate(names)}
         self.labels = np.array([numbers[top] if labelled else 0 for top in tops], dtype=np.int64)
         self.paths, self.side, self.skipped = paths, side, dict(found.unused)
+        self.white_level = white_level
         self.name, self.count = path.name, len(paths)
         fits = len(paths) * side * side * 3 <= CACHE
         self._cache: NDArray[np.uint8] | None = (
@@ -71,7 +72,9 @@ class Folder:
             if self._cache is not None and self._is_cached[index]:
                 return self._cache[index], int(self.labels[index])
             try:
-                decoded, self._digests[index] = identified_square(self.paths[index], self.side)
+                decoded, self._digests[index] = identified_square(
+                    self.paths[index], self.side, self.white_level
+                )
             except ImageError as error:
                 with self._lock:
                     self.skipped[str(self.paths[index])] = error.reason
@@ -92,13 +95,13 @@ class Folder:
         return [self._digests[number] for number in sorted(set(numbers)) if number in self._digests]
 
 
-def identified_square(path: Path, side: int) -> tuple[NDArray[np.uint8], str]:
+def identified_square(path: Path, side: int, white_level: int | None = None) -> tuple[NDArray[np.uint8], str]:
     """The middle of the image, (side, side, 3) uint8, after resizing its short side to `side`, and what
-    identifies the image. Raises ImageError."""
+    identifies the image. white_level: see `Images`. Raises ImageError."""
     height, width = images.image_shape(path)
     scale = side / min(height, width)
     size = (max(round(height * scale), side), max(round(width * scale), side))
-    resized, digest = images.open_identified(path, size=size)
+    resized, digest = images.open_identified(path, size=size, white_level=white_level)
     colour = resized if resized.ndim == 3 else np.repeat(resized[..., None], 3, axis=2)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     return colour[top : top + side, left : left + side], digest
@@ -128,14 +131,23 @@ class Images:
 
     Image k of the sequence is number k // S of source k % S; each pass over a source has a new order.
     sources: folders, "procedural" or "procedural:CLASSES". side: of the images, in pixels. seed: of orders
-    and drawn images. threads: that decode. Raises UsageError, LayoutError, EmptyData."""
+    and drawn images. threads: that decode. white_level: value of white in grey files of more than 8 bits,
+    where not as they say (kizu.grey_depth). Raises UsageError, LayoutError, EmptyData."""
 
-    def __init__(self, sources: Sequence[str | Path], *, side: int, seed: int = 0, threads: int = 2) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        *,
+        side: int,
+        seed: int = 0,
+        threads: int = 2,
+        white_level: int | None = None,
+    ) -> None:
         if not sources:
             raise UsageError(f"Give images to train on: a folder, or '{ENDLESS}'.")
         whole_numbers(side=side, threads=threads)
         whole_numbers(least=0, seed=seed)
-        self.sources = [_source(source, side, seed) for source in sources]
+        self.sources = [_source(source, side, seed, white_level) for source in sources]
         self.side, self.seed = side, seed
         starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
         self._starts, self.classes = starts[:-1], int(starts[-1])
@@ -206,7 +218,7 @@ class Images:
             return self._orders[key]
 
 
-def _source(source: str | Path, side: int, seed: int) -> Folder | Generated:
+def _source(source: str | Path, side: int, seed: int, white_level: int | None) -> Folder | Generated:
     name, _, classes = str(source).partition(":")
     if name == ENDLESS:
         if classes and not classes.isdecimal():
@@ -214,4 +226,4 @@ def _source(source: str | Path, side: int, seed: int) -> Folder | Generated:
                 f"After '{ENDLESS}:' comes the number of classes, as in {ENDLESS}:200; got '{classes}'."
             )
         return Generated(int(classes or 200), side, seed)
-    return Folder(Path(source), side)
+    return Folder(Path(source), side, white_level)

@@ -19,6 +19,7 @@ from torch import Tensor
 from kizu import registry, store
 from kizu.checks import whole_numbers
 from kizu.errors import DataError, UsageError
+from kizu.grey_depth import check_white_level
 from kizu.launchers import check_counts, is_first_process
 from kizu.locks import locked
 from kizu.pretraining._recipe import RECIPE, absolute, check_given, from_json, to_json
@@ -46,6 +47,7 @@ def pretrain(
     steps: int,
     init: str | None = None,
     source_size: int | None = None,
+    white_level: int | None = None,
     accumulate: int = 1,
     precision: str = "auto",
     device: str = "auto",
@@ -64,7 +66,8 @@ def pretrain(
     data: folders of images, or "procedural" (kizu's generator; "procedural:200" draws 200 classes); several
     sources alternate. steps: optimiser steps. init: a representation, by name or path, from whose weights
     the encoder starts; None starts from random ones. source_size: side in pixels that images are brought to
-    before the views are cut from them; None is 8/7 of the views' side. half: store the weights in float16.
+    before the views are cut from them; None is 8/7 of the views' side. white_level: value of white in grey
+    files of more than 8 bits, where not as they say. half: store the weights in float16.
     parameters: those of the objective, such as backbone="resnet18" and spd=SPDConfig(eta=0.5). The other
     keywords: see `kizu.training.train`.
 
@@ -72,9 +75,11 @@ def pretrain(
     OutputExists, EmptyData, NotFinite."""
     whole_numbers(steps=steps)
     whole_numbers(none=True, source_size=source_size)
+    check_white_level(white_level)
     registry.check_keywords(objective, registry.load("pretraining", objective), parameters)
     run = {
-        "init": init and absolute(init), "source_size": source_size, "accumulate": accumulate,
+        "init": init and absolute(init), "source_size": source_size, "white_level": white_level,
+        "accumulate": accumulate,
         "precision": precision, "device": device, "devices": devices, "nodes": nodes,
         "sync_batch_norm": sync_batch_norm,
         "checkpoint_every": checkpoint_every, "log_every": log_every, "half": half,
@@ -167,13 +172,15 @@ def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> P
 def _objective_and_images(
     name: str, parameters: dict[str, Any], data: list[str], run: dict[str, Any]
 ) -> tuple[Pretraining, Images]:
-    """What is trained, and on what. `parameters` gains the number of classes, `run` loses source_size."""
+    """What is trained, and on what. `parameters` gains the number of classes, `run` loses source_size and
+    white_level."""
     cls = registry.load("pretraining", name)
     defaults = {key: value.default for key, value in inspect.signature(cls).parameters.items()}
     size, seed = parameters.get("size", defaults["size"]), parameters.get("seed", defaults["seed"])
     whole_numbers(least=32, size=size)
     whole_numbers(least=0, seed=seed)
-    images = Images(data, side=run.pop("source_size") or round(size * 8 / 7), seed=seed)
+    side, white_level = run.pop("source_size") or round(size * 8 / 7), run.pop("white_level", None)
+    images = Images(data, side=side, seed=seed, white_level=white_level)
     if "classes" in defaults and not parameters.get("classes"):
         parameters["classes"] = images.classes
     objective: Pretraining = cls(**from_json(parameters))

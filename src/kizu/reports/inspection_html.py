@@ -1,8 +1,8 @@
 """The result of inspecting unlabelled images as one HTML file: the most suspicious first, each with its
 panel.
 
-Reads the folder that `kizu inspect` wrote: results.jsonl and panels/. Nothing else on the disk is opened,
-whatever the records say."""
+Reads the folder that `kizu inspect` wrote: results.jsonl, inspection.json and panels/. Nothing else on the
+disk is opened, whatever the records say."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from kizu.reports import _svg
 from kizu.reports._draw import figure, fit
 from kizu.reports._page import photo_uri, render
 from kizu.reports._run import number
-from kizu.store import replacing
+from kizu.store import has_record, read_record, replacing
 
+RECORD = "inspection.json"
 _BYTES = 5_000_000
 _WIDEST = 1320
 
@@ -30,7 +31,8 @@ def inspection_html(
     """Write the report of an inspection and return its path.
 
     folder: holds results.jsonl, one line per image {"path", "score", "p_value", "is_anomalous", "error",
-    "panel"}; "panel" is the path of a PNG inside the folder. out: the file, by default report.html in the
+    "panel"}; "panel" is the path of a PNG inside the folder. inspection.json may name the folders that were
+    "passed_over", as [folder, reason]. out: the file, by default report.html in the
     folder; an old one is replaced. limit: how many panels at most, the lowest p-values and then the highest
     scores first; the report says how many are not shown. Raises LayoutError when the folder is no such folder
     or results.jsonl is damaged."""
@@ -54,6 +56,7 @@ def inspection_html(
         ],
         total=len(read),
         errors=[(str(r.get("path", "")), str(r.get("error") or "no score")) for r in failed],
+        passed_over=_passed_over(folder),
     )
     with replacing(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -81,6 +84,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
             )
         records.append(record)
     return records
+
+
+def _passed_over(folder: Path) -> list[tuple[str, str]]:
+    """(folder, reason) of what was not looked into; none where no record says."""
+    notes = read_record(folder, RECORD).get("passed_over") if has_record(folder, RECORD) else None
+    pairs = (
+        [note for note in notes if isinstance(note, list) and len(note) == 2]
+        if isinstance(notes, list)
+        else []
+    )
+    return [(str(place), str(reason)) for place, reason in pairs]
 
 
 def _suspicion(record: dict[str, Any]) -> tuple[float, float, str]:
