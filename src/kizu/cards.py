@@ -285,11 +285,9 @@ def _validate(schema: type[_Card], card: Any, begin: str) -> None:
 
 
 def _check_count(card: dict[str, Any], where: object) -> None:
-    count = sum(1 for _ in _within(card))
-    if count > MAX_NETWORKS:
-        raise ModelFileError(
-            f"{where} holds {count} representations within each other; {MAX_NETWORKS} are the most. Refused."
-        )
+    if sum(1 for _ in _within(card)) > MAX_NETWORKS:
+        most = f"more than {MAX_NETWORKS} representations within each other"
+        raise ModelFileError(f"{where} holds {most}. Refused.")
 
 
 def _within(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
