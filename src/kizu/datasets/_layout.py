@@ -61,6 +61,25 @@ def not_in(rows: Sequence[Row], root: Path, masks: Path | None) -> Found:
     return found
 
 
+def unread(rows: Sequence[Row], folders: Iterable[Path], *, aside: Collection[Path] = ()) -> Found:
+    """What lies below the folders of a published data set and is neither an image nor a mask of the rows.
+
+    aside: other files that belong to the data set. Folders of masks are its own, and are not said."""
+    known = {row.image for row in rows} | {row.mask for row in rows} | set(aside)
+    every = Found()
+    for folder in folders:
+        found = look_below(folder)
+        every.unused += found.unused
+        every.passed_over += [note for note in found.passed_over if note[1] != "a folder of masks"]
+        for image in found.images:
+            if image not in known:
+                place = image.parent.relative_to(folder.parent).as_posix()
+                every.unused.append((str(image), f"lies in {place}/, which this layout does not read there."))
+    for row in rows:
+        every.unused += further_pages(row.image)
+    return every
+
+
 def root_of(path: Path | str, dataset: str) -> Path:
     """The absolute path of an existing folder, with a name that is UTF-8. Raises LayoutError."""
     root = Path(path).absolute()

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from kizu.datasets._layout import folders_in, root_of, to_samples
+from kizu.datasets._layout import folders_in, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
 from kizu.errors import DataError, EmptyData, LayoutError, UsageError, some
@@ -52,13 +52,15 @@ def aptos(
     images of grade 0; UsageError for a draw asked of prepared copies."""
     root = root_of(path, "aptos")
     if not is_prepared(root):
-        return to_samples(_raw(root, train_normals, seed), "aptos").where(split=split)
+        rows = _raw(root, train_normals, seed)
+        return to_samples(rows, "aptos", unread(rows, {row.image.parent for row in rows})).where(split=split)
     if (train_normals, seed) != (TRAIN_NORMALS, SEED):
         raise UsageError(
             f"{root} holds prepared copies, whose split is fixed. For another draw, prepare the download "
             "again with it."
         )
-    return to_samples(read_prepared(root, "aptos"), "aptos").where(split=split)
+    rows = read_prepared(root, "aptos")
+    return to_samples(rows, "aptos", unread(rows, [root / "train", root / "test"])).where(split=split)
 
 
 def prepare(

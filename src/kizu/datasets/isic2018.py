@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kizu.datasets._layout import folders_in, root_of, to_samples
+from kizu.datasets._layout import folders_in, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
 from kizu.errors import LayoutError, UsageError, some
@@ -50,8 +50,12 @@ def isic2018(path: Path | str, *, split: Wanted = None) -> Samples:
     the whole border. Normal and anomalous images show different lesions, so the published image scores are
     means of the map, not its maximum. split: take only this one. Raises LayoutError."""
     given = root_of(path, "isic2018")
-    rows = read_prepared(given, "isic2018") if is_prepared(given) else _raw(given)
-    return to_samples(rows, "isic2018").where(split=split)
+    if is_prepared(given):
+        rows, places = read_prepared(given, "isic2018"), [given / "train", given / "test"]
+    else:
+        rows = _raw(given)
+        places = sorted({row.image.parent for row in rows})
+    return to_samples(rows, "isic2018", unread(rows, places)).where(split=split)
 
 
 def prepare(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from kizu.datasets._layout import folders_in, need_good, root_of, to_samples
+from kizu.datasets._layout import folders_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row, pair
 from kizu.errors import LayoutError, some
 from kizu.images import list_images
@@ -48,7 +48,7 @@ def ksdd(path: Path | str, *, split: Wanted = None) -> Samples:
             Row(image, "ksdd", "crack" if label else "good", label, part, mask, group=image.parent.name)
         )
     need_good(rows, root, ("kosNN",))
-    return to_samples(rows, "ksdd").where(split=split)
+    return to_samples(rows, "ksdd", unread(rows, items)).where(split=split)
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:

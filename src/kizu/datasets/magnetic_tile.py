@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from kizu.datasets._layout import chosen, folders_in, need_good, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row, pair
 from kizu.errors import LayoutError, some
 from kizu.images import list_images
@@ -52,9 +52,13 @@ def magnetic_tile(path: Path | str, *, defect: Wanted = None) -> Samples:
     need_good(rows, root, ("MT_Free",))
     groups = _groups_from_csv(root, rows) if (root / "groups.csv").is_file() else _groups_by_number(rows)
     kinds = chosen(defect, list(dict.fromkeys(row.defect for row in rows)), "defect")
-    return to_samples(
-        [row._replace(group=groups[row.image]) for row in rows if row.defect in kinds], "magnetic_tile"
+    found = unread(
+        rows,
+        [sub for sub in folders_in(root) if sub.name.startswith("MT_")],
+        aside=[row.image.with_suffix(".png") for row in rows],  # masks that mark nothing are in no row
     )
+    rows = [row._replace(group=groups[row.image]) for row in rows if row.defect in kinds]
+    return to_samples(rows, "magnetic_tile", found)
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
 from kizu.errors import LayoutError, some
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -61,8 +61,8 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
             f"{root} holds no category: <category>/train/good and <category>/test were expected; there are: "
             f"{some(inside) or 'none'}."
         )
-    rows = []
-    for name in chosen(category, list(by_name), "category"):
+    rows, names = [], chosen(category, list(by_name), "category")
+    for name in names:
         folder = by_name[name]
         if not (folder / "test").is_dir() or not (folder / "ground_truth").is_dir():
             raise LayoutError(
@@ -74,7 +74,8 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
         )
         need_good(part, folder, ("good",))
         rows += part
-    return to_samples(rows, "mvtec").where(split=split)
+    found = unread(rows, [by_name[name] for name in names])
+    return to_samples(rows, "mvtec", found).where(split=split)
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.errors import DataError, LayoutError, MaskError, some
 from kizu.images import list_images, open_image
@@ -68,12 +68,13 @@ def mvtec_loco(path: Path | str, *, category: Wanted = None, split: Wanted = Non
             f"{root} holds no category: <category>/train/good and <category>/test/good were expected; there "
             f"are: {inside}."
         )
-    rows = []
-    for name in chosen(category, list(by_name), "category"):
+    rows, names = [], chosen(category, list(by_name), "category")
+    for name in names:
         part = _read(by_name[name])
         need_good(part, by_name[name], ("good",))
         rows += part
-    return to_samples(rows, "mvtec_loco").where(split=split)
+    found = unread(rows, [by_name[name] for name in names])
+    return to_samples(rows, "mvtec_loco", found).where(split=split)
 
 
 def defects(mask: Path | str) -> list[Defect]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kizu.datasets._layout import folders_in, read_classes, root_of, to_samples
+from kizu.datasets._layout import folders_in, read_classes, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._prepared import NORMAL, is_prepared, read_prepared
 from kizu.errors import LayoutError, some
@@ -59,7 +59,10 @@ def oct2017(path: Path | str, *, split: Wanted = None) -> Samples:
             f"{root} holds folders of images beside NORMAL, {', '.join(DISEASES)}: {some(odd)}. Remove or "
             "rename them."
         )
-    return to_samples([row._replace(group=_patient(row)) for row in rows], "oct2017").where(split=split)
+    found = unread(rows, [root])
+    return to_samples([row._replace(group=_patient(row)) for row in rows], "oct2017", found).where(
+        split=split
+    )
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples
+from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.errors import LayoutError, UnknownName, UsageError, some
 from kizu.images import is_image
@@ -193,7 +193,7 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None
             "category", "split", "label", "image", "mask"
         ).iter_rows()
     ]
-    return to_samples(rows, "visa")
+    return to_samples(rows, "visa", unread(rows, [root / name for name in names]))
 
 
 def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
@@ -205,8 +205,8 @@ def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
             f"{base} is prepared {kind} VisA; it is not the split '{split_csv}'. Give the folder of that "
             "split, or its split_csv."
         )
-    rows = []
-    for name in chosen(category, prepared, "category"):
+    rows, names = [], chosen(category, prepared, "category")
+    for name in names:
         part = read_tree(
             base / name,
             category=name,
@@ -216,7 +216,7 @@ def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:
         )
         need_good(part, base / name, ("good",))
         rows += [row if row.label == 0 else row._replace(defect="anomaly") for row in part]
-    return to_samples(rows, "visa")
+    return to_samples(rows, "visa", unread(rows, [base / name for name in names]))
 
 
 def _is_prepared(folder: Path) -> bool:
