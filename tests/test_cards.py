@@ -93,7 +93,7 @@ FAULTS = [
     ("representation.base.source", "hub", "representation.base.source"),
     ("representation.base.seed", 2**63, "representation.base.seed"),
     ("representation.base.name", None, "representation.base.name"),
-    ("representation.base", {**DEEP, "parts": [DEEP, DEEP]}, "holds more than 16 representations within each other"),
+    ("representation.base", {**DEEP, "parts": [DEEP, DEEP]}, "more than 16 representations"),
 ]
 
 
