@@ -185,6 +185,7 @@ def test_adapt_lists_the_images_it_has_seen(tiny_planted: Samples) -> None:
         "name": "residual",
         "parameters": {"shots": 2, "selection": "random", "matching": "l2"},
         "seed": 0,
+        "white_level": None,
     }
     with pytest.raises(UsageError, match="good images only"):
         kizu.adapt("residual", "random/resnet10t@2", tiny_planted.test, image_size=64)
