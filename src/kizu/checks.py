@@ -12,9 +12,10 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from kizu.errors import ShapeError, UsageError
+from kizu.errors import NOT_UTF8, LayoutError, ShapeError, UsageError, is_utf8, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -152,6 +153,12 @@ def switches(**values: bool) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise UsageError(f"{name} is True or False, got {value!r}.")
+
+
+def check_name(path: Path | str) -> None:
+    """Raise LayoutError for a path that is not UTF-8."""
+    if not is_utf8(path):
+        raise LayoutError(f"{printable(str(path))}: {NOT_UTF8}")
 
 
 def image_size(value: Any) -> tuple[int, int]:

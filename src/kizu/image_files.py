@@ -24,6 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from kizu.checks import check_name
 from kizu.errors import NOT_UTF8, EmptyData, ImageError, LayoutError, MissingExtra, is_utf8, printable, some
 from kizu.outputs import RECORDS, has_record
 
@@ -82,12 +83,6 @@ def find_images(places: Iterable[Path | str]) -> Found:
     for image in found.images:
         found.unused += further_pages(image)
     return found
-
-
-def check_name(path: Path | str) -> None:
-    """Raise LayoutError for a path that is not UTF-8."""
-    if not is_utf8(path):
-        raise LayoutError(f"{printable(str(path))}: {NOT_UTF8}")
 
 
 def nothing_in(places: Iterable[Path], found: Found) -> str:

@@ -241,8 +241,8 @@ def check(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
+    from kizu.checks import check_name
     from kizu.errors import KizuError
-    from kizu.image_files import check_name
 
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
+from kizu.checks import check_name
 from kizu.datasets._masks import MASK_SUFFIXES, Row, add_masks
 from kizu.errors import EmptyData, LayoutError, UnknownName, is_utf8, some
 from kizu.image_files import (
     READABLE,
     Found,
-    check_name,
     further_pages,
     images_below,
     inside,
