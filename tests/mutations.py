@@ -162,9 +162,9 @@ def tensor(model: Parts, other: Parts, chance: random.Random) -> Parts:
     """One to three tensors."""
     tensors, said = load(model.weights), []
     for _ in range(chance.choice([1, 1, 2, 3])):
-        if not tensors:
+        if all(value.is_complex() for value in tensors.values()):
             break
-        name = chance.choice(sorted(tensors))
+        name = chance.choice(sorted(name for name, value in tensors.items() if not value.is_complex()))
         change = chance.choice(sorted(TENSOR_CHANGES))
         said.append(f"{name} {change}")
         value = TENSOR_CHANGES[change](tensors.pop(name))

@@ -152,8 +152,7 @@ _KINDS = ("backbone", "residual", "stacked")
 
 
 def _schema(card: Any) -> str:
-    """The tag of the schema for a representation's card. Tags stand in the places that pydantic names: the
-    brackets tell them from fields."""
+    """The tag of a card's schema; brackets tell it from a field in the places that pydantic names."""
     kind = card.get("kind") if isinstance(card, dict) else None
     return f"<{kind}>" if kind in _KINDS else "<other>"
 
