@@ -43,4 +43,4 @@ def test_examples(name: str) -> None:
     output: list[str] = []
     for test in tests:
         runner.run(test, out=output.append)
-    assert runner.failures == 0, "".join(output)
+    assert runner.failures == 0, "".join(output).encode("utf-8", "backslashreplace").decode()

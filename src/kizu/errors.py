@@ -139,7 +139,7 @@ NOT_UTF8 = "its name is not UTF-8, so no table or page can hold it; rename it."
 
 
 def is_utf8(name: Path | str) -> bool:
-    """Whether a name can be written down: on Linux a file's name is any bytes, and the others come to Python
+    r"""Whether a name can be written down: on Linux a file's name is any bytes, and the others come to Python
     as surrogates.
 
     >>> is_utf8("Prüfling.png"), is_utf8("Pr\udcfcfling.png")
