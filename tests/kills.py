@@ -137,8 +137,8 @@ def main() -> None:
             if kind in ("fit", "fit_trained") and out.exists():
                 code = 0  # it was killed after the model was written
                 break
-            plain = [*given, "-o", str(out)]
-            typed = plain if code == 2 else resumed(kind, given, out)
+            anew = [*given, "-o", str(out), *(["--overwrite"] if kind == "pretrain" else [])]
+            typed = anew if code == 2 else resumed(kind, given, out)
             code = run(typed, log, draws.uniform(0, takes) if again == 0 and number % 2 else None)
         if code == 0:
             report = same(kind, whole, out) or (

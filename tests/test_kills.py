@@ -28,7 +28,7 @@ def test_killed_at_random_moments(kind: str, tiny_planted: Samples, tmp_path: Pa
     fit_calibrated(model, tiny_planted.train, method="cross", false_alarm_rate=0.1, seed=0)
     model.save(tmp_path / "known.kizu")
     driver = Path(__file__).parent / "kills.py"
-    given = [kind, str(ROUNDS), "0", str(tmp_path / "rounds"), str(data), str(tmp_path / "known.kizu")]
+    given = [kind, str(ROUNDS), "12", str(tmp_path / "rounds"), str(data), str(tmp_path / "known.kizu")]
     done = subprocess.run([sys.executable, str(driver), *given], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     rounds = [json.loads(line) for line in done.stdout.splitlines()]

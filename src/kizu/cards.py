@@ -223,6 +223,7 @@ class _Pretraining(_Card):
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 1
     seed: Seed = 0
     backbone: Architecture = "resnet18"
+    spd: bool | Settings | None = None
 
 
 class _Recipe(_Card):

@@ -24,6 +24,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     cards.check_recipe(recipe, folder / RECIPE)
     objective = registry.load("pretraining", recipe["objective"])
     registry.check_keywords(recipe["objective"], objective, recipe["parameters"])
+    from_json(recipe["parameters"])
     return {name: value for name, value in recipe.items() if name != "kizu_format"}
 
 
