@@ -67,6 +67,12 @@ def data_root() -> Path:
 
 
 @pytest.fixture
+def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests about the fast twins: on, also where the whole suite runs with KIZU_ACCEL=0."""
+    monkeypatch.setenv("KIZU_ACCEL", "1")
+
+
+@pytest.fixture
 def two_threads() -> Iterator[None]:
     """Two threads instead of one: work side by side."""
     torch.set_num_threads(2)

@@ -204,6 +204,7 @@ def test_inference_mode_is_that_of_the_caller(inference: bool) -> None:
         (2, 0, 1),
     ],
 )
+@pytest.mark.usefixtures("accelerated")
 def test_each_thread_takes_some_images_twice(threads: int, images: int, some: int) -> None:
     torch.set_num_threads(threads)
     assert chunk_size(images) == some

@@ -168,9 +168,15 @@ def test_fit_and_predict_take_the_same(paths: list[str]) -> None:
     arrays = [open_image(path) for path in paths]
     from_files = kizu.detector("gaussian", "random/resnet10t@2", image_size=32).fit(paths)
     from_arrays = kizu.detector("gaussian", "random/resnet10t@2", image_size=32).fit(arrays)
-    assert torch.equal(from_files.predict(arrays).score, from_arrays.predict(paths).score)
+    # without streams, 6 images pass together or 4 and 2: convolutions sum in another order
+    expected = from_files.predict(paths).score
     turned = np.stack(arrays)[..., ::-1]
-    assert torch.equal(from_files.predict(turned, channels="bgr").score, from_files.predict(paths).score)
+    for prediction in (
+        from_files.predict(arrays),
+        from_arrays.predict(paths),
+        from_files.predict(turned, channels="bgr"),
+    ):
+        torch.testing.assert_close(prediction.score, expected, rtol=1e-3, atol=0)
 
 
 def test_a_batch_says_what_it_is() -> None:

@@ -10,7 +10,7 @@ from kizu.errors import NotFinite, ShapeError
 from kizu.representations.backbone import Backbone
 from kizu.types import Batch
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("accelerated", "two_threads")
 
 
 @pytest.fixture

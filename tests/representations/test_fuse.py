@@ -76,6 +76,7 @@ def test_weights_are_packed_once_for_each_kind_of_input() -> None:
 
 
 @needed
+@pytest.mark.usefixtures("accelerated")
 def test_every_block_of_a_resnet_is_fused() -> None:
     twin = open_representation("random/resnet18@1,2,3").inference_copy("fp32", "cpu").network
     kinds = [type(module) for module in twin.modules()]
@@ -278,6 +279,7 @@ def test_a_network_that_turns_off_at_another_size_is_not_folded() -> None:
     assert torch.equal(made(wide), net(wide))
 
 
+@pytest.mark.usefixtures("accelerated")
 def test_every_batch_norm_of_networks_of_several_kinds_is_folded() -> None:
     """In whatever order their modules are listed; timm's that has an activation within is one of them."""
     for name in NETS[:-2]:
