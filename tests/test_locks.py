@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +68,10 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a file"), locked(tmp_path / "notes"):
         pass
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_the_demo_holds_its_folder(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    with locked(tmp_path / "demo"):
+        code, _, err = run_cli("demo", "--quick", "-o", tmp_path / "demo", "--overwrite")
+    assert code == 2
+    assert "Another run is writing into" in err

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kizu import store
-from kizu.errors import ModelFileError
+from kizu.errors import ModelFileError, UsageError
 from kizu.untrusted import BLOCK, MAX_DEPTH, entry, parse_json
 
 TENSORS = {"bank": torch.arange(6.0)}
@@ -37,7 +37,7 @@ def saved(folder: Path) -> Path:
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} levels"),
         (r'{"a": "\u001b[2J"}', "control characters"),
         (r'{"\ud800": 1}', "control characters"),
-        ("[" + "[]," * 1_100_000 + "0]", "1,000,000 values"),
+        ("[" + "[]," * 2_200_000 + "0]", "2,100,000 values"),
     ],
 )
 def test_json_that_is_refused(text: str, said: str) -> None:
@@ -133,10 +133,23 @@ def test_folders_and_devices_in_place_of_files(tmp_path: Path) -> None:
         store.load(tmp_path / "pipe.kizu")
 
 
-def test_a_card_that_is_too_long(tmp_path: Path) -> None:
-    path = store.save(tmp_path / "model", {}, {"words": "x" * store.MAX_CARD})
-    with pytest.raises(ModelFileError, match="16,777,216 are allowed"):
+def test_a_card_that_is_too_long_is_neither_written_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.save(tmp_path / "model", {}, {"words": "x" * 1000})
+    monkeypatch.setattr(store, "MAX_CARD", 1000)
+    with pytest.raises(ModelFileError, match="1,000 are allowed"):
         store.load(path)
+    with pytest.raises(UsageError, match="Learn from at most two million images"):
+        store.save(tmp_path / "other", {}, {"words": "x" * 1000})
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_a_model_of_two_million_images_can_be_opened(tmp_path: Path) -> None:
+    digests = [f"{number:032x}" for number in range(2_000_000)]
+    path = store.save(tmp_path / "model.kizu", {}, {"seen": {"fitted": digests, "calibrated": []}})
+    assert store.load_card(path)["seen"]["fitted"] == digests
 
 
 @pytest.mark.parametrize(

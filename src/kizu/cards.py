@@ -186,6 +186,7 @@ class _Detector(_Card):
 class _Optimiser(_Card):
     groups: Annotated[list[dict[str, Any]], Field(max_length=1000)]
     plain: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Settings]
+    with_state: Annotated[list[Count], Field(max_length=1_000_000)]
 
 
 class _Checkpoint(_Card):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kizu import untrusted
-from kizu.errors import ModelFileError
+from kizu.errors import ModelFileError, UsageError
 from kizu.outputs import FILE_SUFFIXES
 from kizu.outputs import FORMAT as FORMAT
 from kizu.outputs import check_output as check_output
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
-MAX_CARD = 16 * 2**20
+MAX_CARD = 96 * 2**20
+"""Bytes: the digests of two million images."""
 MAX_HEADER = 16 * 2**20
 TYPES = (
     *("float64", "float32", "float16", "bfloat16", "bool"),
@@ -70,6 +71,11 @@ def save(
     path = Path(path)
     whole = {"kizu_format": FORMAT, **card}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if len(text) > MAX_CARD:
+        raise UsageError(
+            f"{path}: its card has {len(text):,} characters and could not be opened again; {MAX_CARD:,} are "
+            "allowed. Learn from at most two million images."
+        )
     data = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     if path.suffix in FILE_SUFFIXES:
         with (

@@ -22,7 +22,7 @@ BLOCK = 2**20
 """Bytes that are read from a zip at once; its list of entries must fit in."""
 MAX_DEPTH = 40
 """Lists and objects within each other in JSON."""
-MAX_VALUES = 1_000_000
+MAX_VALUES = 2_100_000
 """Values in one JSON text: each takes some 70 bytes of memory, and may take 3 in the file."""
 MAX_NAMES = 20_000
 """Names in one object: a schema complains of each of them."""

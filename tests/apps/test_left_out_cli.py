@@ -197,3 +197,23 @@ def test_mask_rule(model: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert int(masks_for(samples.anomalous, (12, 16)).sum()) == 40
     with pytest.raises(kizu.errors.UsageError, match="cannot be joined"):
         samples.concat(kizu.dataset("folder", lab))
+
+
+def test_bench(tmp_path: Path, run_cli: Cli) -> None:
+    for number in range(3):
+        draw_image(tmp_path / "lab" / "good" / f"{number}.png", number)
+        draw_image(tmp_path / "lab" / "bad" / f"{number}.png", 20 + number)
+    pages(tmp_path / "lab" / "bad" / "stack.tif")
+    file = tmp_path / "x.toml"
+    file.write_text(
+        f'[[dataset]]\nname = "folder"\npath = "{tmp_path / "lab"}"\n[[representation]]\n'
+        'name = "random/resnet10t@1"\n[[detector]]\nname = "gaussian"\nparameters = { image_size = 32 }\n'
+        '[[protocol]]\nname = "few_shot"\ngrid = { shots = [2] }\n'
+    )
+    for _ in range(2):
+        code, out, _ = run_cli("bench", file, "-o", tmp_path / "out", "--json")
+        result = json.loads(out)
+        assert (code, result["failed"]) == (1, 0)
+        assert [entry["path"] for entry in result["skipped"]] == [
+            f"{tmp_path / 'lab' / 'bad' / 'stack.tif'}, page 2"
+        ]

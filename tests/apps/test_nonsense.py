@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from trees import draw_image
 
 import kizu
+from kizu import cards, registry
+from kizu.apps._settings import parameters_from
 from kizu.checks import MOST, whole_numbers
-from kizu.errors import UsageError
+from kizu.detectors.runtime import parameter_names
+from kizu.errors import KizuError, UsageError
 from kizu.evaluation.plan import read_experiment
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -62,6 +66,41 @@ def test_huge_numbers(detector: str, name: str, lab: Path, run_cli: Cli) -> None
     )
     refused(run_cli(*command, "--set", f"{name}={HUGE}"), f"{name} is a whole number from ")
     whole_numbers(seed=MOST)
+
+
+NONSENSE = ("nan", "-inf", "-1", "1e300", str(HUGE), "[]", "''", "{[]: 1}", "(" * 300, "-" * 9999 + "1")
+
+
+@pytest.mark.parametrize("detector", registry.names("detectors"))
+def test_any_parameter(detector: str) -> None:
+    """A detector is made, or one sentence of kizu's says why not; what a model file may not hold, `fit`
+    refuses before it learns."""
+    kind = registry.load("detectors", detector)
+    for name in parameter_names(kind):
+        for value in NONSENSE:
+            with contextlib.suppress(KizuError):
+                parameters = parameters_from([f"{name}={value}"], kind)
+                made = kizu.detector(detector, "random/resnet10t@1,2", **parameters)
+                cards.check_parameters(made.parameters)
+                assert value in {"-1", "1e300", "''", str(HUGE)}, f"{name}={value} was accepted"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("shots=0", "shots is a whole number from 1 on"),
+        ("shots=nan", "shots is int"),
+        ("shots=-" + str(HUGE), "shots is a whole number from 1"),
+        ("selection=nonsense", "nonsense"),
+        ("matching=3", "matching is str"),
+        ("matching={[]: 1}", "no matching named"),
+        ("spots=3", "shots"),
+    ],
+)
+def test_parameters_of_an_adaptation(value: str, message: str, lab: Path, run_cli: Cli) -> None:
+    command = ("adapt", lab / "good", "--adaptation", "residual", "--representation", "random/resnet10t@1")
+    refused(run_cli(*command, "-o", lab.parent / "a", "--set", value), message)
+    assert not (lab.parent / "a").exists()
 
 
 def test_more_memory_than_there_is(lab: Path, run_cli: Cli) -> None:

@@ -60,6 +60,7 @@ def test_rates_of_the_file_do_not_count(half_done: Path) -> None:
             "parameter [01] is not as",
         ),
         (lambda tensors, card: tensors.update({STATE: torch.zeros(3)}), "'momentum_buffer' of parameter 0"),
+        (lambda tensors, card: tensors.pop(STATE), "lacks the state of a parameter"),
         (lambda tensors, card: tensors.update({STATE: tensors[STATE].bool()}), "shape, type or step"),
         (lambda tensors, card: tensors.update({"optimiser.9.x": torch.zeros(1)}), "of parameter 9|is not as"),
         (

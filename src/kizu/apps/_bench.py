@@ -9,17 +9,17 @@ import polars as pl
 
 from kizu import registry
 from kizu.apps._screen import Screen
-from kizu.evaluation.experiment import run_experiment
+from kizu.evaluation.experiment import RECORD, run_experiment
 from kizu.evaluation.plan import Experiment, read_experiment
 from kizu.reports.table import table
-from kizu.store import replacing
+from kizu.store import read_record, replacing
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3")
 
 
 def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
     """Run what is not done yet; write results.csv, results.md and a plot a metric into `out`. Returns 1 when
-    a cell failed."""
+    a cell failed, or files of a data set were not used."""
     screen = Screen(as_json)
     plan = read_experiment(experiment)
     done = run_experiment(plan, out, data_root, screen.say)
@@ -27,10 +27,10 @@ def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) ->
     results = pl.read_csv(out / "results.csv", infer_schema_length=None)
     failed = results.filter(pl.col("error").is_not_null()).height
     screen.say(f"{done} cells, {failed} failed. Tables: {written}")
-    screen.result(
-        {"cells": done, "failed": failed, "tables": str(written), "results": str(out / "results.csv")}
-    )
-    return 1 if failed else 0
+    skipped = read_record(out, RECORD).get("skipped", [])
+    tables = {"tables": str(written), "results": str(out / "results.csv")}
+    screen.result({"cells": done, "failed": failed, "skipped": skipped, **tables})
+    return 1 if failed or skipped else 0
 
 
 def write_tables(plan: Experiment, out: Path) -> Path:

@@ -10,6 +10,7 @@ from kizu.apps._commands import evaluate_and_report
 from kizu.apps._fit import default_notice, promise
 from kizu.apps._screen import Screen
 from kizu.errors import OutputExists
+from kizu.locks import locked
 
 FULL: dict[str, Any] = {"products": ("capsule", "metal", "circuit"), "size": 256, "train": 60}
 QUICK: dict[str, Any] = {"products": ("capsule",), "size": 128, "train": 40}
@@ -21,14 +22,18 @@ def demo(out: Path, quick: bool, overwrite: bool, as_json: bool) -> int:
 
     out/data holds the images, out/<product>/model.kizu the models, out/<product>/run/report.html the
     reports."""
+    screen = Screen(as_json)
+    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputExists(out)
+    with locked(out):
+        return _demo(out, QUICK if quick else FULL, overwrite, screen)
+
+
+def _demo(out: Path, scale: dict[str, Any], overwrite: bool, screen: Screen) -> int:
     from kizu.evaluation.calibrated import fit_calibrated
     from kizu.evaluation.run import Run
     from kizu.training import FitOptions
 
-    screen = Screen(as_json)
-    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputExists(out)
-    scale = QUICK if quick else FULL
     products, size, train = scale["products"], scale["size"], scale["train"]
     screen.say(f"Drawing {', '.join(products)}: {train} good images each to learn from, 50 to test on ...")
     samples = kizu.dataset(

@@ -61,10 +61,17 @@ def not_in(rows: Sequence[Row], root: Path, masks: Path | None) -> Found:
     return found
 
 
-def unread(rows: Sequence[Row], folders: Iterable[Path], *, aside: Collection[Path] = ()) -> Found:
+def unread(
+    rows: Sequence[Row],
+    folders: Iterable[Path],
+    *,
+    aside: Collection[Path] = (),
+    why: str = "which this layout does not read there",
+) -> Found:
     """What lies below the folders of a published data set and is neither an image nor a mask of the rows.
 
-    aside: other files that belong to the data set. Folders of masks are its own, and are not said."""
+    aside: other files that belong to the data set. why: no row is made of an image.
+    Folders of masks are its own, and are not said."""
     known = {row.image for row in rows} | {row.mask for row in rows} | set(aside)
     every = Found()
     for folder in folders:
@@ -74,7 +81,7 @@ def unread(rows: Sequence[Row], folders: Iterable[Path], *, aside: Collection[Pa
         for image in found.images:
             if image not in known:
                 place = image.parent.relative_to(folder.parent).as_posix()
-                every.unused.append((str(image), f"lies in {place}/, which this layout does not read there."))
+                every.unused.append((str(image), f"lies in {place}/, {why}."))
     for row in rows:
         every.unused += further_pages(row.image)
     return every

@@ -12,7 +12,6 @@ import polars as pl
 from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.errors import LayoutError, UnknownName, UsageError, some
-from kizu.images import is_image
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
@@ -158,14 +157,6 @@ def read_split(path: Path) -> pl.DataFrame:
     return table.with_columns(label, pl.col("mask").replace("", None)).rename({"object": "category"})
 
 
-def problems(root: Path, samples: Samples) -> list[str]:
-    """Images in the folders of the samples that no row names; each of the three lists names all 10,821
-    images."""
-    named = {os.path.relpath(image, root) for image in samples.paths}
-    extra = sorted(name for name in _on_disk(root, list(named)) - named if is_image(name))
-    return [f"{len(extra)} images that the split list does not name: {some(extra)}"] if extra else []
-
-
 def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None) -> Samples:
     if listed is None:
         raise LayoutError(
@@ -193,7 +184,8 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None
             "category", "split", "label", "image", "mask"
         ).iter_rows()
     ]
-    return to_samples(rows, "visa", unread(rows, [root / name for name in names]))
+    folders = [root / name for name in names]
+    return to_samples(rows, "visa", unread(rows, folders, why=f"and {listed.name} does not name it"))
 
 
 def _prepared(base: Path, category: Wanted, split_csv: SplitName) -> Samples:

@@ -18,7 +18,7 @@ import kizu
 from kizu import registry, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
-from kizu.errors import NotFinite, UsageError, some
+from kizu.errors import NotFinite, UsageError, listed_unused, some
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import HEADLINE, headline
 from kizu.evaluation.plan import ALL, Cell, Experiment, cells
@@ -35,7 +35,8 @@ def run_experiment(
     experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]
 ) -> int:
     """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the
-    cell at hand and no other. Raises UsageError when `out` holds cells of other images or of another saved
+    cell at hand and no other. Files of the data sets that are not used are said, and listed as `skipped` in
+    experiment.json. Raises UsageError when `out` holds cells of other images or of another saved
     representation under the same name, and while another run writes into it."""
     out = Path(out)
     if not store.has_record(out, RECORD):
@@ -51,8 +52,12 @@ def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable
     inputs = _inputs(experiment, tables)
     if rows:
         inputs = _checked_inputs(out, inputs)
+    unused = list(dict.fromkeys(note for table in tables for note in table.unused))
+    if unused:
+        say(f"{listed_unused(unused)}.")
+    skipped = [{"path": path, "error": reason} for path, reason in unused]
     facts = {"name": experiment.name, "description": experiment.description, **experiment.parts}
-    store.write_record(out, RECORD, {**facts, "inputs": inputs})
+    store.write_record(out, RECORD, {**facts, "inputs": inputs, "skipped": skipped})
     categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
     listed = list(cells(experiment, categories))
     cache = FeatureCache()

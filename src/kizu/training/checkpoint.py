@@ -40,7 +40,7 @@ def save(
         "kind": "checkpoint",
         "step": step,
         "recipe": recipe,
-        "optimiser": {"groups": state["param_groups"], "plain": plain},
+        "optimiser": {"groups": state["param_groups"], "plain": plain, "with_state": sorted(state["state"])},
     }
     return store.save(folder / NAME, tensors, card, overwrite=True)
 
@@ -103,6 +103,8 @@ def restore(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer
         state.setdefault(int(index), {})[key] = value
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     _check_state(path, card["step"], state, parameters)
+    if sorted(state) != card["optimiser"]["with_state"]:
+        raise ModelFileError(f"{path} is damaged: its optimiser lacks the state of a parameter.")
     try:
         objective.load_state_dict(store.without_prefix(tensors, "objective."))
         optimiser.load_state_dict({"state": state, "param_groups": groups})
