@@ -8,6 +8,7 @@ UTF-8 is not used, and said: no table or page could hold it."""
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ SUFFIXES = frozenset(
 """Suffixes, in lower case, by which a file counts as an image whatever it holds."""
 MASK_NAMES = ("ground_truth", "groundtruth", "gt", "mask", "masks", "mask_dir", "masks_dir")
 """Folders, in any case, that hold masks and no parts."""
+CLOSED = "a folder that may not be opened: permission denied"
 _SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "system volume information")
 _HEAD = 16
 _MAGIC: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
@@ -118,6 +120,8 @@ def images_below(folder: Path) -> list[Path]:
 def why_passed_over(folder: Path) -> str:
     """Why a folder holds no parts, "" when it may hold some."""
     name = folder.name.lower()
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return CLOSED
     if name.startswith(".") or name in _SYSTEM:
         return HIDDEN
     if name in MASK_NAMES:
@@ -219,6 +223,8 @@ def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
             reason = why_passed_over(entry)
             if not reason:
                 _walk(entry, found, seen)
+            elif reason == CLOSED:
+                found.unused.append((f"{entry}/", reason))
             elif reason != HIDDEN or any(is_image(inner) for inner in _entries(entry)):
                 found.passed_over.append((str(entry), reason))
         elif is_image(entry):

@@ -71,10 +71,11 @@ def check_output(
     """Raise what writing `path` would raise, before any work is done.
 
     record: of RECORDS, what the output is when it is a folder. inputs: what the work reads. Raises UsageError
-    when `path` is an input or holds one, OutputExists when it is there and overwrite is not said, or is not
-    kizu's."""
+    when `path` is an input or holds one, or nothing may be written there; OutputExists when it is there and
+    overwrite is not said, or is not kizu's."""
     path = Path(path)
     refuse_inputs(path, inputs)
+    _check_writable(path)
     if not path.exists() or is_empty(path):
         return
     if not overwrite:
@@ -83,6 +84,16 @@ def check_output(
     foreign = _why_foreign_file(path) if to_file else _why_foreign_folder(path, record)
     if foreign:
         raise OutputExists(path, foreign)
+
+
+def _check_writable(path: Path) -> None:
+    place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if place == path.absolute() and not place.is_dir():
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{place} is a file, so that nothing can be in it. Give another place to write to.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{place} may not be written to: permission denied. Give another place to write to.")
 
 
 def refuse_inputs(path: Path | str, inputs: Iterable[Path | str]) -> None:

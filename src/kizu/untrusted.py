@@ -51,6 +51,8 @@ def entry(path: Path, name: str, *, most: int | None = None) -> bytes:
             with archive.open(info) as packed:
                 while block := packed.read(BLOCK):
                     data += block
+    except PermissionError as error:
+        raise ModelFileError(f"{path} may not be read: permission denied.") from error
     except _ZIP_ERRORS as error:
         raise ModelFileError(
             f"{path} is damaged, cut short, or not a model that kizu saved ({error})."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -217,3 +218,41 @@ def test_bench(tmp_path: Path, run_cli: Cli) -> None:
         assert [entry["path"] for entry in result["skipped"]] == [
             f"{tmp_path / 'lab' / 'bad' / 'stack.tif'}, page 2"
         ]
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Take permission from a folder; chmod would not hold for root, as which tests may run."""
+
+    def close(folder: Path) -> None:
+        allowed = os.access
+
+        def access(path: str | Path, mode: int) -> bool:
+            return Path(path) != folder and allowed(path, mode)
+
+        monkeypatch.setattr(os, "access", access)
+
+    return close
+
+
+def test_a_folder_that_may_not_be_opened(
+    good: Path, model: Path, tmp_path: Path, closed: Callable[[Path], None], run_cli: Cli
+) -> None:
+    draw_image(good / "more" / "a.png", 40)
+    closed(good / "more")
+    for command in (("fit", good, *FAST), ("inspect", model, good)):
+        code, _, err = run_cli(*command, "-o", tmp_path / command[0])
+        assert code == 1
+        assert f"1 file not used: {good / 'more'}/ (a folder that may not be opened: permission den" in err
+
+
+def test_an_output_that_may_not_be_written_is_found_before_the_work(
+    good: Path, tmp_path: Path, closed: Callable[[Path], None], run_cli: Cli
+) -> None:
+    (tmp_path / "full").mkdir()
+    closed(tmp_path / "full")
+    for out in ("full/m.kizu", "full/a/b.kizu"):
+        code, _, err = run_cli("fit", good, *FAST, "-o", tmp_path / out)
+        assert (code, "may not be written to: permission denied" in err, err.count("\n")) == (2, True, 1)
+    code, _, err = run_cli("fit", good, *FAST, "-o", good / "0.png" / "m.kizu")
+    assert (code, "0.png is a file, so that" in err, err.count("\n")) == (2, True, 1)

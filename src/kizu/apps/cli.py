@@ -278,6 +278,8 @@ def _sentence(error: BaseException) -> str:
             f"The disk is full{where}; nothing was left half-written. Free some space and run the command "
             "again, with --resume or --overwrite where it asks for that."
         )
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename} may not be opened: permission denied."
     if isinstance(error, MemoryError):
         return (
             f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
