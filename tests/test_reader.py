@@ -112,7 +112,7 @@ def test_anomalous_samples_are_refused_by_every_way(tiny_planted: Samples) -> No
         ([7], UsageError, "got int"),
         ([b"x"], ImageError, "in memory"),
         ([None], UsageError, "got NoneType"),
-        ({"a": 1}, UsageError, "no-such|does not exist|holds no|cannot"),
+        ({"a": 1}, UsageError, "got dict"),
     ],
 )
 def test_what_cannot_be_read_is_said(data: Any, error: type[Exception], says: str) -> None:

@@ -61,15 +61,15 @@ def _tensor(item: Any) -> Tensor:
 
 def float_images(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] as float32. Raises ShapeError, UsageError for anything else."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        shape = tuple(images.shape)
-        raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
-    images = images.detach()
     if not images.is_floating_point():
         raise UsageError(
             f"images are float32 in [0, 1], got {images.dtype}. Divide 8-bit values by 255, or give NumPy "
             "arrays (H, W, 3) uint8."
         )
+    if images.ndim != 4 or images.shape[1] != 3:
+        shape = tuple(images.shape)
+        raise ShapeError(f"images must have shape (B, 3, H, W), got {shape}. {_advice(shape)}")
+    images = images.detach()
     low, high = (float(edge) for edge in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1.0 + 1e-3):
         raise UsageError(

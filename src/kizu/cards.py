@@ -70,8 +70,7 @@ class _Card(BaseModel):
 
 
 class _Parameters(_Card):
-    """Of a detector. Each number that decides over memory or time has bounds; one that is not named here is
-    held to `_setting`."""
+    """Of a detector. What decides over memory or time has bounds; others are held to `_setting`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, Setting]
@@ -111,6 +110,7 @@ class _Calibration(_Card):
     method: Literal["split", "cross"]
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
 
 
 class _Seen(_Card):

@@ -19,6 +19,7 @@ KizuError
 `-- MissingExtra (ImportError)   an optional package is not installed; says which extra brings it
 
 NearlyEqual (UserWarning)        good images that seem to show one part, taken for different parts
+OtherSize (UserWarning)          files of another size than those that a decision was calibrated on
 UnusedRange (UserWarning)        good images that use a small share of the range of their files
 """
 
@@ -119,6 +120,10 @@ class TooFewImages(KizuError):
 
 class NearlyEqual(UserWarning):
     """Good images that are nearly equal and do not share a group."""
+
+
+class OtherSize(UserWarning):
+    """Files of another size than those that a decision was calibrated on."""
 
 
 class UnusedRange(UserWarning):

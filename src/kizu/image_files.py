@@ -36,8 +36,13 @@ SUFFIXES = frozenset(
     )
 )
 """Suffixes, in lower case, by which a file counts as an image whatever it holds."""
-MASK_NAMES = ("ground_truth", "groundtruth", "gt", "mask", "masks", "mask_dir", "masks_dir")
-"""Folders, in any case, that hold masks and no parts."""
+MASK_NAMES = (
+    *("ground_truth", "groundtruth", "gt", "mask", "masks", "mask_dir", "masks_dir", "labels", "annotation"),
+    *("annotations", "seg", "segmentation", "segmentations"),
+)
+"""Folders that hold masks and no parts, in any case and with - or blanks for _."""
+MASK_ENDINGS = ("_mask", "_masks", "_gt", "_ground_truth")
+"""So end the names of others, such as scratch_mask/."""
 CLOSED = "a folder that may not be opened: permission denied"
 _SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "system volume information")
 _HEAD = 16
@@ -124,9 +129,19 @@ def why_passed_over(folder: Path) -> str:
         return CLOSED
     if name.startswith(".") or name in _SYSTEM:
         return HIDDEN
-    if name in MASK_NAMES:
+    if is_mask_name(name):
         return "a folder of masks"
     return "kizu wrote it" if is_output(folder) else ""
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a folder of this name holds masks.
+
+    >>> is_mask_name("Ground-Truth"), is_mask_name("scratch_mask"), is_mask_name("scratch")
+    (True, True, False)
+    """
+    plain = name.lower().replace("-", "_").replace(" ", "_")
+    return plain in MASK_NAMES or plain.endswith(MASK_ENDINGS)
 
 
 def is_output(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -142,7 +142,7 @@ def _from_items(
         data = data.tolist()  # of names, or of images of several sizes
     if isinstance(data, str | Path | Tensor | np.ndarray | Image.Image | Batch | bytes | io.BytesIO):
         data = [data]
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, Mapping):
         raise unknown_input(data)
     items = iter(data)
     first = next(items, _NOTHING)

@@ -238,3 +238,33 @@ def test_the_line_of_the_readme_learns_from_every_layout(tmp_path: Path) -> None
         kizu.detector("gaussian", "random/resnet10t@1", image_size=32).fit(classes.train.normal)
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     assert "model.fit(samples.to_learn.normal" in readme
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "holdout", "calibration", "dev"])
+def test_a_split_of_other_names_is_no_defect(tmp_path: Path, name: str) -> None:
+    """Its good images once counted as flawed ones."""
+    two_classes(tmp_path)
+    draw_image(tmp_path / name / "good" / "v.png", 90)
+    draw_image(tmp_path / name / "w.png", 91)
+    samples = folder(tmp_path)
+    assert set(samples.table["defect"]) == {"good", "scratch"}
+    assert sorted(Path(path).name for path, _ in samples.unused) == ["v.png", "w.png"]
+
+
+@pytest.mark.parametrize("name", ["ground-truth", "Ground Truth", "annotations", "seg", "labels"])
+def test_folders_of_masks_by_other_names(tmp_path: Path, name: str) -> None:
+    two_classes(tmp_path)
+    for image in folder(tmp_path).anomalous.paths:
+        mask(tmp_path / name / "scratch" / f"{Path(image).stem}.png")
+    samples = folder(tmp_path)
+    assert set(samples.table["defect"]) == {"good", "scratch"}
+    assert samples.anomalous.table["mask"].null_count() == 0
+
+
+@pytest.mark.parametrize("name", ["label", "scratch_mask", "what_i_drew"])
+def test_masks_are_no_defect_whatever_their_folder_is_called(tmp_path: Path, name: str) -> None:
+    two_classes(tmp_path)
+    mask(tmp_path / name / "a.png")
+    samples = folder(tmp_path)
+    assert set(samples.table["defect"]) == {"good", "scratch"}
+    assert [Path(path).name for path, _ in (*samples.unused, *samples.passed_over)] in (["a.png"], [name])

@@ -3,6 +3,7 @@ cannot keep."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 import kizu
 from kizu.apps._fit import promise
 from kizu.calibration import folds, images_needed
 from kizu.datasets.planted import planted
 from kizu.detectors import Decision
-from kizu.errors import TooFewImages, UnknownName, UsageError
+from kizu.errors import OtherSize, TooFewImages, UnknownName, UsageError
 from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
 from kizu.protocols.base import hold_out
 from kizu.representations.sources import open_representation
@@ -181,3 +183,21 @@ def test_what_a_fit_says_of_its_rate() -> None:
     assert "this model's rate is at most 4.95%" in said[1 / 60]
     with pytest.raises(UnknownName, match="guess"):
         Decision(range(59), 0.05, method="guess")
+
+
+def test_files_of_another_size_than_the_calibration(tiny_planted: Samples, tmp_path: Path) -> None:
+    """They are resized, so every score moves: the promise is not about them, and that is said."""
+    model = kizu.detector("gaussian", "random/resnet10t@1", image_size=32)
+    fit_calibrated(model, tiny_planted.train, false_alarm_rate=0.2)
+    path = tiny_planted.train.paths[0]
+    with Image.open(path) as opened:
+        width, height = opened.size
+        opened.resize((width // 2, height // 2)).save(tmp_path / "small.png")
+    assert model.decision_ is not None
+    assert model.decision_.file_sizes == (height, width, height, width)
+    model = kizu.load(model.save(tmp_path / "m.kizu"))
+    with pytest.warns(OtherSize, match=f"1 of 2 files .*{height} x {width} pixels.*small.png"):
+        model.predict([path, tmp_path / "small.png"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict([path])

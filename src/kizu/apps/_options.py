@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from kizu.errors import NearlyEqual, UnusedRange, UsageError
+from kizu.errors import NearlyEqual, OtherSize, UnusedRange, UsageError
 from kizu.launchers import launched
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
@@ -104,7 +104,7 @@ def _say_warning(
     line: str | None = None,
 ) -> None:
     """kizu's own warnings in one line; those of libraries as they come."""
-    if issubclass(category, NearlyEqual | UnusedRange):
+    if issubclass(category, NearlyEqual | OtherSize | UnusedRange):
         say(f"Warning: {message}")
     else:
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

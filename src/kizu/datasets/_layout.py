@@ -188,12 +188,14 @@ def read_classes(
     good: Collection[str],
     split: str | None,
     bare_is_good: bool,
-    skip: Path | None = None,
+    skip: Collection[Path | None] = (),
 ) -> list[Row]:
     """Rows of <folder>/<class>/<image>. bare_is_good: the folder may hold normal images directly instead.
-    skip: a folder to pass over."""
+    skip: folders to pass over."""
     classes = [
-        sub for sub in folders_in(folder) if sub != skip and not why_passed_over(sub) and images_below(sub)
+        sub
+        for sub in folders_in(folder)
+        if sub not in skip and not why_passed_over(sub) and images_below(sub)
     ]
     bare = list_images(folder)
     if bare and classes:

@@ -70,6 +70,8 @@ def check(
     notes += [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
     blind = len(samples.anomalous) - len(samples.pixel_labelled.anomalous)
     notes += [f"{blind} anomalous images have no mask; pixel metrics leave them out"] if blind else []
+    bare = int((samples.labels == -1).sum())
+    notes += [f"{bare} images carry no label; no figure counts them"] if bare else []
     last = (
         f"{len(problems)} problems"
         if problems

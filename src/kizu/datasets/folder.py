@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from kizu import checks
@@ -20,8 +21,9 @@ from kizu.datasets._layout import (
     to_samples,
 )
 from kizu.datasets._masks import Row, add_masks
-from kizu.errors import LayoutError, UsageError, some
+from kizu.errors import ImageError, LayoutError, UsageError, some
 from kizu.image_files import MASK_NAMES, images_below, list_images, why_passed_over
+from kizu.images import open_image
 from kizu.masks import MaskRule, checked_rule
 from kizu.samples import Samples
 
@@ -33,6 +35,8 @@ GOOD_NAMES = ("good", "ok", "normal")
 """Class folders, in any case, that hold normal images."""
 SPLITS = ("train", "test")
 """Folders, in any case, that are splits. Others beside them, such as val/, are not read, and said."""
+OTHER_SPLITS = ("val", "valid", "validation", "calib", "calibration", "holdout", "dev", "eval")
+"""Folders, in any case, that are splits of other people's: no defect has such a name."""
 
 
 def folder(
@@ -60,8 +64,9 @@ def folder(
     without. mask_rule: how their grey values count, by default a value above half is a defect
     (`kizu.masks.open_mask`).
 
-    Images that this layout does not read are in `unused` of the samples, each with the reason; hidden folders
-    and what kizu wrote are in `passed_over`.
+    Folders named val/, validation/, holdout/ and the like, and those whose images have two values, as masks
+    have, are no classes. Images that this layout does not read are in `unused` of the samples, each with the
+    reason; hidden folders and what kizu wrote are in `passed_over`.
 
     Raises LayoutError for another layout, EmptyData without any image or any good one, and for a split that
     is there and yields none; MaskError for masks and images that do not pair; for a CSV what
@@ -110,7 +115,8 @@ def _rows(
     all_good = root.name.lower() in good and not any(sub.name.lower() in good for sub in inner)
     if all_good or (bare and not any(images_below(sub) for sub in inner)):
         return [Row(image, category, "good", 0, "train") for image in images_in(root)]
-    rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=skip)
+    aside = {sub for sub in inner if sub.name.lower() in OTHER_SPLITS or _holds_masks(sub)} | {skip}
+    rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=aside)
     need_good(rows, root, good)
     return add_masks(rows, masks) if masks else rows
 
@@ -120,7 +126,8 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
         return None
     if given is None:
         named = {sub.name.lower(): sub for sub in folders_in(root)}
-        return next((named[name] for name in MASK_NAMES if name in named), None)
+        plain = {name.replace("-", "_").replace(" ", "_"): sub for name, sub in named.items()}
+        return next((plain[name] for name in MASK_NAMES if name in plain), None)
     place = root / given
     if not place.is_dir():
         raise LayoutError(
@@ -128,6 +135,20 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
             f"{root}."
         )
     return place
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether the first images of a folder have two values, as masks have and photographs have not."""
+    first = images_below(folder)[:3]
+    return bool(first) and all(_is_two_valued(image) for image in first)
+
+
+def _is_two_valued(path: Path) -> bool:
+    try:
+        values = open_image(path)
+    except ImageError:
+        return False
+    return bool(np.all((values == values.min()) | (values == values.max())) and values.min() < values.max())
 
 
 def _refuse_several(root: Path, inner: list[Path]) -> None:

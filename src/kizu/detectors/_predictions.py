@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kizu.errors import NotFinite, ShapeError, TooFewImages, UnusedRange, UsageError
+from kizu.detectors.decision import Decision, of_other_size
+from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError, some
 from kizu.representations.base import Representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -47,6 +48,27 @@ def warn_if_dark(peak: float, white_level: int | None) -> None:
             f"The good images use {peak:.1%} of their range only. If they are of 10 or 12 bits in files of "
             f"16, name the value of white: --white-level 1023 or 4095 (Python: white_level=), not {said}.",
             UnusedRange,
+            stacklevel=2,
+        )
+
+
+def warned_of_sizes(batches: Iterator[Batch], decision: Decision | None) -> Iterator[Batch]:
+    """The batches; then a warning when files among them have another size than those that the decision was
+    calibrated on: resizing changes how sharp an image is, and with it every score."""
+    others, count = list[str](), 0
+    for batch in batches:
+        if decision is not None and decision.file_sizes is not None:
+            others += of_other_size(batch.paths, decision.file_sizes)
+            count += len(batch.paths)
+        yield batch
+    if others and decision is not None and decision.file_sizes is not None:
+        h, w, most_h, most_w = decision.file_sizes
+        known = f"{h} x {w}" if (h, w) == (most_h, most_w) else f"{h} x {w} to {most_h} x {most_w}"
+        warnings.warn(
+            f"{len(others)} of {count} files have another size than those of the calibration ({known} pixels "
+            f"high x wide): {some(others, 3)}. The false-alarm rate is not promised for them: calibrate on "
+            "images of this size.",
+            OtherSize,
             stacklevel=2,
         )
 

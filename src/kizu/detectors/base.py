@@ -140,10 +140,10 @@ class Detector(ABC):
     def predict_batches(
         self, images: Images, *, errors: list[tuple[str, str]] | None = None, channels: Channels = "rgb"
     ) -> Iterator[Prediction]:
-        """`predict`, one Prediction a batch as they come, for sets that do not fit in memory; `errors` grows
-        with unreadable files."""
+        """`predict`, one Prediction a batch, for sets beyond memory; `errors` grows with unreadable files."""
         self._require_fit("predict")
-        for batch in self._read(images, [] if errors is None else errors, channels):
+        batches = self._read(images, [] if errors is None else errors, channels)
+        for batch in _predictions.warned_of_sizes(batches, self.decision_):
             yield self._predict(batch)
 
     def set_calibration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,35 @@ from torch import Tensor
 
 from kizu import calibration
 from kizu.errors import TooFewImages, UnknownName
+from kizu.images import image_shape
 
 METHODS = ("split", "cross")
+FileSizes = tuple[int, int, int, int]
+"""The least height and width of some files, and the largest, in pixels."""
+SIZE_TOLERANCE = 1.25
+"""A file whose sides lie within this factor of those of the calibration files counts as of their size."""
+
+
+def file_sizes(paths: Sequence[str]) -> FileSizes | None:
+    """Of image files; None without any."""
+    shapes = [image_shape(path) for path in paths]
+    if not shapes:
+        return None
+    heights, widths = zip(*shapes, strict=True)
+    return min(heights), min(widths), max(heights), max(widths)
+
+
+def of_other_size(paths: Sequence[str], known: FileSizes) -> list[str]:
+    """Those files whose height or width lies outside `known`, beyond the tolerance."""
+    least, most = known[:2], known[2:]
+    return [
+        path
+        for path in paths
+        if any(
+            side * SIZE_TOLERANCE < low or side > high * SIZE_TOLERANCE
+            for side, low, high in zip(image_shape(path), least, most, strict=True)
+        )
+    ]
 
 
 class Decision:
@@ -51,6 +79,8 @@ class Decision:
                 "copies of one image, or the detector is blind to what differs. No decision can be built on "
                 "that. Give images of different parts."
             )
+        self.file_sizes: FileSizes | None = None
+        """Of the files behind the scores, where they were files."""
         self.certified_rate: float | None = None
         if method == "split":
             self.certified_rate = calibration.certified_rate(self.scores, self.threshold, groups=self.groups)
@@ -64,7 +94,7 @@ class Decision:
         """What reports and JSON say of it.
 
         method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
-        with 95 % confidence; None for "cross"), threshold, map_range."""
+        with 95 % confidence; None for "cross"), threshold, map_range, file_sizes."""
         return {
             "method": self.method,
             "images": len(self.scores),
@@ -73,6 +103,7 @@ class Decision:
             "certified_rate": self.certified_rate,
             "threshold": self.threshold,
             "map_range": self.map_range and list(self.map_range),
+            "file_sizes": self.file_sizes and list(self.file_sizes),
         }
 
     def tensors(self) -> dict[str, Tensor]:

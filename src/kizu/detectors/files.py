@@ -68,7 +68,7 @@ def _restore_calibration(
     path: Path | str, detector: Detector, card: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> None:
     store.expect(path, tensors, {"calibration.scores": "n", "calibration.groups": "n"})
-    shown = card.get("map_range")
+    shown, sizes = card.get("map_range"), card.get("file_sizes")
     try:
         detector.set_calibration(
             tensors["calibration.scores"].float().numpy(),
@@ -77,5 +77,7 @@ def _restore_calibration(
             method=card["method"],
             map_range=None if shown is None else (shown[0], shown[1]),
         )
+        if detector.decision_ is not None and sizes:
+            detector.decision_.file_sizes = (sizes[0], sizes[1], sizes[2], sizes[3])
     except KizuError as error:
         raise ModelFileError(f"{path}: the calibration gives no decision ({error}).") from error

@@ -27,6 +27,7 @@ import numpy as np
 
 from kizu import calibration, checks
 from kizu.detectors.base import Detector
+from kizu.detectors.decision import file_sizes
 from kizu.errors import NearlyEqual, TooFewImages, UsageError
 from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.evaluation.seen import refuse_seen
@@ -245,6 +246,8 @@ def _set(
     middle = float(np.quantile(np.concatenate([part.peaks for part in parts]), 1.0 - rate))
     display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
     detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
+    assert detector.decision_ is not None  # just set
+    detector.decision_.file_sizes = file_sizes(paths)
     detector.seen_["calibrated"] = [digest for part in parts for digest in part.digests]
     known = {path for path, _ in detector.skipped_}
     detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
