@@ -253,3 +253,17 @@ def test_pretrain_takes_it(tmp_path: Path, run_cli: Callable[..., tuple[int, str
     assert (code, "white_level is 4095 there, not 1023" in err) == (2, True)
     code, _, err = run_cli(*command, "--data", deep, "--white-level", 0, "-o", tmp_path / "c")
     assert (code, "white_level is the value of white" in err) == (2, True)
+
+
+def test_bytes_have_the_white_level_of_the_model_and_deep_pil_images_are_refused(tmp_path: Path) -> None:
+    """The same file gave 0.5 by its path and 6.4 by its bytes."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 4096, (32, 32), np.uint16)).save(path)
+    model = kizu.detector("gaussian", "random/resnet10t@1", image_size=32, white_level=4095).fit(paths)
+    score = model.predict(paths).score
+    torch.testing.assert_close(model.predict([path.read_bytes() for path in paths]).score, score)
+    torch.testing.assert_close(model.predict(io.BytesIO(paths[0].read_bytes())).score, score[:1])
+    with Image.open(paths[0]) as opened, pytest.raises(UsageError, match="more than 8 bits"):
+        model.predict(opened)

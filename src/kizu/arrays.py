@@ -16,14 +16,22 @@ from kizu.images import floats_digest, open_image, resize_image, values_digest
 from kizu.types import Batch
 
 
-def from_array(item: Any, size: tuple[int, int], *, bgr: bool, digests: bool) -> Batch:
+def from_array(
+    item: Any, size: tuple[int, int], *, bgr: bool, digests: bool, white_level: int | None = None
+) -> Batch:
     """An array, a tensor, a PIL image or bytes of a file -> a batch; 8-bit images get the `size` (H, W).
 
-    bgr: the order of its colours. digests: with what identifies each image as it was given. Raises
-    ShapeError, UsageError."""
+    bgr: the order of its colours. digests: with what identifies each image as it was given.
+    white_level: of grey files of more than 8 bits, for bytes. Raises ShapeError, UsageError."""
     if isinstance(item, bytes | io.BytesIO):
-        item = open_image(io.BytesIO(item) if isinstance(item, bytes) else item)
+        stream = io.BytesIO(item) if isinstance(item, bytes) else item
+        item = open_image(stream, white_level=white_level)
     if isinstance(item, Image.Image):
+        if item.mode.startswith(("I", "F")):
+            raise UsageError(
+                f"A PIL image of mode {item.mode!r} has more than 8 bits, and Pillow cuts them off. Give the "
+                "path of its file or its bytes, whose white level is known."
+            )
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         images, order = _resized(item, size), -1 if bgr else 1

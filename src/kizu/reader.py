@@ -156,7 +156,10 @@ def _from_items(
         return _from_files(files, size, batch_size, errors, digests=digests, white_level=white_level)
     if isinstance(first, Batch):
         return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
-    arrays = (from_array(item, size, bgr=channels == "bgr", digests=digests) for item in items)
+    arrays = (
+        from_array(item, size, bgr=channels == "bgr", digests=digests, white_level=white_level)
+        for item in items
+    )
     return (part for batch in _gathered(arrays, batch_size) for part in batch.split(batch_size))
 
 
