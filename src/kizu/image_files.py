@@ -140,8 +140,13 @@ def is_mask_name(name: str) -> bool:
     >>> is_mask_name("Ground-Truth"), is_mask_name("scratch_mask"), is_mask_name("scratch")
     (True, True, False)
     """
-    plain = name.lower().replace("-", "_").replace(" ", "_")
+    plain = plain_name(name)
     return plain in MASK_NAMES or plain.endswith(MASK_ENDINGS)
+
+
+def plain_name(name: str) -> str:
+    """In small letters, with _ for - and blanks."""
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def is_output(folder: Path) -> bool:

@@ -19,6 +19,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -40,15 +41,15 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "diagnosing.json": ("diagnosis.json", *_TRAINING),
     "run.json": (
         *("samples.parquet", "maps.npz", "metrics.json", "curves.json", "log.jsonl"),
-        *("report.html", "contact_sheet.png", "images/*.jpg", "masks/*.png"),
+        *("report.html", "contact_sheet.png", "images/#.jpg", "masks/#.png"),
     ),
-    "inspection.json": ("results.jsonl", "index.html", "report.html", "panels/*.png"),
+    "inspection.json": ("results.jsonl", "index.html", "report.html", "panels/#.png"),
     "attention.json": ("attention.npz", "attention.png", "attention.html"),
     "experiment.json": ("cells.jsonl", "results.csv", "results.md", "README.md", "*.png", "*.html"),
     "prepared.json": ("train/*.png", "test/*.png"),
 }
 """Record that marks a folder as kizu's -> patterns of the other names that kizu gives in it (* also matches
-what lies deeper)."""
+what lies deeper, # is a number)."""
 MARKS = (
     b'"kizu_format": ',
     b'<meta name="generator" content="kizu',
@@ -87,6 +88,7 @@ def check_output(
 
 
 def _check_writable(path: Path) -> None:
+    """Raise UsageError when `path`, or the folder that it would be made in, may not be written to."""
     place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if place == path.absolute() and not place.is_dir():
         place = place.parent
@@ -253,7 +255,8 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    regular = (fnmatch.translate(pattern).replace(r"\#", "[0-9]+") for pattern in patterns)
+    return any(re.fullmatch(pattern, name) for pattern in regular)
 
 
 def _carries_mark(path: Path, marks: tuple[bytes, ...]) -> bool:

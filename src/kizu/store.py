@@ -64,7 +64,8 @@ def save(
 ) -> Path:
     """Write tensors and card to `path`: one zip when it ends in .kizu or .zip, a folder otherwise.
 
-    Raises OutputExists when `path` is there and `overwrite` is not said, or kizu did not write it. On any
+    Raises OutputExists when `path` is there and `overwrite` is not said, or kizu did not write it; UsageError
+    for a card of more than MAX_CARD bytes, which could not be opened again. On any
     failure (a full disk, Ctrl-C) what was there before is still there and no half-written file remains."""
     from safetensors.torch import save as to_bytes
 

@@ -53,11 +53,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Representation]
     source = open_representation("random/resnet10t@2,3", seed=5)
     weights = {name.removeprefix("net."): value for name, value in source.state_dict().items()}
     safetensors.torch.save_file(weights, path)
-    return {
+    opened = {
         "random": open_representation("random/resnet10t@2,3"),
         "file": open_representation(f"resnet10t:{path}@2,3"),
         "starter": open_representation("kizu/starter@2,3"),
     }
+    return {name: net.eval() for name, net in opened.items()}  # in training, a forward pass changes norms
 
 
 @pytest.mark.parametrize("matching", ["l2", "cosine"])

@@ -256,3 +256,13 @@ def test_an_output_that_may_not_be_written_is_found_before_the_work(
         assert (code, "may not be written to: permission denied" in err, err.count("\n")) == (2, True, 1)
     code, _, err = run_cli("fit", good, *FAST, "-o", good / "0.png" / "m.kizu")
     assert (code, "0.png is a file, so that" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_adapt(good: Path, tmp_path: Path, run_cli: Cli) -> None:
+    """Files that could not be read were counted as learned from, with exit code 0."""
+    (good / "broken.png").write_bytes((good / "0.png").read_bytes()[:90])
+    command = ("adapt", good, "--adaptation", "residual", "--representation", "random/resnet10t@1")
+    code, out, _ = run_cli(*command, "--image-size", 32, "-o", tmp_path / "adapted", "--json")
+    result = json.loads(out)
+    assert (code, result["images"]) == (1, 6)
+    assert [entry["path"] for entry in result["skipped"]] == [str(good / "broken.png")]

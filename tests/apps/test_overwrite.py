@@ -71,14 +71,15 @@ def test_its_own_outputs_are_replaced(place: Path, run_cli: Cli) -> None:
     assert hidden == []
 
 
-def test_notes_in_an_inspection_are_kept(place: Path, run_cli: Cli) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "mine.png", "000000_edited.png"])
+def test_notes_in_an_inspection_are_kept(name: str, place: Path, run_cli: Cli) -> None:
     command = ("inspect", place / "m.kizu", place / "lab", "-o", place / "inspected", "--overwrite")
     assert run_cli(*command)[0] == 0
-    (place / "inspected" / "panels" / "notes.txt").write_text("look at 3")
+    (place / "inspected" / "panels" / name).write_text("look at 3")
     code, _, err = run_cli(*command)
     assert code == 2
-    assert "panels/notes.txt" in err
-    assert (place / "inspected" / "panels" / "notes.txt").read_text() == "look at 3"
+    assert f"panels/{name}" in err
+    assert (place / "inspected" / "panels" / name).read_text() == "look at 3"
 
 
 def test_an_input_below_an_output_is_kept(place: Path, run_cli: Cli) -> None:
@@ -100,3 +101,12 @@ def test_saving_in_python(place: Path) -> None:
     with pytest.raises(kizu.errors.OutputExists, match="is kept"):
         kizu.load(place / "m.kizu").save(place / "lab", overwrite=True)
     assert bytes_below(place) == before
+
+
+def test_pictures_of_the_users_in_a_run_are_kept(place: Path, run_cli: Cli) -> None:
+    command = ("evaluate", place / "m.kizu", place / "lab", "--allow-seen", "-o", place / "run")
+    assert run_cli(*command)[0] == 0
+    mine = place / "run" / "images" / "0_edited.jpg"
+    mine.write_bytes(b"a picture")
+    code, _, err = run_cli(*command, "--overwrite")
+    assert (code, "images/0_edited.jpg" in err, mine.read_bytes()) == (2, True, b"a picture")

@@ -240,7 +240,7 @@ def test_the_line_of_the_readme_learns_from_every_layout(tmp_path: Path) -> None
     assert "model.fit(samples.to_learn.normal" in readme
 
 
-@pytest.mark.parametrize("name", ["val", "Validation", "holdout", "calibration", "dev"])
+@pytest.mark.parametrize("name", ["val", "Validation", "holdout", "calibration", "dev", "backup"])
 def test_a_split_of_other_names_is_no_defect(tmp_path: Path, name: str) -> None:
     """Its good images once counted as flawed ones."""
     two_classes(tmp_path)

@@ -23,6 +23,7 @@ from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
 from kizu.protocols.base import hold_out
 from kizu.representations.sources import open_representation
 from kizu.samples import Samples
+from kizu.types import Batch
 
 
 def test_the_plan() -> None:
@@ -196,8 +197,10 @@ def test_files_of_another_size_than_the_calibration(tiny_planted: Samples, tmp_p
     assert model.decision_ is not None
     assert model.decision_.file_sizes == (height, width, height, width)
     model = kizu.load(model.save(tmp_path / "m.kizu"))
-    with pytest.warns(OtherSize, match=f"1 of 2 files .*{height} x {width} pixels.*small.png"):
+    with pytest.warns(OtherSize, match=f"{height // 2} x {width // 2} pixels.* on {height} x {width}"):
         model.predict([path, tmp_path / "small.png"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict([path])
+        images = torch.rand(1, 3, 32, 32)
+        model.predict(Batch(images, paths=("of no file.png",)))

@@ -77,15 +77,16 @@ def adapt_to(
     options: FitOptions | None = None,
     channels: Channels = "rgb",
     white_level: int | None = None,
+    errors: list[tuple[str, str]] | None = None,
 ) -> Representation:
-    """See kizu.adapt."""
+    """See kizu.adapt. errors: grows with (path, reason) of the files that could not be read."""
+    errors = [] if errors is None else errors
     size = checks.image_size(image_size)
     if options is not None and options.trains and not adaptation.trains:
         raise UsageError(f"{adaptation.name} does not train: folder=, resume= and evaluate= have no effect.")
     base = (
         representation if isinstance(representation, Representation) else open_representation(representation)
     )
-    errors: list[tuple[str, str]] = []
     check_white_level(white_level)
     good = SampleStore(white_level=white_level)
     for batch in read(

@@ -61,9 +61,10 @@ def evaluate(
     refuse_inputs(out, samples.paths)
     _refuse_unlabelled(samples, data)
     test = samples.test if len(samples.test) else samples
-    passed_over = [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
+    notes = [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
     unlabelled = int((test.labels == -1).sum())
-    notes = [f"{unlabelled} images carry no label: they are scored, and no figure counts them"]
+    if unlabelled:
+        notes.append(f"{unlabelled} images carry no label: they are scored, and no figure counts them")
     name = category or data.resolve().name
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
     run = Run(
@@ -73,7 +74,7 @@ def evaluate(
         category=category or "",
         command=screen.command,
         allow_seen=allow_seen,
-        notes=passed_over + (notes if unlabelled else []),
+        notes=notes,
     )
     return evaluate_and_report(detector, test, out, screen, run, overwrite=overwrite)
 

@@ -152,7 +152,7 @@ def adapt(
     base = open_representation(representation)
     samples = read(dataset, data, category)
     store.refuse_inputs(out, samples.paths)
-    good = training(samples)
+    good, broken = training(samples), list[tuple[str, str]]()
     facts = {"adaptation": name, **_plain(adaptation.settings()), "seed": seed, "size": list(size)}
     facts |= {"white_level": white_level}
     facts |= {"representation": base.card["name"], "weights": _digest(base), "images": good.digest()}
@@ -163,13 +163,16 @@ def adapt(
         with screen.progress(len(good)) as progress:
             started = folder is not None and has_checkpoint(folder)
             options = FitOptions(progress=progress, folder=folder, resume=resume and started)
-            adapted = adapt_to(
-                adaptation, base, good, image_size=size, options=options, white_level=white_level
-            )
+            given: dict[str, Any] = {"image_size": size, "white_level": white_level, "errors": broken}
+            adapted = adapt_to(adaptation, base, good, options=options, **given)
         save_representation(adapted, out, overwrite=overwrite)
     screen.say(f"Wrote {out}. Use it with --representation {out}")
-    facts = {"representation": str(out), "name": adapted.card["name"], "images": len(good)}
-    return _close(screen, facts, good.unused, good)
+    facts = {
+        "representation": str(out),
+        "name": adapted.card["name"],
+        "images": len(adapted.card["images_seen"]),
+    }
+    return _close(screen, facts, broken, good)
 
 
 def _facts(model: Detector, data: Samples) -> dict[str, Any]:

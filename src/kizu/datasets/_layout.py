@@ -70,7 +70,7 @@ def unread(
 ) -> Found:
     """What lies below the folders of a published data set and is neither an image nor a mask of the rows.
 
-    aside: other files that belong to the data set. why: no row is made of an image.
+    aside: other files that belong to the data set. why: what is said of an image that no row names.
     Folders of masks are its own, and are not said."""
     known = {row.image for row in rows} | {row.mask for row in rows} | set(aside)
     every = Found()

@@ -22,7 +22,7 @@ from kizu.datasets._layout import (
 )
 from kizu.datasets._masks import Row, add_masks
 from kizu.errors import ImageError, LayoutError, UsageError, some
-from kizu.image_files import MASK_NAMES, images_below, list_images, why_passed_over
+from kizu.image_files import MASK_NAMES, images_below, list_images, plain_name, why_passed_over
 from kizu.images import open_image
 from kizu.masks import MaskRule, checked_rule
 from kizu.samples import Samples
@@ -64,9 +64,10 @@ def folder(
     without. mask_rule: how their grey values count, by default a value above half is a defect
     (`kizu.masks.open_mask`).
 
-    Folders named val/, validation/, holdout/ and the like, and those whose images have two values, as masks
-    have, are no classes. Images that this layout does not read are in `unused` of the samples, each with the
-    reason; hidden folders and what kizu wrote are in `passed_over`.
+    Beside good/, folders named val/, validation/, holdout/ and the like, those with a good/ of their own, and
+    those whose images have two values, as masks have, are no classes. Images that this layout does not read
+    are in `unused` of the samples, each with the reason; hidden folders and what kizu wrote are in
+    `passed_over`.
 
     Raises LayoutError for another layout, EmptyData without any image or any good one, and for a split that
     is there and yields none; MaskError for masks and images that do not pair; for a CSV what
@@ -115,7 +116,7 @@ def _rows(
     all_good = root.name.lower() in good and not any(sub.name.lower() in good for sub in inner)
     if all_good or (bare and not any(images_below(sub) for sub in inner)):
         return [Row(image, category, "good", 0, "train") for image in images_in(root)]
-    aside = {sub for sub in inner if sub.name.lower() in OTHER_SPLITS or _holds_masks(sub)} | {skip}
+    aside = {sub for sub in inner if _is_no_class(sub, good)} | {skip}
     rows = read_classes(root, category=category, good=good, split=None, bare_is_good=False, skip=aside)
     need_good(rows, root, good)
     return add_masks(rows, masks) if masks else rows
@@ -125,9 +126,8 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
     if not wanted:
         return None
     if given is None:
-        named = {sub.name.lower(): sub for sub in folders_in(root)}
-        plain = {name.replace("-", "_").replace(" ", "_"): sub for name, sub in named.items()}
-        return next((plain[name] for name in MASK_NAMES if name in plain), None)
+        named = {plain_name(sub.name): sub for sub in folders_in(root)}
+        return next((named[name] for name in MASK_NAMES if name in named), None)
     place = root / given
     if not place.is_dir():
         raise LayoutError(
@@ -135,6 +135,12 @@ def _mask_folder(root: Path, given: Path | str | None, wanted: bool) -> Path | N
             f"{root}."
         )
     return place
+
+
+def _is_no_class(folder: Path, good: frozenset[str]) -> bool:
+    """Whether a folder beside good/ is another split, a data set of its own, or holds masks."""
+    inner = {sub.name.lower() for sub in folders_in(folder)}
+    return folder.name.lower() in OTHER_SPLITS or bool(inner & good) or _holds_masks(folder)
 
 
 def _holds_masks(folder: Path) -> bool:

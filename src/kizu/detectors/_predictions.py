@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kizu.detectors.decision import Decision, of_other_size
-from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError, some
+from kizu.detectors.decision import FileSizes, other_size
+from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError
 from kizu.representations.base import Representation
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -52,27 +52,6 @@ def warn_if_dark(peak: float, white_level: int | None) -> None:
         )
 
 
-def warned_of_sizes(batches: Iterator[Batch], decision: Decision | None) -> Iterator[Batch]:
-    """The batches; then a warning when files among them have another size than those that the decision was
-    calibrated on: resizing changes how sharp an image is, and with it every score."""
-    others, count = list[str](), 0
-    for batch in batches:
-        if decision is not None and decision.file_sizes is not None:
-            others += of_other_size(batch.paths, decision.file_sizes)
-            count += len(batch.paths)
-        yield batch
-    if others and decision is not None and decision.file_sizes is not None:
-        h, w, most_h, most_w = decision.file_sizes
-        known = f"{h} x {w}" if (h, w) == (most_h, most_w) else f"{h} x {w} to {most_h} x {most_w}"
-        warnings.warn(
-            f"{len(others)} of {count} files have another size than those of the calibration ({known} pixels "
-            f"high x wide): {some(others, 3)}. The false-alarm rate is not promised for them: calibrate on "
-            "images of this size.",
-            OtherSize,
-            stacklevel=2,
-        )
-
-
 def unreadable(errors: list[tuple[str, str]]) -> str:
     """What is said of files that could not be read: nothing when there are none."""
     return (
@@ -93,6 +72,21 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
         raise ShapeError(
             f"The decision was calibrated on images of {fitted} pixels (height, width), these have "
             f"{batch.size}. Resize them, or give their files."
+        )
+
+
+def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
+    """Warn of files of another size than those of the calibration: they are resized, which changes how sharp
+    an image is, and with it every score. The warning of a size is shown once."""
+    other = other_size(batch.paths, calibrated) if calibrated else None
+    if calibrated and other:
+        h, w, most_h, most_w = calibrated
+        known = f"{h} x {w}" if (h, w) == (most_h, most_w) else f"{h} x {w} to {most_h} x {most_w}"
+        warnings.warn(
+            f"There are files of {other[0]} x {other[1]} pixels (height x width), and the decision was "
+            f"calibrated on {known}. The false-alarm rate does not hold for them: calibrate on their size.",
+            OtherSize,
+            stacklevel=2,
         )
 
 

@@ -142,8 +142,7 @@ class Detector(ABC):
     ) -> Iterator[Prediction]:
         """`predict`, one Prediction a batch, for sets beyond memory; `errors` grows with unreadable files."""
         self._require_fit("predict")
-        batches = self._read(images, [] if errors is None else errors, channels)
-        for batch in _predictions.warned_of_sizes(batches, self.decision_):
+        for batch in self._read(images, [] if errors is None else errors, channels):
             yield self._predict(batch)
 
     def set_calibration(
@@ -285,6 +284,7 @@ class Detector(ABC):
     def _predict(self, batch: Batch) -> Prediction:
         if self.decision_ is not None:
             _predictions.require_size(self.size_, batch)
+            _predictions.warn_of_size(self.decision_.file_sizes, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():

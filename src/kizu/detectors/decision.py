@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kizu import calibration
-from kizu.errors import TooFewImages, UnknownName
+from kizu.errors import ImageError, TooFewImages, UnknownName
 from kizu.images import image_shape
 
 METHODS = ("split", "cross")
@@ -29,17 +30,17 @@ def file_sizes(paths: Sequence[str]) -> FileSizes | None:
     return min(heights), min(widths), max(heights), max(widths)
 
 
-def of_other_size(paths: Sequence[str], known: FileSizes) -> list[str]:
-    """Those files whose height or width lies outside `known`, beyond the tolerance."""
+def other_size(paths: Sequence[str], known: FileSizes) -> tuple[int, int] | None:
+    """(H, W) of the first file whose sides lie outside `known`, beyond the tolerance; names that are no
+    files, such as those of images in memory, are left aside."""
     least, most = known[:2], known[2:]
-    return [
-        path
-        for path in paths
-        if any(
-            side * SIZE_TOLERANCE < low or side > high * SIZE_TOLERANCE
-            for side, low, high in zip(image_shape(path), least, most, strict=True)
-        )
-    ]
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            shape = image_shape(path)
+            for side, low, high in zip(shape, least, most, strict=True):
+                if not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE:
+                    return shape
+    return None
 
 
 class Decision:
