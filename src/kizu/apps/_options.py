@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
 import warnings
@@ -76,7 +77,7 @@ def run(command: Callable[[], int], *, on_several_processes: bool = False) -> No
         _refuse_several_processes()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say_warning
+            warnings.showwarning = functools.partial(_say_warning, set())
             code = command()
     except KeyboardInterrupt:
         if "--debug" in sys.argv:
@@ -96,6 +97,7 @@ def _refuse_several_processes() -> None:
 
 
 def _say_warning(
+    said: set[str],
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -103,9 +105,12 @@ def _say_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """kizu's own warnings in one line; those of libraries as they come."""
+    """kizu's own warnings in one line, each once, for Python forgets what it has shown when a library changes
+    its filters; those of libraries as they come. said: those shown before."""
     if issubclass(category, NearlyEqual | OtherSize | UnusedRange):
-        say(f"Warning: {message}")
+        if str(message) not in said:
+            say(f"Warning: {message}")
+        said.add(str(message))
     else:
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
