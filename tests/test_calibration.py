@@ -1,5 +1,6 @@
 """The promise is kept: against the definition, against exact arithmetic, and over many draws."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kizu import calibration
 from kizu.calibration import (
     certified_rate,
     conformal_threshold,
@@ -16,6 +18,7 @@ from kizu.calibration import (
     parts_needed,
     smallest_rate,
 )
+from kizu.detectors.decision import Decision
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 
@@ -175,3 +178,41 @@ def test_folds_keep_groups_together() -> None:
     assert [part.tolist() for part in folds(8, 3, 0, groups)] == [part.tolist() for part in parts]
     with pytest.raises(TooFewImages):
         folds(3, 2, 0, ["same", "same", "same"])
+
+
+NO_NUMBER = ["0.1", None, True, [0.1], float("nan")]
+
+
+@pytest.mark.parametrize("value", NO_NUMBER)
+def test_what_is_no_rate(value: object) -> None:
+    for function in (calibration.images_needed, calibration.parts_needed):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            function(value)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        calibration.conformal_threshold([0.1, 0.2], value)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        calibration.certified_rate([0.1, 0.2], 0.2, confidence=value)
+
+
+def test_what_are_no_scores_or_groups() -> None:
+    for scores in (["a"], [[0.1], [0.2, 0.3]], {"a": 1}):
+        with pytest.raises(UsageError, match="are numbers, one an image"):
+            calibration.p_values([0.5], scores)
+        with pytest.raises(UsageError, match="are numbers, one an image"):
+            Decision(scores, 0.3)
+    with pytest.raises(UsageError, match="groups is a list"):
+        calibration.p_values([0.5], [0.1], groups=5)
+    with pytest.raises(NotFinite):
+        Decision([0.1, 0.2, 1e39], 0.3)
+    alone = calibration.p_values([0.15], [0.1, 0.2, 0.9], groups=[None, None, None])
+    assert alone.tolist() == [0.75], "an image without a group is a part of its own"
+
+
+@pytest.mark.parametrize(
+    "limits", [(float("nan"), 1), (5, 1), (1, 1), (1,), ("a", 1), 3, "ab", (0, math.inf)]
+)
+def test_what_is_no_display_range(limits: object) -> None:
+    with pytest.raises(UsageError, match="map_range is"):
+        Decision([0.1, 0.2, 0.3], 0.3, map_range=limits)
+    kept = Decision([0.1, 0.2, 0.3], 0.3, map_range=np.array([0, 1], np.float32)).map_range
+    assert kept == (0.0, 1.0)

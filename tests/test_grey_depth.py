@@ -17,7 +17,7 @@ from trees import draw_image, mask
 
 import kizu
 from kizu import store
-from kizu.errors import ImageError, UnusedRange, UsageError
+from kizu.errors import Clipped, ImageError, UnusedRange, UsageError
 from kizu.images import image_digest, open_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -62,7 +62,8 @@ def test_a_named_white_level(tmp_path: Path, bits: int, factor: int, suffix: str
 
 def test_values_above_white_are_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 4095, 5000, 65535]], np.uint16)).save(tmp_path / "a.png")
-    assert open_image(tmp_path / "a.png", white_level=4095)[0, :, 0].tolist() == [0, 255, 255, 255]
+    with pytest.warns(Clipped):
+        assert open_image(tmp_path / "a.png", white_level=4095)[0, :, 0].tolist() == [0, 255, 255, 255]
 
 
 def test_the_files_own_tags(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_an_image_is_known_whatever_its_white_level(tmp_path: Path) -> None:
     assert image_digest(tmp_path / "a.png") != image_digest(tmp_path / "c.png")
 
 
-@pytest.mark.parametrize("level", [0, -1, 2.5, True, "4095"])
+@pytest.mark.parametrize("level", [0, 1, 254, -1, 2.5, True, "4095"])
 def test_levels_that_cannot_be_meant(level: object) -> None:
     with pytest.raises(UsageError, match="white_level is the value of white"):
         kizu.detector("gaussian", "random/resnet10t@1", image_size=32, white_level=level)
@@ -165,6 +166,30 @@ def test_a_dark_set_is_warned_of_once(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kizu.detector("gaussian", "random/resnet10t@1", image_size=32, white_level=4095).fit(data)
+
+
+def test_values_above_white_are_warned_of(tmp_path: Path) -> None:
+    """A level of another camera: all differences among bright values were lost without a word."""
+    path = twelve_bits(tmp_path / "data") / "test" / "good" / "0.png"
+    with pytest.warns(Clipped, match="many values above 255"):
+        assert open_image(path, white_level=255).mean() > 250
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_image(path, white_level=4095)
+        hot = np.tile(GREY.astype(np.uint16), (4, 4))
+        hot[0, 0] = 60000
+        Image.fromarray(hot).save(tmp_path / "hot.png")
+        assert open_image(tmp_path / "hot.png", white_level=1023)[0, 0, 0] == 255, "one hot pixel"
+
+
+@pytest.mark.filterwarnings("always::kizu.errors.Clipped")
+def test_a_command_says_it_once(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    data = twelve_bits(tmp_path / "data")
+    fast = ("--detector", "gaussian", "--representation", "random/resnet10t@1", "--set", "image_size=32")
+    code, _, err = run_cli("fit", data, *fast, "--white-level", 1023, "-o", tmp_path / "m.kizu")
+    assert (code, err.count("many values above 1023")) == (0, 1)
+    code, _, err = run_cli("inspect", tmp_path / "m.kizu", data / "test", "-o", tmp_path / "out")
+    assert (code, err.count("many values above 1023")) == (0, 1)
 
 
 def plain_tiff(samples: int, bits: int, photometric: int = 1) -> bytes:

@@ -386,6 +386,19 @@ def test_grey_classes_are_not_taken_for_good(tmp_path: Path, bits: int) -> None:
     assert int(open_mask(path, rule="nonzero").sum()) == 36 + 64
 
 
+def test_a_thin_region_below_half_is_not_lost(tmp_path: Path) -> None:
+    """A stripe 2 pixels wide holds no square of 3 x 3; the soft edge of a region above half is no region."""
+    values = np.zeros((30, 40), np.uint8)
+    values[2:4, 2:30], values[12:20, 12:20] = 80, 160
+    path = save(tmp_path / "a.png", values)
+    with pytest.raises(MaskError, match="regions of the mask have the value 80, not above half"):
+        open_mask(path)
+    values[4:12, 2:4] = 160
+    assert int(open_mask(save(path, values)).sum()) == 64 + 16
+    values[4:12, 2:4] = values[2:4, 6:30] = 0
+    assert int(open_mask(save(path, values)).sum()) == 64, "a speck of 8 pixels"
+
+
 def test_edges_and_noise_are_no_classes(tmp_path: Path) -> None:
     """Anti-aliased edges, blur, and what a JPEG leaves beside an edge, are read as ever."""
     sharp = np.zeros((64, 64), np.uint8)

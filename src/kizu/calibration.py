@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.checks import whole_numbers
+from kizu.checks import listed, whole_numbers
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 Groups: TypeAlias = "Sequence[object] | NDArray[Any]"
@@ -176,16 +177,19 @@ def folds(count: int, parts: int, seed: int, groups: Groups | None = None) -> li
 
 
 def group_numbers(count: int, groups: Groups | None) -> np.ndarray:
-    """(count,) int64 from 0 on: number of the group of each image; groups is one label an image, or None.
+    """(count,) int64 from 0 on: number of the group of each image; groups is one label an image, or None. An
+    image whose label is None is a group of its own.
 
-    >>> group_numbers(3, ["b", "a", "b"]).tolist()
-    [1, 0, 1]
+    >>> group_numbers(4, ["b", "a", "b", None]).tolist()
+    [1, 0, 1, 2]
     """
-    if groups is None:
+    if groups is None or not count:
         return np.arange(count)
-    if len(groups) != count:
-        raise UsageError(f"groups has one label an image: {count} images, {len(groups)} labels.")
-    return np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+    labels = listed(groups=groups)
+    if len(labels) != count:
+        raise UsageError(f"groups has one label an image: {count} images, {len(labels)} labels.")
+    names = [f"image {row}" if label is None else f"group {label}" for row, label in enumerate(labels)]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def _weights(count: int, groups: Groups | None) -> tuple[np.ndarray, int]:
@@ -204,8 +208,11 @@ def _above(scores: np.ndarray, weights: np.ndarray, *, strict: bool) -> tuple[np
 
 
 def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
-    array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
-    array = np.asarray(array, dtype=np.float64).reshape(-1)
+    try:
+        array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+        array = np.asarray(array, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} are numbers, one an image; got {values!r:.80}.") from error
     if not empty and not len(array):
         raise TooFewImages("Calibration needs at least one normal image that the detector was not fitted on.")
     if not np.isfinite(array).all():
@@ -216,11 +223,15 @@ def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
     return array
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _check_confidence(confidence: float) -> None:
-    if not 0.0 < confidence < 1.0:
+    if not _is_number(confidence) or not 0.0 < confidence < 1.0:
         raise UsageError(f"A confidence lies between 0 and 1 (0.95 is usual), got {confidence!r}.")
 
 
 def _check_rate(rate: float) -> None:
-    if not 0.0 < rate < 1.0:
+    if not _is_number(rate) or not 0.0 < rate < 1.0:
         raise UsageError(f"A false-alarm rate lies between 0 and 1 (0.01 is one in a hundred), got {rate!r}.")

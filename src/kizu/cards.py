@@ -77,7 +77,7 @@ class _Parameters(_Card):
 
     image_size: Annotated[list[Annotated[int, Field(ge=8, le=MAX_SIDE)]], Field(min_length=2, max_length=2)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    white_level: Annotated[int, Field(ge=1, lt=2**32)] | None = None
+    white_level: Annotated[int, Field(ge=255, lt=2**31)] | None = None
     precision: Annotated[str, Field(max_length=20)] = "auto"
     device: Annotated[str, Field(max_length=40)] = "auto"
     seed: Seed = 0
@@ -211,7 +211,7 @@ class _Run(_Card):
     log_every: Positive
     half: bool
     sync_batch_norm: bool | None = None
-    white_level: Annotated[int, Field(ge=1, lt=2**32)] | None = None
+    white_level: Annotated[int, Field(ge=255, lt=2**31)] | None = None
 
 
 class _Pretraining(_Card):

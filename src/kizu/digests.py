@@ -1,5 +1,5 @@
 """What identifies an image: a digest of its pixels, whatever the format and the name of its file. What
-identifies a list of files: their names and sizes."""
+identifies a file, whatever it holds: a digest of its bytes; a list of files: their names and sizes."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def deep_digest(values: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"deep {values.shape}".encode())
     digest.update(np.ascontiguousarray(values, dtype="<i4").data)
     return digest.hexdigest()[:32]
+
+
+def file_digest(path: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of a file's bytes; None for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def files_digest(rows: Iterable[tuple[object, ...]]) -> str:

@@ -21,6 +21,7 @@ KizuError
 NearlyEqual (UserWarning)        good images that seem to show one part, taken for different parts
 OtherSize (UserWarning)          files of another size than those that a decision was calibrated on
 UnusedRange (UserWarning)        good images that use a small share of the range of their files
+Clipped (UserWarning)            grey images with values above what was said to be white
 """
 
 from __future__ import annotations
@@ -128,6 +129,10 @@ class OtherSize(UserWarning):
 
 class UnusedRange(UserWarning):
     """Good images that use a small share of the range of their files."""
+
+
+class Clipped(UserWarning):
+    """Grey images with values above what was said to be white."""
 
 
 class MissingExtra(KizuError, ImportError):

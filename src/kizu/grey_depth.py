@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile, TiffImagePlugin
 
-from kizu.errors import ImageError, UsageError
+from kizu.errors import Clipped, ImageError, UsageError
 
 SIXTEEN = 65535
+CLIPPED_SHARE = 0.01
+"""Of the pixels of an image; fewer may be hot ones."""
 _BITS, _PHOTOMETRIC, _SAMPLES, _MAX_SAMPLE = 258, 262, 277, 281
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 """What Pillow logs of a damaged file its error says too; without a handler Python would print it."""
@@ -53,7 +56,8 @@ def to_eight_bits(
     values: NDArray[Any], depth: Depth, white_level: int | None, path: Path | str | io.BytesIO
 ) -> NDArray[np.uint8]:
     """(H, W) whole numbers -> uint8: round(255 value / white), at most 255. Raises ImageError for values
-    below 0, or where nothing says which value is white."""
+    below 0, or where nothing says which value is white. Warns with Clipped of an image with many values above
+    white."""
     white = white_level or depth.white
     low, high = int(values.min()), int(values.max())
     if white is None:
@@ -67,6 +71,14 @@ def to_eight_bits(
             path, f"holds values from {low} to {high}; 0..{max(white, SIXTEEN)} can be read. Save it with 8 "
             "or 16 bits."
         )  # fmt: skip
+    if np.count_nonzero(values > white) > CLIPPED_SHARE * values.size:
+        warnings.warn(
+            f"Grey images hold many values above {white}, the value of white by which they are read, and "
+            "these are read as white: what differs among them is lost. Name another --white-level (Python: "
+            "white_level=), the same for all images of a product.",
+            Clipped,
+            stacklevel=2,
+        )
     wide = np.minimum(values.astype(np.int64), white)
     wide = white - wide if depth.inverted else wide
     return ((wide * 255 + white // 2) // white).astype(np.uint8)
@@ -78,7 +90,7 @@ def check_white_level(white_level: int | None) -> None:
     >>> check_white_level(4095)
     """
     whole = isinstance(white_level, int) and not isinstance(white_level, bool)
-    if white_level is not None and not (whole and 1 <= white_level < 2**31):
+    if white_level is not None and not (whole and 255 <= white_level < 2**31):
         raise UsageError(
             "white_level is the value of white in images of more than 8 bits, such as 1023, 4095 or 65535, "
             f"or None for what the files say; got {white_level!r}."

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from kizu.errors import MaskError, UsageError, some
 from kizu.images import check_size, decoded, list_images, sixteen_bit
@@ -35,9 +36,10 @@ def open_mask(
     rule "half": a pixel is a defect above half of the full range of its bit depth (8 bits: > 127, 16 bits: >
     32767), which reads 0/255 and anti-aliased masks; a mask whose largest value is 1 is read as 0/1. Colours
     count by their largest channel; pixels that are more than half transparent do not count. MaskError is
-    raised where no pixel is above half though some are not 0 (an index image, for example), and where a solid
-    region is not 0 and not above half (grey classes, 80 and 160): it would count as good. Solid is a square
-    of 3 x 3 pixels of one value, in a JPEG or WebP of one above a sixteenth of the range.
+    raised where no pixel is above half though some are not 0 (an index image, for example), and where a
+    region would count as good that is not 0 and not above half (grey classes, 80 and 160): a square of 3 x 3
+    pixels of one value, or 9 pixels or more that touch each other, above a sixteenth of the range and none
+    above half. In a JPEG or WebP all up to that sixteenth counts as 0.
     rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's
     raw masks.
     rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD:
@@ -104,23 +106,37 @@ def _open_one(
         raise MaskError(
             f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. {ADVICE}"
         )
-    lost = [value for value in _solid_values(values) if (full // 16 if lossy else 0) < value <= full // 2]
+    defect, marked = values > full // 2, values > full // 16
+    lost = _solid_values(values, (marked if lossy else values > 0) & ~defect)
+    lost += _lost_alone(values, marked, defect)
     if lost:
         raise MaskError(
-            f"{path}: solid regions of the mask have the value {some(lost)}, not above half of 0..{full}, "
-            f"and would count as good. {ADVICE}"
+            f"{path}: regions of the mask have the value {some(sorted(set(lost)))}, not above half of "
+            f"0..{full}, and would count as good. {ADVICE}"
         )
-    return values > full // 2
+    return defect
 
 
-def _solid_values(values: NDArray[Any]) -> list[int]:
-    """Values that fill a square of 3 x 3 pixels, sorted."""
+def _lost_alone(values: NDArray[Any], marked: NDArray[np.bool_], defect: NDArray[np.bool_]) -> list[int]:
+    """The largest value of each region of `marked` of 9 pixels or more, 8-connected, none of them `defect`:
+    no soft edge of anything."""
+    if not (marked & ~defect).any():
+        return []
+    regions, count = ndimage.label(marked, np.ones((3, 3)))
+    areas = np.bincount(regions.ravel(), minlength=count + 1)
+    kept = np.bincount(regions[defect], minlength=count + 1) > 0
+    alone = [number for number in range(1, count + 1) if areas[number] >= 9 and not kept[number]]
+    return [int(value) for value in ndimage.maximum(values, regions, alone)] if alone else []
+
+
+def _solid_values(values: NDArray[Any], where: NDArray[np.bool_]) -> list[int]:
+    """Values that fill a square of 3 x 3 pixels whose middle lies in `where`, sorted."""
     rows = values[:, 1:] == values[:, :-1]
     pairs = rows[:, 1:] & rows[:, :-1]
     columns = values[1:] == values[:-1]
     below = (columns[1:] & columns[:-1])[:, 1:-1]
     solid = pairs[2:] & pairs[1:-1] & pairs[:-2] & below
-    return [int(value) for value in np.unique(values[1:-1, 1:-1][solid])]
+    return [int(value) for value in np.unique(values[1:-1, 1:-1][solid & where[1:-1, 1:-1]])]
 
 
 def _values(image: Image.Image, rule: str, path: Path | str) -> tuple[NDArray[Any], int]:

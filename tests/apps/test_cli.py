@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -347,6 +348,42 @@ def test_an_inspection_is_resumed_with_its_own_model_only(
     (out / "results.jsonl").write_text('{"path": 1}}\n{"path": "a"}\n')
     code, _, err = run_cli("inspect", model, *files, "-o", out, "--resume")
     one_line(code, err, "line 1, is damaged")
+
+
+def test_a_resumed_inspection_knows_its_images(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
+    """An image replaced under its name is inspected anew, one whose file is gone keeps its line, and lines of
+    images that are not given are not shown among others."""
+    parts, out = tmp_path / "parts", tmp_path / "out"
+    parts.mkdir()
+    good = sorted((tree / "test" / "good").glob("*.png"))
+    bad = sorted(set((tree / "test").rglob("*.png")) - set(good))
+    for number, file in enumerate(good[:3]):
+        shutil.copy(file, parts / f"{number}.png")
+    (parts / "3.png").write_bytes(b"half")
+    assert run_cli("inspect", model, parts, "-o", out)[0] == 1
+
+    def rows() -> dict[str, dict[str, Any]]:
+        lines = (out / "results.jsonl").read_text("utf-8").splitlines()
+        return {Path(row["path"]).name: row for row in map(json.loads, lines)}
+
+    before = rows()
+    shutil.copy(bad[0], parts / "0.png")
+    shutil.copy(good[4], parts / "3.png")
+    (parts / "1.png").unlink()
+    shutil.copy(good[5], parts / "4.png")
+    code, _, err = run_cli("inspect", model, parts, "-o", out, "--resume")
+    assert code == 0
+    assert "changed since, inspected anew: 2" in err
+    after = rows()
+    assert sorted(after) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert [after[name] == before[name] for name in sorted(before)] == [False, True, True, False]
+    assert after["3.png"]["error"] is None
+    truth = kizu.load(model).predict([parts / name for name in ("0.png", "3.png", "4.png")]).score.tolist()
+    assert [after[name]["score"] for name in ("0.png", "3.png", "4.png")] == pytest.approx(truth)
+    assert len({row["panel"] for row in after.values()}) == 5, "no panel is written over"
+    code, _, err = run_cli("inspect", model, good[6], "-o", out, "--resume")
+    one_line(code, err, "images that are not given now")
+    assert rows() == after
 
 
 def test_list_and_version(run_cli: Cli) -> None:

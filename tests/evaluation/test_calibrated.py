@@ -143,7 +143,7 @@ def test_groups_are_calibrated_together(tiny_planted: Samples, tmp_path: Path) -
 
     table = tiny_planted.train.table.with_columns(group=pl.Series([f"part {row // 8}" for row in range(24)]))
     grouped = Samples(table)
-    with pytest.raises(TooFewImages, match="3 good images leave 3"):
+    with pytest.raises(TooFewImages, match="3 groups of good images leave 3"):
         fit_calibrated(
             kizu.detector("gaussian", "random/resnet10t@2", image_size=64), grouped, false_alarm_rate=0.1
         )

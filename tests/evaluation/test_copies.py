@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import warnings
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 import kizu
 from kizu.errors import NearlyEqual, TooFewImages
 from kizu.evaluation import copies
-from kizu.evaluation.calibrated import fit_calibrated, with_copies_grouped
+from kizu.evaluation.calibrated import Scored, _set, fit_calibrated, with_copies_grouped
 from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.images import open_image
 from kizu.protocols.base import units
@@ -107,7 +108,7 @@ def test_thirty_parts_twice_are_thirty_parts(tiny_planted: Samples, tmp_path: Pa
     assert detector.decision_.parts == 24
     assert len(detector.decision_.scores) == 48
     assert detector.decision_.false_alarm_rate == pytest.approx(1 / 25)
-    with pytest.raises(TooFewImages, match="24 good images"):
+    with pytest.raises(TooFewImages, match="24 groups of good images"):
         fit_calibrated(detector.clone(), twice, false_alarm_rate=1 / 49)
 
 
@@ -122,5 +123,9 @@ def test_copies_of_one_image_give_no_decision(method: str, tiny_planted: Samples
     with pytest.raises(TooFewImages):
         fit_calibrated(detector, table(paths), method=method, false_alarm_rate=0.2)
     detector.fit(table(paths))
+    part = Scored(np.zeros(5), np.zeros(9), np.zeros(5), [str(path) for path in paths[:5]], ["a"] * 5, [])
+    other = dataclasses.replace(part, scores=np.ones(5))
+    with pytest.raises(TooFewImages, match="one and the same score in each fold"):
+        _set(detector, [part, other], [table(paths[:5])] * 2, 0.2, "cross")
     with pytest.raises(TooFewImages, match="All 5 calibration images have the score"):
         detector.set_calibration([0.0] * 5, 0.2)

@@ -52,11 +52,15 @@ def test_images_without_masks_are_left_out_of_pixel_metrics(
     first = table["mask"].is_not_null().arg_max()
     masks = [None if row == first else mask for row, mask in enumerate(table["mask"])]
     fewer = Samples(table.with_columns(mask=pl.Series(masks, dtype=pl.String)))
-    metrics = evaluate(detector, fewer, tmp_path / "run", Run("fewer"))
+    run, none = Run("fewer"), Run("none")
+    metrics = evaluate(detector, fewer, tmp_path / "run", run)
     assert metrics["images"] == {"normal": 12, "anomalous": 12, "without_mask": 1}
+    assert "1 flawed images have no mask" in run.notes[-1]
+    assert "1 flawed images have no mask" in (tmp_path / "run" / "run.json").read_text("utf-8")
     without = evaluate(
-        detector, Samples(table.with_columns(mask=pl.lit(None, pl.String))), tmp_path / "none", Run("none")
+        detector, Samples(table.with_columns(mask=pl.lit(None, pl.String))), tmp_path / "none", none
     )
+    assert none.notes == [], "a data set without masks says nothing of pixels"
     assert without["pixel"] is None
     assert without["image"] == metrics["image"]
 

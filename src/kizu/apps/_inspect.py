@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kizu import store
 from kizu.apps._screen import Screen
-from kizu.errors import ImageError, OutputExists, UsageError
-from kizu.image_files import find_images
+from kizu.digests import file_digest
+from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, some
+from kizu.image_files import Found, find_images
 from kizu.images import open_image
 
 if TYPE_CHECKING:
@@ -34,14 +36,16 @@ def inspect_images(
     """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
 
     An image that cannot be read has a line too, with the reason under "error". After an interruption the
-    lines written so far stay, and resume=True goes on with the other images. digest: of the model's file;
-    lines of another model are not gone on with. Returns 1 if an image could not be read, else 0. Raises
-    OutputExists, EmptyData, UsageError."""
+    lines written so far stay, and resume=True goes on with the other images, and with those whose files have
+    changed since. digest: of the model's file; lines of another model, or of images that are not given, are
+    not gone on with. Returns 1 if an image could not be read, else 0. Raises OutputExists, EmptyData,
+    UsageError."""
     found = find_images(paths)
     files = found.images
-    done = (
-        _rows_before(out, digest) if resume and (out / RESULTS).exists() else _begin(out, digest, overwrite)
-    )
+    if resume and (out / RESULTS).exists():
+        done = _rows_before(out, digest, found, screen)
+    else:
+        done = _begin(out, digest, overwrite)
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
@@ -55,7 +59,7 @@ def inspect_images(
         screen.progress(len(left)) as progress,
         (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream,
     ):
-        number, at = len(done), 0
+        number, at = _next_panel(done), 0
         for chunk in _chunks(left, detector.batch_size):
             rows, errors, shown = _look(detector, chunk, out if panels else None, number, shown)
             _write(rows, stream, screen)
@@ -87,7 +91,7 @@ def _look(
             at = number + chunk.index(Path(path))
             panel_name = _panel(part, index, out, at, shown, detector.white_level) if out else None
             rows[path] = _row(part, index, path, panel_name)
-    rows |= {path: _failed(path, reason) for path, reason in errors}
+    rows |= {path: _failed(path, reason) | {"sha256": file_digest(path)} for path, reason in errors}
     return rows, errors, shown
 
 
@@ -105,11 +109,12 @@ def _begin(out: Path, digest: str, overwrite: bool) -> dict[str, dict[str, Any]]
     return {}
 
 
-def _rows_before(out: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """The rows that an interrupted run left, by path; a last one that is not whole is dropped.
+def _rows_before(out: Path, digest: str, found: Found, screen: Screen) -> dict[str, dict[str, Any]]:
+    """The rows that an interrupted run left, by path; a last one that is not whole is dropped, and those of
+    files that have changed since.
 
-    Raises OutputExists for a folder of something else, UsageError for one of another model, LayoutError for
-    damage."""
+    Raises OutputExists for a folder of something else, UsageError for one of another model or of other
+    images, LayoutError for damage."""
     if not store.has_record(out, RECORD):
         raise OutputExists(out, f"its {RESULTS} is not beside an {RECORD} of kizu's")
     if store.read_record(out, RECORD).get("model_digest") != digest:
@@ -117,10 +122,39 @@ def _rows_before(out: Path, digest: str) -> dict[str, dict[str, Any]]:
             f"{out} holds results of another model, and one page shows those of one model: give another -o, "
             "or say --overwrite without --resume to inspect all images anew."
         )
-    whole = store.read_rows(out / RESULTS)
+    rows = store.read_rows(out / RESULTS)
+    if not all(isinstance(row.get("path"), str) and "error" in row for row in rows):
+        raise LayoutError(f"{out / RESULTS} is damaged: a line is of no image. Begin anew, with --overwrite.")
+    _refuse_other_images(out, rows, found)
+    whole = [row for row in rows if not _has_changed(row)]
+    if len(whole) < len(rows):
+        screen.say(f"Files that have changed since, inspected anew: {len(rows) - len(whole)}.")
     with store.replacing(out / RESULTS) as temporary:
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), "utf-8")
     return {row["path"]: row for row in whole}
+
+
+def _refuse_other_images(out: Path, rows: list[dict[str, Any]], found: Found) -> None:
+    """Raise UsageError when there are lines of images that are not given now; one whose file is gone is
+    no matter."""
+    given = {str(path) for path in found.images} | {path for path, _ in found.unused}
+    others = [row["path"] for row in rows if row["path"] not in given and Path(row["path"]).exists()]
+    if others:
+        raise UsageError(
+            f"{out} holds results of images that are not given now ({some(others, 2)}), and one page shows "
+            "those of one list. Give them too, or another -o, or say --overwrite without --resume."
+        )
+
+
+def _has_changed(row: dict[str, Any]) -> bool:
+    """Whether a file is there and is not the one that was inspected."""
+    return "sha256" in row and file_digest(row["path"]) not in (row["sha256"], None)
+
+
+def _next_panel(done: dict[str, dict[str, Any]]) -> int:
+    """A number above those of all images before, whose panels stay."""
+    names = [re.fullmatch(r"panels/(\d+)\.png", str(row.get("panel"))) for row in done.values()]
+    return max([len(done), *(int(name[1]) + 1 for name in names if name)])
 
 
 def _chunks(files: list[Path], size: int) -> Iterator[list[Path]]:
@@ -142,6 +176,7 @@ def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dic
         "p_value": None if part.p_value is None else float(part.p_value[index]),
         "is_anomalous": None if part.is_anomalous is None else bool(part.is_anomalous[index]),
         "error": None,
+        "sha256": file_digest(path),
     }
     return {**row, "panel": panel_name} if panel_name else row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kizu import registry
+from kizu.digests import file_digest
 from kizu.errors import DataError, listed_unused, some
 from kizu.images import open_image
 from kizu.masks import MaskRule, checked_rule, open_mask
@@ -138,8 +138,7 @@ def _look(
 def _inspect(row: int, image: str, mask: str | None, rule: MaskRule) -> _Seen:
     try:
         shape = open_image(image).shape[:2]
-        with open(image, "rb") as file:  # noqa: PTH123
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(image) or ""
     except DataError as error:
         return _Seen(row, "", (str(error),))
     if mask is None:

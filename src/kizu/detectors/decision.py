@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kizu import calibration
-from kizu.errors import ImageError, TooFewImages, UnknownName
+from kizu import calibration, checks
+from kizu.errors import ImageError, TooFewImages, UnknownName, UsageError
 from kizu.images import image_shape
 
 METHODS = ("split", "cross")
@@ -50,7 +51,7 @@ class Decision:
     sets. groups: (n,) one label an image, equal for images of one part, which count once. method: how the
     images were held out, "split" (a promise) or "cross" (an estimate). map_range (low, high): map values that
     a heat map shows as its coldest and hottest colour. Raises TooFewImages when the groups cannot back the
-    promise, or when all scores are equal; UnknownName for another method.
+    promise, or when all scores are equal; UnknownName for another method; UsageError for what is no number.
 
     >>> decision = Decision([0.3, 0.1, 0.2, 0.4], 0.25)
     >>> decision.threshold, decision.parts
@@ -68,10 +69,10 @@ class Decision:
     ) -> None:
         if method not in METHODS:
             raise UnknownName("calibration method", method, METHODS)
-        self.scores = np.asarray(scores, dtype=np.float32)
-        self.false_alarm_rate, self.method = float(false_alarm_rate), method
-        self.map_range = None if map_range is None else (float(map_range[0]), float(map_range[1]))
+        self.scores = _single_precision(scores)
         self.threshold = calibration.conformal_threshold(self.scores, false_alarm_rate, groups=groups)
+        self.false_alarm_rate, self.method = float(false_alarm_rate), method
+        self.map_range = None if map_range is None else _range(map_range)
         self.groups = calibration.group_numbers(len(self.scores), groups)
         self.parts = int(self.groups.max()) + 1
         if len(self.scores) > 1 and self.scores.min() == self.scores.max():
@@ -113,3 +114,21 @@ class Decision:
             "calibration.scores": torch.from_numpy(self.scores),
             "calibration.groups": torch.from_numpy(self.groups),
         }
+
+
+def _single_precision(scores: Any) -> NDArray[np.float32]:
+    """Scores as they are kept; one beyond float32 is infinite there, and refused for it."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(scores, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"scores are numbers, one an image; got {scores!r:.80}.") from error
+
+
+def _range(map_range: Any) -> tuple[float, float]:
+    limits = np.asarray(map_range).tolist()
+    if not isinstance(limits, list) or len(limits) != 2:
+        raise UsageError(f"map_range is (low, high), got {map_range!r:.80}.")
+    checks.numbers(map_range=limits[0])
+    checks.numbers(least=limits[0], above=True, map_range=limits[1])
+    return float(limits[0]), float(limits[1])

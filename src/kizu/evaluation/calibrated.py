@@ -66,6 +66,11 @@ def fit_calibrated(
     the representation has seen the calibration images, or for "cross" with what is trained; and what
     `detector.fit` raises."""
     checks.whole_numbers(least=0, seed=seed)
+    if not isinstance(data, Samples):
+        raise UsageError(
+            f"fit_calibrated takes Samples, got {type(data).__name__}: kizu.dataset('folder', PATH) has them "
+            "as .to_learn."
+        )
     options = options or FitOptions()
     if method != "none":
         data = with_copies_grouped(data, options.progress, white_level=detector.white_level)
@@ -110,7 +115,8 @@ def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, me
             f"A false-alarm rate, {false_alarm_rate:g}, has no effect without calibration. Leave one of them "
             "away."
         )
-    count = len(np.unique(units(_parts(data)[0])))
+    good = _parts(data)[0]
+    count = len(np.unique(units(good)))
     if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
         return "none"
     if detector.trains and method == "cross":
@@ -118,12 +124,13 @@ def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, me
             "Cross-conformal calibration pools the scores of several fits, and two trainings give two scales "
             f"of scores: for {type(detector).__name__} the rate would be wrong. Use split."
         )
-    return plan(count, false_alarm_rate, "split" if detector.trains else method)
+    kind = "good images" if count == len(good) else "groups of good images"
+    return plan(count, false_alarm_rate, "split" if detector.trains else method, kind)
 
 
-def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
-    """ "split" or "cross" for `count` good images (or groups). Raises TooFewImages when neither can back a
-    named rate.
+def plan(count: int, false_alarm_rate: float | None, method: str, kind: str = "good images") -> str:
+    """ "split" or "cross" for `count` good images, or groups, as `kind` says. Raises TooFewImages where
+    neither can back a named rate.
 
     >>> plan(40, 0.05, "auto"), plan(100, 0.05, "auto")
     ('cross', 'split')
@@ -137,8 +144,8 @@ def plan(count: int, false_alarm_rate: float | None, method: str) -> str:
     if false_alarm_rate is not None and available < needed:
         total = needed if method == "cross" else round(needed / HELD_OUT)
         raise TooFewImages(
-            f"A false-alarm rate of {rate:g} takes {needed} good images to calibrate on; {count} good images "
-            f"leave {available} ({method}). Provide at least {total}, or ask for "
+            f"A false-alarm rate of {rate:g} takes {needed} {kind} to calibrate on; {count} {kind} leave "
+            f"{available} ({method}). Provide at least {total}, or ask for "
             f"{calibration.smallest_rate(max(available, 1)):.3g} or more."
         )
     return method
@@ -233,6 +240,11 @@ def _set(
     scores = np.concatenate([part.scores for part in parts])
     if not len(scores):
         raise TooFewImages("None of the calibration images could be read.")
+    if len(scores) > len(parts) and all(np.ptp(part.scores) == 0 for part in parts if len(part.scores)):
+        raise TooFewImages(
+            f"The {len(scores)} calibration images have one and the same score in each fold: they are copies "
+            "of one image, or the detector is blind to what differs. No decision can be built on that."
+        )
     unit_of_path = {
         path: f"{number} {unit}"
         for number, samples in enumerate(held)

@@ -105,10 +105,22 @@ def evaluate(
         measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
         run.notes += _undefined(measured.metrics["images"])
+        run.notes += _without_mask(labelled, measured.metrics)
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
+
+
+def _without_mask(labelled: Samples, metrics: dict[str, Any]) -> list[str]:
+    """Which flawed images no pixel figure counts, where some have masks."""
+    count = metrics["images"]["without_mask"]
+    if not count or labelled.table["mask"].is_null().all():
+        return []
+    return [
+        f"{count} flawed images have no mask, or one that marks nothing at the size of the maps: no pixel "
+        "figure counts them"
+    ]
 
 
 def _undefined(images: dict[str, int]) -> list[str]:

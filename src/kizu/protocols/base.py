@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kizu import checks
+from kizu.calibration import group_numbers
 from kizu.errors import EmptyData
 from kizu.samples import Samples
 
@@ -36,9 +37,7 @@ def units(samples: Samples) -> np.ndarray:
     >>> units(Samples(pl.DataFrame({"image": ["/a", "/b", "/c"], "group": ["x", "x", None]}))).tolist()
     [0, 0, 1]
     """
-    groups = samples.table["group"].to_list()
-    names = [f"image {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
-    return np.unique(names, return_inverse=True)[1] if names else np.zeros(0, dtype=np.int64)
+    return group_numbers(len(samples), samples.table["group"].to_list())
 
 
 def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
