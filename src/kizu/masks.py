@@ -38,8 +38,9 @@ def open_mask(
     count by their largest channel; pixels that are more than half transparent do not count. MaskError is
     raised where no pixel is above half though some are not 0 (an index image, for example), and where a
     region would count as good that is not 0 and not above half (grey classes, 80 and 160): a square of 3 x 3
-    pixels of one value, or 9 pixels or more that touch each other, above a sixteenth of the range and none
-    above half. In a JPEG or WebP all up to that sixteenth counts as 0.
+    pixels of one value, or 9 pixels or more that touch each other, above a quarter of the range and none
+    above half (fainter ones lie about in magnetic tile's masks). In a JPEG or WebP a square up to a sixteenth
+    of the range is none.
     rule "nonzero": a pixel is a defect where it is not 0; in a palette image the index counts, as in VisA's
     raw masks.
     rule "folder": the union of all mask files in the folder of `path`, each read as "nonzero" (MVTec LOCO AD:
@@ -106,9 +107,9 @@ def _open_one(
         raise MaskError(
             f"{path}: no pixel of the mask lies above half of 0..{full}; the largest value is {top}. {ADVICE}"
         )
-    defect, marked = values > full // 2, values > full // 16
-    lost = _solid_values(values, (marked if lossy else values > 0) & ~defect)
-    lost += _lost_alone(values, marked, defect)
+    defect = values > full // 2
+    lost = _solid_values(values, (values > (full // 16 if lossy else 0)) & ~defect)
+    lost += _lost_alone(values, values > full // 4, defect)
     if lost:
         raise MaskError(
             f"{path}: regions of the mask have the value {some(sorted(set(lost)))}, not above half of "
