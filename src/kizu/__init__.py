@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
+
     from kizu import accel as accel
     from kizu import adaptation as adaptation
     from kizu import apps as apps
@@ -91,7 +93,10 @@ def dataset(name: str, path: str | Path, **filters: Any) -> Samples:
     Raises UnknownName, UnknownParameter naming the nearest, LayoutError, MaskError, EmptyData.
     """
     from kizu import registry
+    from kizu.errors import UsageError
 
+    if not isinstance(path, str | Path):
+        raise UsageError(f"A data set is read from a path, got {path!r:.80}.")
     function = registry.load("datasets", name)
     registry.check_keywords(f"dataset {name}", function, filters)
     return function(path, **filters)
@@ -163,7 +168,7 @@ def detector(
     return built
 
 
-def load(path: str | Path, *, device: str = "auto", precision: str | None = None) -> Detector:
+def load(path: str | Path, *, device: str | torch.device = "auto", precision: str | None = None) -> Detector:
     """Open a fitted detector. Runs none of the file's content as code and never touches the network.
 
     device: where it runs: "auto" (the GPU when there is one), "cpu", "cuda", "cuda:0"; precision: "auto",

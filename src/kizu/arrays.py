@@ -37,7 +37,8 @@ def from_array(
         images, order = _resized(item, size), -1 if bgr else 1
         whole = (item if item.ndim == 4 else item[None])[..., ::order]
         known = tuple(values_digest(one) for one in whole) if digests else ()
-        return Batch(images.flip(1) if bgr else images, digests=known)
+        sizes = ((int(whole.shape[1]), int(whole.shape[2])),) * len(whole)
+        return Batch(images.flip(1) if bgr else images, digests=known, file_sizes=sizes)
     images = _tensor(item)
     images = images.flip(1) if bgr else images
     return Batch(images, digests=digests_of(images) if digests else ())
@@ -91,7 +92,10 @@ def _advice(shape: tuple[int, ...]) -> str:
     """What to do with an array of that shape."""
     if len(shape) < 2:
         return "Give an image, not a row of numbers."
-    if len(shape) == 2 or 1 in (shape[-1], shape[-3]):
+    grey = (
+        len(shape) == 2 or 1 in (shape[-1], shape[-3]) or (len(shape) == 3 and min(shape[-1], shape[-3]) > 4)
+    )
+    if grey:
         return "Repeat a grey image three times along its channels, or give its file, or PIL's image of it."
     if shape[-1] == 3:
         return "Turn channels-last values with numpy.moveaxis(array, -1, -3) or tensor.movedim(-1, -3)."

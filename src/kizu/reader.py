@@ -235,7 +235,10 @@ def _joined(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     images = torch.cat([batch.require_images() for batch in batches])
-    return Batch(images, digests=tuple(digest for batch in batches for digest in batch.digests))
+    digests = tuple(digest for batch in batches for digest in batch.digests)
+    return Batch(
+        images, digests=digests, file_sizes=tuple(size for one in batches for size in one.file_sizes)
+    )
 
 
 def _raise(item: Any) -> Batch:

@@ -41,6 +41,7 @@ class Batch:
     masks: (B, H, W) bool, True = defect.
     paths: their files.   rows: their row numbers in the Samples.   size: (H, W), needed without images.
     digests: what identifies each image (kizu.images.values_digest), where it is known.
+    file_sizes: (H, W) of each image before it was resized, where it came as an array or as bytes.
     """
 
     images: Tensor | None = None
@@ -51,6 +52,7 @@ class Batch:
     rows: tuple[int, ...] = ()
     size: tuple[int, int] = (0, 0)
     digests: tuple[str, ...] = ()
+    file_sizes: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         from kizu.errors import UsageError
@@ -97,7 +99,8 @@ class Batch:
         )
         features = None if self.features is None else [level[rows] for level in self.features]
         paths, numbers, digests = self.paths[rows], self.rows[rows], self.digests[rows]
-        return Batch(images, features, labels, masks, paths, numbers, self.size, digests)
+        sizes = self.file_sizes[rows]
+        return Batch(images, features, labels, masks, paths, numbers, self.size, digests, sizes)
 
 
 @dataclass(frozen=True)

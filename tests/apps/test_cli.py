@@ -188,7 +188,7 @@ def test_one_pixel_and_far_too_many(model: Path, tmp_path: Path, run_cli: Cli) -
         "inspect", model, tmp_path / "one.png", tmp_path / "huge.png", "-o", tmp_path / "out", "--json"
     )
     assert code == 1
-    assert err.count("Warning: There are files of 1 x 1 pixels") == 1
+    assert err.count("Warning: There are images of 1 x 1 pixels") == 1
     one, huge = (json.loads(line) for line in out.splitlines())
     assert one["error"] is None
     assert "20000" in huge["error"].replace(",", "").replace(" ", "")
@@ -199,7 +199,7 @@ def test_files_of_another_size_are_warned_of_once(model: Path, tmp_path: Path, r
     for number in range(150):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{number}.png")
     code, _, err = run_cli("inspect", model, tmp_path, "--no-panels", "-o", tmp_path / "out")
-    assert (code, err.count("Warning: There are files of 9 x 9 pixels")) == (0, 1)
+    assert (code, err.count("Warning: There are images of 9 x 9 pixels")) == (0, 1)
 
 
 def one_line(code: int, err: str, *words: str) -> None:

@@ -116,3 +116,8 @@ def test_masks_with_such_names(tmp_path: Path, run_cli: Cli) -> None:
 
 def test_printable() -> None:
     assert printable("a\nb\x1b[31m\u2028ü") == "a\\nb\\x1b[31m\\u2028ü"
+
+
+def test_a_name_too_long_for_the_disk(run_cli: Cli, tmp_path: Path) -> None:
+    code, _, err = run_cli("evaluate", tmp_path / ("x" * 300), tmp_path, "-o", tmp_path / "out")
+    assert (code, "file name too long" in err, "Errno" in err) == (2, True, False)

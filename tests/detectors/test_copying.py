@@ -98,6 +98,7 @@ def test_load_says_where_the_model_runs(tmp_path: Path, monkeypatch: pytest.Monk
     path = fitted.save(tmp_path / "model.kizu")
     opened = kizu.load(path, device="cpu", precision="fp32")
     assert (opened.device, opened.precision) == ("cpu", "fp32")
+    assert kizu.load(path, device=torch.device("cpu")).device == "cpu"
     assert torch.isfinite(opened.predict(IMAGES).map).all()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for wrong in ("cuda", "gpu", 3):

@@ -199,8 +199,14 @@ def test_files_of_another_size_than_the_calibration(tiny_planted: Samples, tmp_p
     model = kizu.load(model.save(tmp_path / "m.kizu"))
     with pytest.warns(OtherSize, match=f"{height // 2} x {width // 2} pixels.* on {height} x {width}"):
         model.predict([path, tmp_path / "small.png"])
+    with Image.open(path) as opened:
+        array = np.asarray(opened.convert("RGB"))
+    for image in (array[::2, ::2], Image.fromarray(array[::2, ::2]), (tmp_path / "small.png").read_bytes()):
+        with pytest.warns(OtherSize, match=f"images of {height // 2} x {width // 2} pixels"):
+            model.predict([array, image] if isinstance(image, np.ndarray) else [image])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict([path])
+        model.predict(array)
         images = torch.rand(1, 3, 32, 32)
         model.predict(Batch(images, paths=("of no file.png",)))

@@ -112,6 +112,14 @@ def test_thirty_parts_twice_are_thirty_parts(tiny_planted: Samples, tmp_path: Pa
         fit_calibrated(detector.clone(), twice, false_alarm_rate=1 / 49)
 
 
+def test_what_cannot_be_read_is_no_copy(parts: list[Path], tmp_path: Path) -> None:
+    broken = [tmp_path / f"broken{number}.png" for number in range(2)]
+    for path in broken:
+        path.write_bytes(b"half")
+    images = identify([str(path) for path in [broken[0], *parts[::2], broken[1], parts[1]]])
+    assert nearly_equal(images, np.arange(9)) == [(1, 8)]
+
+
 @pytest.mark.parametrize("method", ["auto", "split", "cross"])
 def test_copies_of_one_image_give_no_decision(method: str, tiny_planted: Samples, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(20)]

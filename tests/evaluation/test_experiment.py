@@ -225,6 +225,89 @@ def test_a_detectors_grid_is_every_combination_with_its_parameters(experiment: P
             read_experiment(experiment)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "error", "says"),
+    [
+        ('name = "small"', "name = 3", UsageError, "The name of an experiment is a text"),
+        ("seeds = [0, 1]", "seeds = []", UsageError, "seeds holds one value at least"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", UsageError, "each once"),
+        ("grid = { shots = [4] }", "grid = { seed = [1] }", UsageError, "seeds are named beside its grid"),
+        ('name = "mvtec"', 'name = "mvtec"\ncategories = [1]', UsageError, "a category is a text"),
+        ('name = "mvtec"', 'name = "mvtec"\ncategories = []', UsageError, "categories holds one value"),
+        ("dimensions = 8", "dimensions = 8, sigma = nan", UsageError, "no text, finite number"),
+        ("dimensions = 8", "dimensions = 1979-05-27", UsageError, "no text, finite number"),
+        ('paper = "recontrast"', 'paper = "nix"', UnknownName, "nix"),
+        ('table = "1"', 'table = "99"', UnknownName, "99"),
+        ("where = { category", "where = { kategory", UnknownParameter, "kategory"),
+        ("where = { category", "where = { row = { a = 1 }, category", UsageError, "no row has row"),
+    ],
+)
+def test_mistakes_are_found_before_any_cell_runs(
+    old: str, new: str, error: type[Exception], says: str, experiment: Path
+) -> None:
+    text = experiment.read_text()
+    assert old in text
+    experiment.write_text(text.replace(old, new, 1))
+    with pytest.raises(error, match=says):
+        read_experiment(experiment)
+
+
+def test_a_cell_is_listed_once(experiment: Path, tmp_path: Path) -> None:
+    experiment.write_text(experiment.read_text().replace('name = "padim"', 'name = "gaussian"').replace(
+        "[64, 64], dimensions = 8", "64"))  # fmt: skip
+    with pytest.raises(UsageError, match="gaussian, few_shot, seed 0 is listed twice"):
+        run_experiment(read_experiment(experiment), tmp_path / "out", None, lambda sentence: None)
+    assert not (tmp_path / "out" / "cells.jsonl").exists()
+
+
+def test_the_seed_reaches_the_detector(experiment: Path, tmp_path: Path, tiny_planted: Samples) -> None:
+    """On an official split three seeds of a detector that draws were one run three times, with a deviation of
+    0.0."""
+    text = experiment.read_text().replace('"few_shot"', '"one_class"').replace("grid = { shots = [4] }\n", "")
+    experiment.write_text(text)
+    run_experiment(read_experiment(experiment), tmp_path / "out", None, lambda sentence: None)
+    rows = pl.read_csv(tmp_path / "out" / "results.csv")
+    scores = {
+        name: rows.filter(pl.col("detector") == name)["pixel_ap"].to_list() for name in ("gaussian", "padim")
+    }
+    assert len(set(scores["gaussian"])) == 1, "it draws nothing"
+    assert len(set(scores["padim"])) == 2, "its channels are drawn"
+    named = text.replace("dimensions = 8", "dimensions = 8, seed = 1")
+    experiment.write_text(named)
+    run_experiment(read_experiment(experiment), tmp_path / "named", None, lambda sentence: None)
+    kept = pl.read_csv(tmp_path / "named" / "results.csv").filter(pl.col("detector") == "padim")["pixel_ap"]
+    assert kept.to_list() == [scores["padim"][1]] * 2, "one that is named stays"
+
+
+def test_a_cell_that_cannot_run_is_one_row_and_is_tried_again(
+    experiment: Path, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    experiment.write_text(experiment.read_text().replace("shots = [4]", "shots = [4, 4000]"))
+    code, out, err = run_cli("bench", experiment, "-o", tmp_path / "out", "--json")
+    assert (code, json.loads(out)["failed"]) == (1, 4)
+    rows = pl.read_csv(tmp_path / "out" / "results.csv")
+    assert rows.filter(pl.col("error").is_null())["image_auroc"].null_count() == 0
+    assert len((tmp_path / "out" / "cells.jsonl").read_text().splitlines()) == 4
+    code, _, err = run_cli("bench", experiment, "-o", tmp_path / "out")
+    assert (code, err.count("failed: ")) == (1, 4), "and no other cell again"
+    experiment.write_text(experiment.read_text().replace("shots = [4, 4000]", "shots = [4000]"))
+    assert run_cli("bench", experiment, "-o", tmp_path / "all", "--json")[0] == 1
+
+
+def test_data_without_test_images(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "lab" / "train" / "good" / f"{number}.png", number)
+    text = TEXT.format(path=tmp_path / "lab").replace('"mvtec"', '"folder"').replace("few_shot", "one_class")
+    text = text.replace("grid = { shots = [4] }\n", "").partition("[[published]]")[0]
+    (tmp_path / "x.toml").write_text(text + '[[published]]\nnote = "No table."\n')
+    code, _, err = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "out")
+    assert (code, "There is no image to test on" in err) == (1, True)
+    draw_image(tmp_path / "lab" / "test" / "good" / "0.png", 20)
+    code, _, err = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "again")
+    assert code == 0
+    assert "No table." in (tmp_path / "again" / "results.md").read_text()
+
+
 def test_an_empty_experiment(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("")
     with pytest.raises(UsageError, match=r"lists no \[\[dataset\]\]"):

@@ -216,3 +216,17 @@ def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_names_that_mean_nothing(name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         kizu.representation(name)
+
+
+def test_random_weights_that_were_changed_are_saved(tmp_path: Path) -> None:
+    """A pass in training mode moves the statistics of batch norm: the file of a model fitted on them did not
+    open any more, for they were to be drawn again."""
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = kizu.detector("gaussian", "random/resnet10t@1", image_size=64, precision="fp32")
+    model.fit(images)
+    assert model.representation.state() == {}, "as they are drawn"
+    model.representation.train()(images)
+    model.representation.eval()
+    model.fit(images)
+    due = model.predict(images).score
+    assert torch.equal(kizu.load(model.save(tmp_path / "m.kizu")).predict(images).score, due)

@@ -7,10 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.evaluation.experiment import RECORD, run_experiment
-from kizu.evaluation.plan import Experiment, read_experiment
+from kizu.evaluation.plan import Experiment, published_rows, read_experiment
 from kizu.reports.table import table
 from kizu.store import read_record, replacing
 
@@ -24,7 +23,7 @@ def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) ->
     plan = read_experiment(experiment)
     done = run_experiment(plan, out, data_root, screen.say)
     written = write_tables(plan, out)
-    results = pl.read_csv(out / "results.csv", infer_schema_length=None)
+    results = _results(out)
     failed = results.filter(pl.col("error").is_not_null()).height
     screen.say(f"{done} cells, {failed} failed. Tables: {written}")
     skipped = read_record(out, RECORD).get("skipped", [])
@@ -33,9 +32,15 @@ def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) ->
     return 1 if failed or skipped else 0
 
 
+def _results(out: Path) -> pl.DataFrame:
+    figures = (*METRICS, "fit_seconds", "predict_seconds", "measure_seconds")
+    numbers = dict.fromkeys(figures, pl.Float64)  # of a column without a number too
+    return pl.read_csv(out / "results.csv", infer_schema_length=None, schema_overrides=numbers)
+
+
 def write_tables(plan: Experiment, out: Path) -> Path:
     """results.md and plots from results.csv."""
-    results = pl.read_csv(out / "results.csv", infer_schema_length=None)
+    results = _results(out)
     parts = [f"# {plan.name}", plan.description, _how(results)]
     for metric in METRICS:
         if results[metric].drop_nulls().is_empty():
@@ -65,10 +70,9 @@ def _published(entries: list[dict[str, Any]], metric: str, categories: list[str]
     papers do not name it."""
     frames = []
     for entry in entries:
-        frame = registry.load("papers", entry["paper"])(entry.get("table"))
-        for column, value in entry.get("where", {}).items():
-            wanted = value if isinstance(value, list) else [value]
-            frame = frame.filter(pl.col(column).cast(pl.String).is_in([str(item) for item in wanted]))
+        frame = published_rows(entry)
+        if frame is None:
+            continue
         if len(categories) == 1:
             frame = frame.with_columns(pl.col("category").fill_null(categories[0]))
         frames.append(frame.filter(pl.col("metric") == metric))

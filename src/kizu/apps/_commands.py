@@ -104,7 +104,7 @@ def evaluate_and_report(
     for note in run.notes:
         screen.say(f"Note: {note}.")
     flat |= {"categories": each} if each else {}
-    flat |= {"seen": run.seen, "left_out": run.left_out}
+    flat |= {"seen": run.seen, "left_out": run.left_out, "notes": run.notes}
     screen.result({**flat, "run": str(out), "report": str(report), "errors": error_list(run.errors)})
     return 1 if run.errors else 0
 

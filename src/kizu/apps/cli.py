@@ -280,6 +280,8 @@ def _sentence(error: BaseException) -> str:
         )
     if isinstance(error, PermissionError) and error.filename:
         return f"{error.filename} may not be opened: permission denied."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{printable(str(error.filename))}: {error.strerror.lower()}."
     if isinstance(error, MemoryError):
         return (
             f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."

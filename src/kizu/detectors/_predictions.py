@@ -76,14 +76,14 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
 
 
 def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
-    """Warn of files of another size than those of the calibration: they are resized, which changes how sharp
-    an image is, and with it every score. The warning of a size is shown once."""
-    other = other_size(batch.paths, calibrated) if calibrated else None
+    """Warn of files or 8-bit arrays of another size than the files of the calibration: they are resized,
+    which changes how sharp an image is, and with it every score. The warning of a size is shown once."""
+    other = other_size(batch, calibrated) if calibrated else None
     if calibrated and other:
         h, w, most_h, most_w = calibrated
         known = f"{h} x {w}" if (h, w) == (most_h, most_w) else f"{h} x {w} to {most_h} x {most_w}"
         warnings.warn(
-            f"There are files of {other[0]} x {other[1]} pixels (height x width), and the decision was "
+            f"There are images of {other[0]} x {other[1]} pixels (height x width), and the decision was "
             f"calibrated on {known}. The false-alarm rate does not hold for them: calibrate on their size.",
             OtherSize,
             stacklevel=2,

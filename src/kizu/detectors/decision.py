@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from kizu import calibration, checks
 from kizu.errors import ImageError, TooFewImages, UnknownName, UsageError
 from kizu.images import image_shape
+from kizu.types import Batch
 
 METHODS = ("split", "cross")
 FileSizes = tuple[int, int, int, int]
@@ -31,17 +32,21 @@ def file_sizes(paths: Sequence[str]) -> FileSizes | None:
     return min(heights), min(widths), max(heights), max(widths)
 
 
-def other_size(paths: Sequence[str], known: FileSizes) -> tuple[int, int] | None:
-    """(H, W) of the first file whose sides lie outside `known`, beyond the tolerance; names that are no
-    files, such as those of images in memory, are left aside."""
+def other_size(batch: Batch, known: FileSizes) -> tuple[int, int] | None:
+    """(H, W) of the first image whose sides, before it was resized, lie outside `known`, beyond the
+    tolerance; paths that are no files are left aside."""
     least, most = known[:2], known[2:]
+    for shape in batch.file_sizes or _shapes(batch.paths):
+        for side, low, high in zip(shape, least, most, strict=True):
+            if not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE:
+                return shape
+    return None
+
+
+def _shapes(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
     for path in paths:
         with contextlib.suppress(ImageError):
-            shape = image_shape(path)
-            for side, low, high in zip(shape, least, most, strict=True):
-                if not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE:
-                    return shape
-    return None
+            yield image_shape(path)
 
 
 class Decision:

@@ -15,7 +15,9 @@ from kizu.errors import KizuError, ModelFileError, UsageError
 from kizu.representations.sources import unpack
 
 
-def load_detector(path: Path | str, *, device: str = "auto", precision: str | None = None) -> Detector:
+def load_detector(
+    path: Path | str, *, device: str | torch.device = "auto", precision: str | None = None
+) -> Detector:
     """Nothing of the file is executed and no network is touched.
 
     device, precision: where and how to run it, when not as it was fitted. Raises ModelFileError; UsageError
@@ -23,6 +25,7 @@ def load_detector(path: Path | str, *, device: str = "auto", precision: str | No
     """
     if not isinstance(path, str | Path):
         raise UsageError(f"kizu.load takes the path of a model, got {type(path).__name__}.")
+    device = str(device) if isinstance(device, torch.device) else device
     Runtime(device=device, precision=precision or "auto")
     card = store.load_card(path)
     cards.check(card, "detector", path)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kizu import checks, engine
 from kizu.adaptation.base import Adaptation
 from kizu.errors import UnknownParameter, UsageError
@@ -35,6 +37,8 @@ class Runtime:
         sides = checks.image_size(self.image_size)
         checks.whole_numbers(batch_size=self.batch_size)
         check_white_level(self.white_level)
+        if isinstance(self.device, torch.device):
+            object.__setattr__(self, "device", str(self.device))
         for name in ("precision", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} is a name such as 'auto', got {getattr(self, name)!r}.")

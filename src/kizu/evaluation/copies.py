@@ -92,10 +92,13 @@ def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[t
     """Pairs of rows of different units whose thumbnails differ by less than NEAR times what two images of
     these usually differ by (the median over all pairs, root mean square); each row with its nearest one.
 
-    units: (n,) number of the group of each image. Fewer than 3 images have no usual difference."""
-    rows = np.asarray([image.thumbnail.reshape(-1) for image in images], dtype=np.float32)
+    units: (n,) number of the group of each image. Fewer than 3 images have no usual difference; images that
+    could not be read are left aside."""
+    readable = [row for row, image in enumerate(images) if image.digest]
+    rows = np.asarray([images[row].thumbnail.reshape(-1) for row in readable], dtype=np.float32)
     if len(rows) < 3:
         return []
+    units = units[readable]
     rows -= rows.mean(0)
     some = rows[:: -(-len(rows) // BLOCK)]
     usual = float(np.median(_squared_distances(some, some)[np.triu_indices(len(some), 1)]))
@@ -105,7 +108,7 @@ def nearly_equal(images: Sequence[Identity], units: NDArray[np.int64]) -> list[t
         squared[units[start : start + BLOCK, None] == units[None]] = np.inf
         nearest = squared.argmin(1)
         for place in np.flatnonzero(squared.min(1) < NEAR**2 * usual):
-            row, other = start + int(place), int(nearest[place])
+            row, other = readable[start + int(place)], readable[int(nearest[place])]
             pairs.add((min(row, other), max(row, other)))
     return sorted(pairs)
 

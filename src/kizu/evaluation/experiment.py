@@ -18,10 +18,20 @@ import kizu
 from kizu import registry, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
-from kizu.errors import NotFinite, UsageError, listed_unused, some
+from kizu.detectors.runtime import parameter_names
+from kizu.errors import (
+    EmptyData,
+    KizuError,
+    LayoutError,
+    MaskError,
+    NotFinite,
+    UsageError,
+    listed_unused,
+    some,
+)
 from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import HEADLINE, headline
-from kizu.evaluation.plan import ALL, Cell, Experiment, cells
+from kizu.evaluation.plan import ALL, Cell, Experiment, cells, refuse_repeated
 from kizu.evaluation.predict import predict_all
 from kizu.locks import locked
 from kizu.protocols.base import Split
@@ -35,9 +45,11 @@ def run_experiment(
     experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]
 ) -> int:
     """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the
-    cell at hand and no other. Files of the data sets that are not used are said, and listed as `skipped` in
+    cell at hand and no other. A cell that cannot be run is a row of results.csv with its error, and is tried
+    again by the next run. Files of the data sets that are not used are said, and listed as `skipped` in
     experiment.json. Raises UsageError when `out` holds cells of other images or of another saved
-    representation under the same name, and while another run writes into it."""
+    representation under the same name, and while another run writes into it; LayoutError
+    and MaskError."""
     out = Path(out)
     if not store.has_record(out, RECORD):
         store.check_output(out, RECORD, overwrite=False)
@@ -60,17 +72,23 @@ def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable
     store.write_record(out, RECORD, {**facts, "inputs": inputs, "skipped": skipped})
     categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
     listed = list(cells(experiment, categories))
+    refuse_repeated(listed)
     cache = FeatureCache()
     for number, cell in enumerate(listed):
         if cell.key in rows:
             continue
         at = experiment.parts["dataset"].index(cell.dataset)
-        row = run_cell(
-            cell, tables[at].where(category=categories[at] if cell.category == ALL else cell.category), cache
-        )
+        samples = tables[at].where(category=categories[at] if cell.category == ALL else cell.category)
+        try:
+            row = run_cell(cell, samples, cache)
+        except (LayoutError, MaskError):
+            raise  # it is the same in every cell of this data set
+        except KizuError as error:
+            row = _failed(cell, error)  # not kept: another run tries again
+        else:
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
         rows[cell.key] = row
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
         say(f"[{number + 1}/{len(listed)}] {_sentence(cell, row)}")
     wanted = [line for cell in listed for line in _lines(rows[cell.key])]
     with store.replacing(out / "results.csv") as temporary:
@@ -82,11 +100,18 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     """Split, fit, predict, measure: one flat row, or {"key", "rows"} with one for each category where one
     model serves all.
 
-    A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a shared fit
-    are shared out evenly."""
+    The seed is that of the split, of the adaptation, and of the detector, where it has one and none is named
+    for it. A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a
+    shared fit are shared out evenly."""
     split: Split = registry.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
+    if not len(split.test):
+        raise EmptyData("There is no image to test on: all are for training, or none is labelled.")
     adaptation = Adaptation(**cell.adaptation, seed=cell.seed) if cell.adaptation else None
-    detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **cell.parameters)
+    drawn = (
+        {"seed": cell.seed} if "seed" in parameter_names(registry.load("detectors", cell.detector)) else {}
+    )
+    parameters = {**drawn, **cell.parameters}
+    detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **parameters)
     cache = cache or FeatureCache()
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
@@ -107,6 +132,25 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
 def _learned_from(split: Split, detector: Detector) -> Samples:
     """The training images; only the good ones for a detector that learns from these."""
     return split.train if detector.supervision == "labelled" else split.train.normal
+
+
+def _failed(cell: Cell, error: KizuError) -> dict[str, Any]:
+    """The row of a cell that could not be run."""
+    named = {"key": cell.key, "dataset": cell.dataset["name"], "category": cell.category}
+    parameters = json.dumps(cell.parameters, sort_keys=True)
+    return {
+        **named,
+        "representation": cell.representation,
+        "weights": "",
+        "detector": cell.detector,
+        "parameters": parameters,
+        "protocol": cell.protocol,
+        "shots": cell.settings.get("shots"),
+        "seed": cell.seed,
+        **dict.fromkeys(("train_images", "test_normal", "test_anomalous", *HEADLINE), None),
+        "error": str(error),
+        **dict.fromkeys(("fit_seconds", "predict_seconds", "measure_seconds"), None),
+    }
 
 
 def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samples) -> dict[str, Any]:

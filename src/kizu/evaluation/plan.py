@@ -15,7 +15,7 @@
     parameters = { image_size = 224 }
     [[protocol]]
     name = "few_shot"
-    seeds = [0, 1, 2, 3, 4]
+    seeds = [0, 1, 2, 3, 4]         # of the split, of the adaptation, and of a detector that draws or trains
     grid = { shots = [5, 10, 50], leak_safe = [false, true] }
 
 A cell is one combination of what the file lists. A grid lists values for a keyword of the protocol or for a
@@ -32,6 +32,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from kizu import registry
 from kizu.adaptation.base import Adaptation
@@ -95,7 +97,7 @@ def read_experiment(path: Path | str) -> Experiment:
         raise LayoutError(f"{path} is not a readable TOML file: there is no such file.")
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LayoutError(f"{path} is not a readable TOML file: {error}") from error
     for key in raw:
         if key not in KEYS:
@@ -110,7 +112,16 @@ def read_experiment(path: Path | str) -> Experiment:
                 if key not in PARTS[name]:
                     raise UnknownParameter(f"[[{name}]] in {path.name}", key, PARTS[name])
     _check_signatures(parts)
-    return Experiment(str(raw.get("name", path.stem)), str(raw.get("description", "")), parts)
+    for entry in parts["published"]:
+        published_rows(entry)
+    return Experiment(_text(raw, "name", path.stem), _text(raw, "description", ""), parts)
+
+
+def _text(raw: dict[str, Any], key: str, default: str) -> str:
+    value = raw.get(key, default)
+    if not isinstance(value, str):
+        raise UsageError(f"The {key} of an experiment is a text, got {value!r}.")
+    return value
 
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -137,9 +148,28 @@ def _tables(path: Path, part: str, entries: Any) -> list[dict[str, Any]]:
         ]
         if missing:
             raise UsageError(f"[[{part}]] in {path.name} has no {missing[0]}.")
-        for seed in entry.get("seeds", []):
-            whole_numbers(least=0, seed=seed)
+        _check_lists(f"[[{part}]] in {path.name}", entry)
+        try:
+            json.dumps(entry, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"[[{part}]] in {path.name} holds a value that is no text, finite number, true or false, or "
+                f"list of these ({error})."
+            ) from error
     return list(entries)
+
+
+def _check_lists(owner: str, entry: dict[str, Any]) -> None:
+    """Seeds are whole numbers and categories texts, one at least and each once."""
+    for key in ("seeds", "categories"):
+        values = entry.get(key, [None])
+        if not values or len(set(map(str, values))) < len(values):
+            raise UsageError(f"{owner}: {key} holds one value at least, and each once; got {values!r}.")
+    for seed in entry.get("seeds", []):
+        whole_numbers(least=0, seed=seed)
+    for category in entry.get("categories", []):
+        if not isinstance(category, str):
+            raise UsageError(f"{owner}: a category is a text, got {category!r}.")
 
 
 def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
@@ -167,6 +197,10 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
                 f"[[detector]] {entry['name']} has {twice[0]} in parameters and in grid; keep one of them."
             )
     for entry in parts["protocol"]:
+        if "seed" in entry.get("grid", {}):
+            raise UsageError(
+                f"[[protocol]] {entry['name']}: seeds are named beside its grid, seeds = [0, 1]."
+            )
         registry.check_keywords(
             f"protocol {entry['name']}", registry.load("protocols", entry["name"]), entry.get("grid", {})
         )
@@ -177,6 +211,36 @@ def _check_grid(owner: str, grid: dict[str, Any]) -> None:
     empty = [name for name, values in grid.items() if values == []]
     if empty:
         raise UsageError(f"{owner} has no value for {empty[0]} in its grid, so nothing of it would be run.")
+
+
+def published_rows(entry: dict[str, Any]) -> pl.DataFrame | None:
+    """The rows that a [[published]] entry selects; None for one that is a note only.
+
+    Raises UnknownName for a paper or table, UnknownParameter for a column, UsageError where nothing is
+    left."""
+    if "paper" not in entry:
+        return None
+    frame: pl.DataFrame = registry.load("papers", entry["paper"])(entry.get("table"))
+    for column, value in entry.get("where", {}).items():
+        if column not in frame.columns:
+            raise UnknownParameter(f"where of [[published]] {entry['paper']}", column, frame.columns)
+        wanted = [str(item) for item in (value if isinstance(value, list) else [value])]
+        frame = frame.filter(pl.col(column).cast(pl.String).is_in(wanted))
+        if frame.is_empty():
+            raise UsageError(f"[[published]] {entry['paper']}: no row has {column} = {value!r}.")
+    return frame
+
+
+def refuse_repeated(listed: list[Cell]) -> None:
+    """Raise UsageError when two cells are one and the same."""
+    keys = [cell.key for cell in listed]
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            cell = listed[number]
+            raise UsageError(
+                f"{cell.dataset['name']}/{cell.category}, {cell.representation}, {cell.detector}, "
+                f"{cell.protocol}, seed {cell.seed} is listed twice with the same parameters. Write it once."
+            )
 
 
 def cells(experiment: Experiment, categories: dict[int, list[str]]) -> Iterator[Cell]:

@@ -96,9 +96,8 @@ def predict_all(
         if progress:
             progress(len(rows), "predicting test images")
     if not rows:
-        raise EmptyData(
-            f"None of the {len(test)} test images could be read; the first: {errors[0][0]}: {errors[0][1]}"
-        )
+        first = f"; the first: {errors[0][0]}: {errors[0][1]}" if errors else ""
+        raise EmptyData(f"None of the {len(test)} test images could be read{first}")
     p_values, flagged, maps_or_none = (_joined(parts[name]) for name in ("p_value", "is_anomalous", "map"))
     scores, sample = np.concatenate(parts["score"]), np.concatenate(parts["sample"])
     return Predictions(

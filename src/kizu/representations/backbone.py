@@ -108,8 +108,9 @@ class Backbone(Representation):
         return list(maps)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing for random weights, which are drawn again; float16 for weights that were published so."""
-        if self.card["source"] == "random":
+        """Nothing for random weights, which are drawn again (unless something has changed them since, a pass
+        in training mode for instance); float16 for weights that were published so."""
+        if self.card["source"] == "random" and self._is_as_drawn():
             return {}
         tensors = self.state_dict()
         return (
@@ -117,6 +118,11 @@ class Backbone(Representation):
             if self.card.get("half")
             else tensors
         )
+
+    def _is_as_drawn(self) -> bool:
+        card = self.card
+        drawn = Backbone(card["architecture"], levels=self.levels, source="random", seed=card["seed"])
+        return weight_sources.digest(drawn) == weight_sources.digest(self)
 
     def sealed_card(self) -> dict[str, Any]:
         """The card, with the digest of random weights."""

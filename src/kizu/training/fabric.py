@@ -3,6 +3,7 @@ processes."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def _launched_here(precision: str, device: str, count: int, machines: int) -> An
     from lightning_fabric import Fabric
 
     chosen = device_named(device)
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # not a line a fit
     fabric = Fabric(
         accelerator=chosen.type,
         devices=[chosen.index] if chosen.index is not None and count == 1 else count,
