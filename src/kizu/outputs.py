@@ -82,7 +82,7 @@ def check_output(
     if not overwrite:
         raise OutputExists(path)
     to_file = record == "card.json" and path.suffix in FILE_SUFFIXES
-    foreign = _why_foreign_file(path) if to_file else _why_foreign_folder(path, record)
+    foreign = why_foreign_file(path) if to_file else _why_foreign_folder(path, record)
     if foreign:
         raise OutputExists(path, foreign)
 
@@ -147,7 +147,7 @@ def replacing(path: Path | str, *, overwrite: bool = True) -> Iterator[Path]:
     OutputExists when `path` is there and overwrite is not said, or kizu did not write it."""
     path = Path(path)
     if path.exists():
-        foreign = _why_foreign_file(path)
+        foreign = why_foreign_file(path)
         if not overwrite or foreign:
             raise OutputExists(path, foreign if overwrite else "")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _why_foreign_file(path: Path) -> str:
+def why_foreign_file(path: Path) -> str:
     """Why a file is not kizu's to replace; "" when it is."""
     if not path.is_file():
         return "it is a folder, and a file is to be written"

@@ -187,6 +187,39 @@ def test_what_it_refuses(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) ->
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--every", 0), "--every is a whole number from 1 on"),
+        (("--landscape", 1), "--landscape is 0 for none"),
+        (("--landscape", 100000), "2 to 201 points"),
+        (("--resume",), "nothing to resume"),
+        (("--resume", "--overwrite"), "say one of them"),
+        (("--seed", 4, "--set", "seed=3"), "two seeds"),
+    ],
+)
+def test_mistakes_are_found_before_any_work(
+    more: tuple[object, ...], says: str, tiny_planted: Samples, tmp_path: Path, run_cli: Cli
+) -> None:
+    data = Path(tiny_planted.paths[0]).parents[3]
+    command = ("diagnose", data, "--dataset", "mvtec", "--representation", NET, *sets())
+    code, _, said = run_cli(*command, *more, "-o", tmp_path / "o")
+    assert (code, says in said) == (2, True)
+    assert not (tmp_path / "o").exists()
+
+
+def test_nothing_is_written_among_others_files(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
+    data = Path(tiny_planted.paths[0]).parents[3]
+    command = ("diagnose", data, "--dataset", "mvtec", "--representation", NET, *sets(), "--overwrite")
+    for name in ("photo.png", "diagnosis.html"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        code, _, said = run_cli(*command, "-o", folder)
+        assert (code, f"it holds {name}, which no diagnosis wrote" in said) == (2, True)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
 def test_the_ablations_are_whole() -> None:
     assert list(variants()) == ["A", "B", "B+hm", "C", "D", "C+cp", "E-gl", "E", "full"]
     assert variant("full") == ("recontrast", ABLATIONS["full"])

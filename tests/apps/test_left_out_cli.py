@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from trees import draw_image, mask
@@ -266,3 +267,62 @@ def test_adapt(good: Path, tmp_path: Path, run_cli: Cli) -> None:
     result = json.loads(out)
     assert (code, result["images"]) == (1, 6)
     assert [entry["path"] for entry in result["skipped"]] == [str(good / "broken.png")]
+
+
+def damaged_tree(folder: Path) -> Path:
+    """good/ and bad/ in train/ and test/, with a damaged image in each split, and an image in val/."""
+    for number in range(5):
+        draw_image(folder / "train" / "good" / f"{number}.png", number)
+        draw_image(folder / "test" / "good" / f"{number}.png", 20 + number)
+        draw_image(folder / "test" / "bad" / f"{number}.png", 40 + number)
+    (folder / "train" / "good" / "t.png").write_bytes(b"half")
+    (folder / "test" / "good" / "g.png").write_bytes(b"half")
+    draw_image(folder / "val" / "good" / "v.png", 50)
+    return folder
+
+
+UNUSED = ["g.png", "t.png", "v.png"]
+
+
+@pytest.mark.parametrize("detector", ["gaussian", "simplenet"])
+def test_bench_says_what_it_could_not_read(tmp_path: Path, run_cli: Cli, detector: str) -> None:
+    """The counts are those of the images behind the figures."""
+    lab = damaged_tree(tmp_path / "lab")
+    few = ", iterations = 2" if detector == "simplenet" else ""
+    (tmp_path / "x.toml").write_text(
+        f"""
+[[dataset]]
+name = "folder"
+path = "{lab}"
+[[representation]]
+name = "random/resnet10t@1"
+[[detector]]
+name = "{detector}"
+parameters = {{ image_size = 32{few} }}
+[[protocol]]
+name = "one_class"
+"""
+    )
+    code, out, _ = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "run", "--json")
+    assert code == 1
+    assert sorted(Path(entry["path"]).name for entry in json.loads(out)["skipped"]) == UNUSED
+    (row,) = pl.read_csv(tmp_path / "run" / "results.csv").to_dicts()
+    assert [row[name] for name in ("train_images", "test_normal", "test_anomalous")] == [5, 5, 5]
+    again = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "run", "--json")
+    assert (again[0], json.loads(again[1])["skipped"]) == (1, json.loads(out)["skipped"]), "nothing was run"
+
+
+def test_diagnose_and_attention_say_what_they_could_not_read(tmp_path: Path, run_cli: Cli) -> None:
+    lab, net = damaged_tree(tmp_path / "lab"), ("--representation", "random/resnet10t@1,2")
+    small = ("iterations=2", "image_size=32", "batch_size=4", "embedding_width=8")
+    sets = [part for text in small for part in ("--set", text)]
+    code, out, _ = run_cli("diagnose", lab, *net, *sets, "--every", 2, "-o", tmp_path / "d", "--json")
+    assert code == 1
+    assert sorted(Path(entry["path"]).name for entry in json.loads(out)["skipped"]) == UNUSED
+    facts = json.loads((tmp_path / "d" / "full" / "diagnosis.json").read_text("utf-8"))
+    assert facts["images"] == {"train": 5, "test": 10}
+    assert [Path(one["path"]).name for one in facts["skipped"]] == ["v.png", "t.png", "g.png"]
+    assert "Files not used (3)" in (tmp_path / "d" / "diagnosis.html").read_text("utf-8")
+    code, out, _ = run_cli("attention", lab, *net, "--image-size", 32, "-o", tmp_path / "a", "--json")
+    assert code == 1
+    assert {"t.png", "v.png"} <= {Path(entry["path"]).name for entry in json.loads(out)["errors"]}

@@ -397,7 +397,7 @@ def test_features_alone_are_not_enough(net: Representation) -> None:
 
 
 def test_the_cache_of_experiments_hands_it_images(net: Representation, tiny_planted: Samples) -> None:
-    batches = list(FeatureCache().batches(detector(net, image_size=64), tiny_planted.train))
+    batches = list(FeatureCache().batches(detector(net, image_size=64), tiny_planted.train, []))
     assert sum(len(batch) for batch in batches) == len(tiny_planted.train)
     assert all(batch.features is None and batch.images.std() > 0 for batch in batches)
 

@@ -28,9 +28,9 @@ def test_cached_is_computed(
     )
     cache = FeatureCache()
     for _ in range(2):
-        cached = plain.clone().fit(cache.require(plain, tiny_planted.train))
+        cached = plain.clone().fit(cache.require(plain, tiny_planted.train, []))
         assert torch.equal(cached.bank_, plain.bank_)
-        seen = predict_all(cached, tiny_planted.test, source=cache.batches(cached, tiny_planted.test))
+        seen = predict_all(cached, tiny_planted.test, source=cache.batches(cached, tiny_planted.test, []))
         assert seen.rows == list(range(24))
         assert torch.equal(torch.from_numpy(seen.scores), plain.predict(tiny_planted.test).score)
     assert bool(cache._maps) == (share > 0)
@@ -43,7 +43,7 @@ def test_another_representation_is_not_confused(tiny_planted: Samples) -> None:
     ]  # of one name, with other weights
     for net in ("random/resnet10t@1", *seeded):
         detector = kizu.detector("gaussian", net, image_size=64, precision="fp32")
-        fitted = detector.fit(cache.require(detector, images))
+        fitted = detector.fit(cache.require(detector, images, []))
         assert torch.allclose(fitted.mean_, detector.clone().fit(images).mean_, atol=1e-6)
 
 
@@ -54,6 +54,8 @@ def test_unreadable_images(tmp_path: Path, tiny_planted: Samples) -> None:
     bad = Samples(tiny_planted.train.table.head(1).with_columns(image=pl.lit(str(tmp_path / "empty.png"))))
     detector = kizu.detector("gaussian", "random/resnet10t@1", image_size=64)
     with pytest.raises(EmptyData, match="None of the 1"):
-        FeatureCache().require(detector, bad)
-    found = FeatureCache().require(detector, tiny_planted.train.take([0]).concat(bad))
+        FeatureCache().require(detector, bad, [])
+    errors: list[tuple[str, str]] = []
+    found = FeatureCache().require(detector, tiny_planted.train.take([0]).concat(bad), errors)
     assert [len(batch) for batch in found] == [1]
+    assert [path for path, _ in errors] == bad.paths

@@ -60,6 +60,8 @@ def attention(
             overwrite=overwrite,
             progress=progress,
         )
+    errors = list(dict.fromkeys([*samples.unused, *errors]))
+    screen.passed_over(samples.passed_over)
     return _show(screen, report(out), info, errors)
 
 

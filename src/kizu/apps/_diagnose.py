@@ -7,11 +7,16 @@ from typing import Any
 
 import kizu
 from kizu import registry
-from kizu.apps._commands import read
+from kizu.apps._commands import error_list, read
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
 from kizu.errors import OutputExists, UsageError
-from kizu.outputs import refuse_inputs
+from kizu.outputs import has_record, refuse_inputs, why_foreign_file
+
+PAGE = "diagnosis.html"
+RECORD = "diagnosing.json"
+MOST_POINTS = 201
+"""Along a side of the landscape: each point predicts 8 images."""
 
 
 def diagnose(
@@ -38,11 +43,14 @@ def diagnose(
     from kizu.reports.diagnosis import diagnosis
 
     screen = Screen(as_json)
+    if every < 1:
+        raise UsageError(f"--every is a whole number from 1 on, got {every}.")
+    if landscape not in (0, *range(2, MOST_POINTS + 1)):
+        raise UsageError(f"--landscape is 0 for none, or 2 to {MOST_POINTS} points a side, got {landscape}.")
     if len(set(names)) < len(names):
         raise UsageError("Name every --variant once.")
     detectors = {name: _detector(*variant(name), representation, parameters, seed) for name in names}
-    if out.exists() and not (overwrite or resume):
-        raise OutputExists(out)
+    _check_output(out, resume=resume, overwrite=overwrite)
     samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, [data, *samples.paths])
     split = one_class(samples, seed=seed)
@@ -58,11 +66,31 @@ def diagnose(
             f"{name}: image AUROC {last['image_auroc']:.4f} at the last iteration, {best['image_auroc']:.4f} "
             "at the best (oracle)"
         )
-    page = diagnosis(folders, out / "diagnosis.html")
+    page = diagnosis(folders, out / PAGE)
     screen.say(f"Wrote {page}")
+    unread = [(one["path"], one["error"]) for run in records.values() for one in run["skipped"]]
+    unused = list(dict.fromkeys([*samples.unused, *unread]))
+    screen.unused(unused)
+    screen.passed_over(samples.passed_over)
     runs = {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()}
-    screen.result({"report": str(page), "runs": runs})
-    return 0
+    screen.result({"report": str(page), "runs": runs, "skipped": error_list(unused)})
+    return 1 if unused else 0
+
+
+def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise, before any work, OutputExists where `out` is there and may not be, or holds what no diagnosis
+    wrote; UsageError for --resume with nothing to resume, or with --overwrite."""
+    if resume and overwrite:
+        raise UsageError("--resume goes on with what is there and --overwrite removes it: say one of them.")
+    if resume and not out.exists():
+        raise UsageError(f"There is nothing to resume in {out}. Leave --resume away, or correct -o.")
+    if out.exists() and not (overwrite or resume):
+        raise OutputExists(out)
+    for entry in out.iterdir() if out.is_dir() else ():
+        own = has_record(entry, RECORD) if entry.is_dir() else entry.name.startswith(f".{PAGE}.")
+        own = own or (entry.name == PAGE and not why_foreign_file(entry))
+        if not own:
+            raise OutputExists(out, f"it holds {entry.name}, which no diagnosis wrote")
 
 
 def _detector(
@@ -70,6 +98,8 @@ def _detector(
 ) -> Any:
     """The detector of a variant; --set may not change what makes the variant."""
     chosen = parameters_from(texts, registry.load("detectors", name))
+    if chosen.get("seed", seed) != seed and seed:
+        raise UsageError(f"--seed {seed} and --set seed={chosen['seed']} are two seeds: say one of them.")
     clash = sorted(set(chosen) & set(parameters))
     if clash:
         raise UsageError(

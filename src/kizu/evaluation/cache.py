@@ -12,6 +12,7 @@ from torch import Tensor
 from kizu.detectors.base import Detector
 from kizu.errors import EmptyData
 from kizu.loader import Batches, batches
+from kizu.reader import Errors
 from kizu.representations.weights import digest
 from kizu.samples import Samples
 from kizu.types import Batch
@@ -30,8 +31,9 @@ class FeatureCache:
         self._maps: dict[str, list[Tensor]] = {}
         self._bytes = 0
 
-    def batches(self, detector: Detector, samples: Samples) -> Iterator[Batch]:
-        """Batches of `samples` with their features, in row order; files that cannot be read are left out.
+    def batches(self, detector: Detector, samples: Samples, errors: Errors) -> Iterator[Batch]:
+        """Batches of `samples` with their features, in row order; `errors` grows by (path, reason) of files
+        that cannot be read.
 
         A detector for which features are not enough gets the images.
         """
@@ -39,6 +41,7 @@ class FeatureCache:
         if not detector.takes_features:
             with _decoded(samples, detector) as loader:
                 yield from (replace(batch, labels=labels[list(batch.rows)]) for batch in loader)
+                errors += loader.errors
             return
         levels = tuple(detector.representation.card.get("levels", ()))
         key = (
@@ -57,7 +60,7 @@ class FeatureCache:
         for start in range(0, len(samples), step):
             paths = samples.paths[start : start + step]
             missing = [path for path in paths if path not in self._maps]
-            fresh = {path: maps for path, maps in _computed(extractor, missing, detector) if maps}
+            fresh = {path: maps for path, maps in _computed(extractor, missing, detector, errors) if maps}
             for path, maps in fresh.items():
                 if self._bytes < budget:
                     self._maps[path] = maps
@@ -75,9 +78,10 @@ class FeatureCache:
                     size=detector.image_size,
                 )
 
-    def require(self, detector: Detector, samples: Samples) -> list[Batch]:
-        """All batches of a few images. Raises EmptyData when none could be read."""
-        parts = list(self.batches(detector, samples))
+    def require(self, detector: Detector, samples: Samples, errors: Errors) -> list[Batch]:
+        """All batches of a few images; `errors` as for `batches`. Raises EmptyData when none could be
+        read."""
+        parts = list(self.batches(detector, samples, errors))
         if not parts:
             raise EmptyData(f"None of the {len(samples)} images could be read.")
         return parts
@@ -94,7 +98,9 @@ def _decoded(images: Samples | list[str], detector: Detector) -> Batches:
     )
 
 
-def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterator[tuple[str, list[Tensor]]]:
+def _computed(
+    extractor: object, paths: list[str], detector: Detector, errors: Errors
+) -> Iterator[tuple[str, list[Tensor]]]:
     if not paths:
         return
     dtype = getattr(extractor, "dtype", torch.float32)
@@ -103,3 +109,4 @@ def _computed(extractor: object, paths: list[str], detector: Detector) -> Iterat
             levels = [level.to(dtype).cpu() for level in extractor(batch.images)]  # type: ignore[operator]
             for row, path in enumerate(batch.paths):
                 yield path, [level[row].clone() for level in levels]
+        errors += loader.errors

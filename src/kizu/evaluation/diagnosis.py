@@ -10,6 +10,7 @@ A diagnosis is a folder:
                      "last": the last of these
                      "best_oracle": the one of the highest image AUROC; it is chosen on the test labels
                      "landscape": null or {offsets, values}
+                     "skipped": [{path, error}] of files that were not used
     training/        log.jsonl, and checkpoint.kizu until the end
 
 Source: ReContrast (NeurIPS 2023), figures 4, 5a and 5b, and the "last/best" of table 6.
@@ -108,19 +109,22 @@ def _run(
     checkpoint_every: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    training = out / "training"
+    training, evaluator = out / "training", Evaluator(split.test, detector)
     options = FitOptions(
         progress=progress,
         folder=training,
         resume=(training / "checkpoint.kizu").exists(),
         checkpoint_every=checkpoint_every,
-        evaluate=Evaluator(split.test, detector),
+        evaluate=evaluator,
         evaluate_every=facts["every"],
     )
     detector.fit(split.train, options=options)
     curves = _curves(detector.log_)
     landscape = _landscape(detector, split.test, facts["landscape_side"])
-    record = {**facts, **curves, "landscape": landscape}
+    read = {"train": detector.images_seen_, "test": len(split.test) - len(evaluator.errors)}
+    unread = dict.fromkeys([*detector.skipped_, *evaluator.errors])
+    skipped = [{"path": path, "error": reason} for path, reason in unread]
+    record = {**facts, **curves, "images": read, "landscape": landscape, "skipped": skipped}
     store.write_json(out / NAME, record)
     (training / "checkpoint.kizu").unlink(missing_ok=True)
     return record
@@ -138,17 +142,19 @@ def read_diagnosis(folder: Path) -> dict[str, Any]:
 
 
 class Evaluator:
-    """Test figures of a detector as it is now. The test images are decoded once, if they fit in memory."""
+    """Test figures of a detector as it is now. The test images are decoded once, if they fit in memory.
+    errors: (path, reason) of those that cannot be read."""
 
     def __init__(self, test: Samples, detector: Detector) -> None:
-        self._test, self._batches = test, None
+        self._test, self._batches, self.errors = test, None, list[tuple[str, str]]()
         if fits_in_memory(len(test) * 3, detector.image_size):
             self._batches = self._decode(detector)
 
     def __call__(self, step: int, detector: Any) -> dict[str, float]:
         """Those of image_auroc, pixel_auroc and aupro_0.3 that are defined."""
-        metrics = predict_all(detector, self._test, source=self._batches).measure(self._test).metrics
-        figures = headline(metrics)
+        predictions = predict_all(detector, self._test, source=self._batches)
+        self.errors = predictions.errors or self.errors
+        figures = headline(predictions.measure(self._test).metrics)
         return {name: value for name in TESTED if (value := figures[name]) is not None}
 
     def _decode(self, detector: Detector) -> list[Batch]:
@@ -159,7 +165,9 @@ class Evaluator:
             on_error="collect",
             white_level=detector.white_level,
         ) as loader:
-            return list(loader)
+            decoded = list(loader)
+            self.errors = loader.errors
+            return decoded
 
 
 def _checked(detector: Detector, split: Split, landscape: int) -> ReconstructionDetector:

@@ -44,12 +44,13 @@ RECORD = "experiment.json"
 def run_experiment(
     experiment: Experiment, out: Path | str, data_root: Path | None, say: Callable[[str], None]
 ) -> int:
-    """Run the cells that `out` does not hold yet; returns how many it holds now. Interrupted, it loses the
-    cell at hand and no other. A cell that cannot be run is a row of results.csv with its error, and is tried
-    again by the next run. Files of the data sets that are not used are said, and listed as `skipped` in
-    experiment.json. Raises UsageError when `out` holds cells of other images or of another saved
-    representation under the same name, and while another run writes into it; LayoutError
-    and MaskError."""
+    """Run the cells that `out` does not hold yet; returns how many it holds now.
+
+    Interrupted, it loses the cell at hand and no other. A cell that cannot be run is a row of results.csv
+    with its error, and is tried again by the next run. Files of the data sets that are not used, or cannot be
+    read, are said, and listed as `skipped` in experiment.json. Raises UsageError when `out` holds cells of
+    other images or of another saved representation under the same name, and while another run writes into
+    it; LayoutError and MaskError."""
     out = Path(out)
     if not store.has_record(out, RECORD):
         store.check_output(out, RECORD, overwrite=False)
@@ -90,6 +91,11 @@ def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable
                 stream.write(json.dumps(row) + "\n")
         rows[cell.key] = row
         say(f"[{number + 1}/{len(listed)}] {_sentence(cell, row)}")
+    unread = [(path, reason) for cell in listed for path, reason in rows[cell.key].get("skipped", [])]
+    if unread:
+        skipped += [{"path": path, "error": reason} for path, reason in dict.fromkeys(unread)]
+        store.write_record(out, RECORD, {**facts, "inputs": inputs, "skipped": skipped})
+        say(f"{listed_unused(list(dict.fromkeys(unread)))}.")
     wanted = [line for cell in listed for line in _lines(rows[cell.key])]
     with store.replacing(out / "results.csv") as temporary:
         pl.DataFrame(wanted, infer_schema_length=None).write_csv(temporary)
@@ -116,17 +122,19 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
     rows = [_row(cell, split, detector, name, test) for name, test in tests.items()]
-    started = time.perf_counter()
+    started, skipped = time.perf_counter(), list[tuple[str, str]]()
     try:
-        detector.fit(cache.require(detector, _learned_from(split, detector)))
+        detector.fit(cache.require(detector, _learned_from(split, detector), skipped))
         fitted = (time.perf_counter() - started) / len(rows)
+        known = {"error": None, "train_images": detector.images_seen_, "fit_seconds": round(fitted, 3)}
         for row, test in zip(rows, tests.values(), strict=True):
-            row |= {"error": None, "fit_seconds": round(fitted, 3), **_measured(detector, test, cache)}
+            row |= known | _measured(detector, test, cache, skipped)
     except NotFinite as error:
         rows = [
             {**_row(cell, split, detector, name, test), "error": str(error)} for name, test in tests.items()
         ]
-    return {"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]
+    unread = {"skipped": list(dict.fromkeys(skipped))} if skipped else {}
+    return ({"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]) | unread
 
 
 def _learned_from(split: Split, detector: Detector) -> Samples:
@@ -173,19 +181,24 @@ def _row(cell: Cell, split: Split, detector: Detector, category: str, test: Samp
     }
 
 
-def _measured(detector: Detector, test: Samples, cache: FeatureCache) -> dict[str, Any]:
-    """The figures of one category, and the seconds that they took."""
+def _measured(
+    detector: Detector, test: Samples, cache: FeatureCache, skipped: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """The figures of one category, of how many images they are, and the seconds that they took; `skipped`
+    grows by (path, reason) of files that cannot be read."""
     started = time.perf_counter()
-    predictions = predict_all(detector, test, source=cache.batches(detector, test))
+    predictions = predict_all(detector, test, source=cache.batches(detector, test, skipped))
     predicted = time.perf_counter()
+    labels = test.labels[predictions.rows]
+    counts = {"test_normal": int((labels == 0).sum()), "test_anomalous": int((labels == 1).sum())}
     figures = headline(predictions.measure(test).metrics)
     spent = {"predict_seconds": predicted - started, "measure_seconds": time.perf_counter() - predicted}
-    return {**figures, **{name: round(value, 3) for name, value in spent.items()}}
+    return {**counts, **figures, **{name: round(value, 3) for name, value in spent.items()}}
 
 
 def _lines(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a cell."""
-    return list(row.get("rows") or [row])
+    return list(row.get("rows") or [{key: value for key, value in row.items() if key != "skipped"}])
 
 
 def _protocol(split: Split) -> str:

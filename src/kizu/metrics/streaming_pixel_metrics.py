@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.checks import check_shapes
+from kizu.checks import check_shapes, whole_numbers
 from kizu.errors import UsageError
 from kizu.metrics._figures import share_of_area
 from kizu.metrics._inputs import as_numpy, as_scores, check_classes, check_limit, defect_index
@@ -49,8 +49,7 @@ class StreamingPixelMetrics:
 
     def __init__(self, *, fpr_limit: float = 0.3, buckets: int = 2**18) -> None:
         check_limit(fpr_limit)
-        if buckets < 2:
-            raise UsageError(f"buckets must be at least 2, got {buckets}.")
+        whole_numbers(least=2, buckets=buckets)
         self.fpr_limit = fpr_limit
         self.buckets = buckets
         self._sketch = Sketch(buckets)
@@ -83,6 +82,8 @@ class StreamingPixelMetrics:
     def merge(self, other: StreamingPixelMetrics) -> None:
         """Count all that `other` has counted (another worker's share of the images). Raises UsageError when
         their settings differ."""
+        if not isinstance(other, StreamingPixelMetrics):
+            raise UsageError(f"StreamingPixelMetrics merge with their like, got {type(other).__name__}.")
         if (self.fpr_limit, self.buckets) != (other.fpr_limit, other.buckets):
             raise UsageError(
                 f"Only equal settings merge: fpr_limit {self.fpr_limit} and {other.fpr_limit}, buckets "

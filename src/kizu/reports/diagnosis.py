@@ -86,6 +86,9 @@ def _content(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "columns": [label for label, _ in _FIGURES],
         "rows": [_row(run) for run in runs],
         "squares": [_square(run) for run in runs if run["landscape"]],
+        "skipped": list(
+            dict.fromkeys((one["path"], one["error"]) for run in runs for one in run.get("skipped", []))
+        ),
         "best": max(runs, key=lambda run: run["last"]["image_auroc"])["name"] if len(runs) > 1 else None,
     }
 
