@@ -42,6 +42,10 @@ def images_needed(false_alarm_rate: float) -> int:
     99
     """
     _check_rate(false_alarm_rate)
+    if false_alarm_rate < 1e-12:
+        raise UsageError(
+            f"No number of images backs a false-alarm rate of {false_alarm_rate:g}. Ask for more."
+        )
     return max(math.ceil(1.0 / false_alarm_rate - 1.0 - 1e-9), 1)
 
 

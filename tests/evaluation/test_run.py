@@ -14,7 +14,8 @@ import kizu
 from kizu.detectors.base import Detector
 from kizu.errors import EmptyData, OutputExists, UsageError
 from kizu.evaluation import predict
-from kizu.evaluation.run import Run, evaluate, was_seen
+from kizu.evaluation.run import Run, evaluate
+from kizu.evaluation.seen import was_trained_on
 from kizu.samples import Samples
 
 
@@ -105,11 +106,11 @@ def test_maps_come_back_from_any_scale(detector: Detector, tiny_planted: Samples
 def test_data_that_the_representation_has_seen(
     detector: Detector, tiny_planted: Samples, tmp_path: Path
 ) -> None:
-    assert not was_seen(detector, "visa")
+    assert not was_trained_on(detector.representation, "visa")
     detector.representation.card["trained_on"] = ["visa"]
-    assert was_seen(detector, "visa")
+    assert was_trained_on(detector.representation, "visa")
     detector.representation.card["images_seen"] = []
-    assert not was_seen(detector, "visa")  # a list of images says it better than a name
+    assert not was_trained_on(detector.representation, "visa")  # a list of images says it better than a name
     del detector.representation.card["images_seen"]
     with pytest.raises(UsageError, match="--allow-seen"):
         evaluate(detector, tiny_planted.test, tmp_path / "run", Run("x", dataset="visa"))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from kizu.evaluation.calibrated import fit_calibrated
 from kizu.evaluation.run import Run, evaluate
 from kizu.evaluation.seen import seen_rows
 from kizu.images import floats_digest, image_digest, open_image, values_digest
+from kizu.representations.sources import save_representation
 from kizu.samples import Samples
 from kizu.store import load_card
 from kizu.types import Batch
@@ -149,3 +151,48 @@ def test_a_decision_belongs_to_the_size_that_was_fitted(tiny_planted: Samples) -
     detector.predict(torch.rand(1, 3, 64, 64))
     with pytest.raises(UsageError, match=r"calibrated on images of \(64, 64\) pixels.*\(96, 96\)"):
         detector.predict(torch.rand(1, 3, 96, 96))
+
+
+def test_bench_and_diagnose_leave_out_what_was_seen(
+    folder: Path, tiny_planted: Samples, tmp_path: Path, run_cli: Cli
+) -> None:
+    """Two test images that the representation was trained on, and a copy of one that is learned from."""
+    lab = tmp_path / "lab"
+    (lab / "train").mkdir(parents=True)
+    shutil.move(folder / "good", lab / "train" / "good")
+    shutil.copytree(folder / "bad", lab / "test" / "bad")
+    (lab / "test" / "good").mkdir()
+    for number, path in enumerate(tiny_planted.test.normal.paths[:6]):
+        shutil.copy(path, lab / "test" / "good" / f"{number}.png")
+    shutil.copy(lab / "train" / "good" / "000.png", lab / "test" / "good" / "copy.png")
+    net = kizu.representation("random/resnet10t@1,2")
+    seen = (lab / "test" / "bad" / "000.png", lab / "test" / "good" / "0.png")
+    net.card["images_seen"] = [image_digest(path) for path in seen]
+    save_representation(net, tmp_path / "net")
+    (tmp_path / "x.toml").write_text(
+        f"""
+[[dataset]]
+name = "folder"
+path = "{lab}"
+[[representation]]
+name = "{tmp_path / "net"}"
+[[detector]]
+name = "gaussian"
+parameters = {{ image_size = 32 }}
+[[protocol]]
+name = "one_class"
+"""
+    )
+    assert run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "run")[0] == 0
+    (row,) = pl.read_csv(tmp_path / "run" / "results.csv").to_dicts()
+    assert [row[name] for name in ("left_out", "test_normal", "test_anomalous")] == [3, 5, 11]
+    assert "Up to 3 test images" in (tmp_path / "run" / "results.md").read_text("utf-8")
+    small = ("iterations=2", "image_size=32", "batch_size=4", "embedding_width=8")
+    sets = [part for text in small for part in ("--set", text)]
+    more = ("--representation", tmp_path / "net", "--every", 2, "-o", tmp_path / "d", "--json")
+    code, out, _ = run_cli("diagnose", lab, *sets, *more)
+    assert (code, json.loads(out)["left_out"]) == (0, 3)
+    net.card["images_seen"] = [image_digest(path) for path in (lab / "test" / "good").iterdir()]
+    save_representation(net, tmp_path / "net", overwrite=True)
+    code, _, err = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "again")
+    assert (code, "has seen all 7 good images" in err) == (1, True)

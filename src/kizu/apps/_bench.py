@@ -58,10 +58,16 @@ def write_tables(plan: Experiment, out: Path) -> Path:
 def _how(results: pl.DataFrame) -> str:
     spent = results.select(pl.col("fit_seconds", "predict_seconds", "measure_seconds").sum()).row(0)
     seeds = sorted(results["seed"].unique().to_list())
+    left_out = max(results["left_out"].drop_nulls().to_list(), default=0)
+    seen = (
+        f" Up to {left_out} test images that had been learned from, or were trained on before, are left out."
+        if left_out
+        else ""
+    )
     return (
         f"{results.height} runs, seeds {', '.join(map(str, seeds))}; fit {spent[0]:.0f} s, predict "
         f"{spent[1]:.0f} s, measure {spent[2]:.0f} s in all. Mean and standard deviation over seeds, in per "
-        "cent; nothing is chosen on the test set."
+        "cent; nothing is chosen on the test set." + seen
     )
 
 

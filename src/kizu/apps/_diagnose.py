@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kizu
 from kizu import registry
@@ -12,6 +13,10 @@ from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
 from kizu.errors import OutputExists, UsageError
 from kizu.outputs import has_record, refuse_inputs, why_foreign_file
+
+if TYPE_CHECKING:
+    from kizu.detectors.base import Detector
+    from kizu.protocols.base import Split
 
 PAGE = "diagnosis.html"
 RECORD = "diagnosing.json"
@@ -53,7 +58,9 @@ def diagnose(
     _check_output(out, resume=resume, overwrite=overwrite)
     samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, [data, *samples.paths])
-    split = one_class(samples, seed=seed)
+    split, left_out = _unseen(one_class(samples, seed=seed), next(iter(detectors.values())))
+    if left_out:
+        screen.say(f"{left_out} test images that the model has seen were left out.")
     records, folders = {}, []
     for name, detector in detectors.items():
         folder = out / name
@@ -73,8 +80,19 @@ def diagnose(
     screen.unused(unused)
     screen.passed_over(samples.passed_over)
     runs = {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()}
-    screen.result({"report": str(page), "runs": runs, "skipped": error_list(unused)})
+    screen.result({"report": str(page), "runs": runs, "skipped": error_list(unused), "left_out": left_out})
     return 1 if unused else 0
+
+
+def _unseen(split: Split, detector: Detector) -> tuple[Split, int]:
+    """The split without test images that are learned from, or that the representation has seen; and how many
+    these are."""
+    from kizu.evaluation.seen import learned_digests, seen_digests, unseen
+
+    digests: dict[str, str] = {}
+    known = learned_digests(split.train, digests) | seen_digests(detector.representation.card)
+    test, left_out = unseen(split.test, known, digests)
+    return dataclasses.replace(split, test=test), left_out
 
 
 def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -30,6 +30,8 @@ class FeatureCache:
         self._key: tuple[object, ...] = ()
         self._maps: dict[str, list[Tensor]] = {}
         self._bytes = 0
+        self.digests: dict[str, str] = {}
+        """What identifies images, by path, as far as it was asked for."""
 
     def batches(self, detector: Detector, samples: Samples, errors: Errors) -> Iterator[Batch]:
         """Batches of `samples` with their features, in row order; `errors` grows by (path, reason) of files

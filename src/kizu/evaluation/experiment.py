@@ -1,11 +1,11 @@
 """Run an experiment: every cell of its plan once, kept in a file, and all results in one table.
 
-A cell's results are one line of cells.jsonl in the output folder; a run that was interrupted goes on with the
-cells that are not there yet. results.csv holds the same rows flat, for the tables. The line of a cell that
-covers all categories holds a row for each of them."""
+A cell's results are one line of cells.jsonl in the output folder (a row for each category, where it covers
+all); an interrupted run goes on with the cells that are not there. results.csv holds the same rows flat."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import HEADLINE, headline
 from kizu.evaluation.plan import ALL, Cell, Experiment, cells, refuse_repeated
 from kizu.evaluation.predict import predict_all
+from kizu.evaluation.seen import learned_digests, refuse_trained_on, seen_digests, unseen
 from kizu.locks import locked
 from kizu.protocols.base import Split
 from kizu.representations.sources import split_levels
@@ -119,6 +120,8 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     parameters = {**drawn, **cell.parameters}
     detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **parameters)
     cache = cache or FeatureCache()
+    test, left_out = _unseen(cell, split, detector, cache)
+    split = dataclasses.replace(split, test=test)
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
     rows = [_row(cell, split, detector, name, test) for name, test in tests.items()]
@@ -126,7 +129,8 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     try:
         detector.fit(cache.require(detector, _learned_from(split, detector), skipped))
         fitted = (time.perf_counter() - started) / len(rows)
-        known = {"error": None, "train_images": detector.images_seen_, "fit_seconds": round(fitted, 3)}
+        counts = {"train_images": detector.images_seen_, "left_out": left_out}
+        known = {"error": None, **counts, "fit_seconds": round(fitted, 3)}
         for row, test in zip(rows, tests.values(), strict=True):
             row |= known | _measured(detector, test, cache, skipped)
     except NotFinite as error:
@@ -137,6 +141,15 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     return ({"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]) | unread
 
 
+def _unseen(cell: Cell, split: Split, detector: Detector, cache: FeatureCache) -> tuple[Samples, int]:
+    """The test images that neither the representation nor the detector has seen, and how many it has. Raises
+    UsageError where none are left."""
+    net = detector.representation
+    refuse_trained_on(net, cell.dataset["name"], "Take another representation.")
+    learned = learned_digests(_learned_from(split, detector), cache.digests)
+    return unseen(split.test, seen_digests(net.card) | learned, cache.digests)
+
+
 def _learned_from(split: Split, detector: Detector) -> Samples:
     """The training images; only the good ones for a detector that learns from these."""
     return split.train if detector.supervision == "labelled" else split.train.normal
@@ -144,18 +157,18 @@ def _learned_from(split: Split, detector: Detector) -> Samples:
 
 def _failed(cell: Cell, error: KizuError) -> dict[str, Any]:
     """The row of a cell that could not be run."""
-    named = {"key": cell.key, "dataset": cell.dataset["name"], "category": cell.category}
-    parameters = json.dumps(cell.parameters, sort_keys=True)
     return {
-        **named,
+        "key": cell.key,
+        "dataset": cell.dataset["name"],
+        "category": cell.category,
         "representation": cell.representation,
         "weights": "",
         "detector": cell.detector,
-        "parameters": parameters,
+        "parameters": json.dumps(cell.parameters, sort_keys=True),
         "protocol": cell.protocol,
         "shots": cell.settings.get("shots"),
         "seed": cell.seed,
-        **dict.fromkeys(("train_images", "test_normal", "test_anomalous", *HEADLINE), None),
+        **dict.fromkeys(("train_images", "test_normal", "test_anomalous", *HEADLINE, "left_out"), None),
         "error": str(error),
         **dict.fromkeys(("fit_seconds", "predict_seconds", "measure_seconds"), None),
     }
@@ -265,10 +278,10 @@ def _read_rows(log: Path) -> dict[str, dict[str, Any]]:
     """Rows of an earlier run; a last line that was cut short is dropped."""
     if not log.exists():
         return {}
-    whole = store.read_rows(log)
+    whole = {row["key"]: row for row in store.read_rows(log)}
     with store.replacing(log) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in whole), "utf-8")
-    return {row["key"]: row for row in whole}
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in whole.values()), "utf-8")
+    return whole
 
 
 def _sentence(cell: Cell, row: dict[str, Any]) -> str:

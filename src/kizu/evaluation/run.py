@@ -34,7 +34,7 @@ from kizu.errors import UsageError
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
-from kizu.evaluation.seen import seen_rows
+from kizu.evaluation.seen import refuse_all_seen, refuse_trained_on, seen_rows, was_trained_on
 from kizu.images import open_image
 from kizu.loader import masks_for
 from kizu.samples import Samples
@@ -137,26 +137,15 @@ def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress 
     """The labelled images that the model has not seen; with allow_seen all of them, and the run is marked."""
     rows = seen_rows(detector, labelled, progress)
     if run.allow_seen:
-        run.seen = bool(rows) or was_seen(detector, run.dataset)
+        run.seen = bool(rows) or was_trained_on(detector.representation, run.dataset)
         return labelled
-    if was_seen(detector, run.dataset):
-        name = detector.representation.card["name"]
-        raise UsageError(
-            f"{name} was trained on {run.dataset}: its numbers on it are too good. Say --allow-seen to run "
-            "it all the same, marked as seen."
-        )
+    advice = "Say --allow-seen to run it all the same, marked as seen."
+    refuse_trained_on(detector.representation, run.dataset, advice)
     unseen = labelled.take(np.setdiff1d(np.arange(len(labelled)), rows))
     run.left_out = len(rows)
     if rows:
         run.notes.append(f"{len(rows)} images that the model has seen were left out")
-    good = len(labelled.normal)
-    if not len(unseen) or (good and not len(unseen.normal)):
-        what = f"{good} good images" if good else f"{len(labelled)} images"
-        raise UsageError(
-            f"The model has seen all {what} of this data, so that nothing can be measured on them. Give "
-            "other images, fit on a part of these (a folder train/good and a folder test/ with good and "
-            "flawed ones), or say --allow-seen for figures marked as seen."
-        )
+    refuse_all_seen(labelled, unseen, ", or say --allow-seen for figures marked as seen")
     return unseen
 
 
@@ -255,13 +244,6 @@ def _short(card: dict[str, Any]) -> dict[str, Any]:
     if isinstance(card.get("images_seen"), list):
         short["images_seen"] = len(card["images_seen"])
     return short
-
-
-def was_seen(detector: Detector, dataset: str) -> bool:
-    """Whether the representation's card says that it was trained on a data set of this name; a card that
-    lists its images says it better (kizu.evaluation.seen)."""
-    card = detector.representation.card
-    return bool(dataset) and dataset in card.get("trained_on", []) and "images_seen" not in card
 
 
 def _thumbnails(folder: Path, test: Samples, predictions: Predictions, white_level: int | None) -> None:

@@ -3,7 +3,10 @@ representation was trained or adapted on. Images are known by their pixels, not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from kizu.detectors.base import Detector
 from kizu.errors import ImageError, UsageError, some
@@ -37,6 +40,50 @@ def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = 
     return _rows_of(known, samples, progress)
 
 
+def unseen(samples: Samples, known: set[str], digests: dict[str, str] | None = None) -> tuple[Samples, int]:
+    """The samples whose digest is not known, and how many others there are.
+
+    digests: of paths, as far as they have been computed; it grows. Raises UsageError where nothing is left to
+    measure on."""
+    rows = _rows_of(known, samples, digests=digests)
+    left = samples.take(np.setdiff1d(np.arange(len(samples)), rows)) if rows else samples
+    refuse_all_seen(samples, left)
+    return left, len(rows)
+
+
+def refuse_all_seen(samples: Samples, left: Samples, advice: str = "") -> None:
+    """Raise UsageError where no image, or no good one, is left of samples that a model has seen. advice: one
+    more way out, after a comma."""
+    good = len(samples.normal)
+    if not len(left) or (good and not len(left.normal)):
+        what = f"{good} good images" if good else f"{len(samples)} images"
+        raise UsageError(
+            f"The model has seen all {what} of this data, so that nothing can be measured on them. Give "
+            "other images, or fit on a part of these (a folder train/good and a folder test/ with good and "
+            f"flawed ones){advice}."
+        )
+
+
+def learned_digests(samples: Samples, digests: dict[str, str]) -> set[str]:
+    """What identifies images that are learned from; digests as for `unseen`."""
+    _add_digests(samples.paths, digests)
+    return {digests[path] for path in samples.paths} - {""}
+
+
+def refuse_trained_on(representation: Representation, dataset: str, advice: str) -> None:
+    """Raise UsageError for a representation that was trained on this data set, by its name."""
+    if was_trained_on(representation, dataset):
+        name = representation.card["name"]
+        raise UsageError(f"{name} was trained on {dataset}: its numbers on it are too good. {advice}")
+
+
+def was_trained_on(representation: Representation, dataset: str) -> bool:
+    """Whether the representation's card says that it was trained on a data set of this name; a card that
+    lists its images says it better."""
+    card = representation.card
+    return bool(dataset) and dataset in card.get("trained_on", []) and "images_seen" not in card
+
+
 def refuse_seen(representation: Representation, samples: Samples) -> None:
     """Raise UsageError when the representation has seen images that a detector is to be calibrated on."""
     rows = _rows_of(seen_digests(representation.card), samples)
@@ -49,10 +96,24 @@ def refuse_seen(representation: Representation, samples: Samples) -> None:
         )
 
 
-def _rows_of(known: set[str], samples: Samples, progress: Progress | None = None) -> list[int]:
+def _rows_of(
+    known: set[str],
+    samples: Samples,
+    progress: Progress | None = None,
+    digests: dict[str, str] | None = None,
+) -> list[int]:
     """Rows of the samples whose digest is known. No file is opened where nothing is known."""
-    digests = for_each(_digest, samples.paths, progress) if known else []
-    return [row for row, digest in enumerate(digests) if digest in known]
+    if not known:
+        return []
+    digests = {} if digests is None else digests
+    _add_digests(samples.paths, digests, progress)
+    return [row for row, path in enumerate(samples.paths) if digests[path] in known]
+
+
+def _add_digests(paths: Sequence[str], digests: dict[str, str], progress: Progress | None = None) -> None:
+    """Add those that are not there yet; "" for a file that cannot be read."""
+    new = [path for path in dict.fromkeys(paths) if path not in digests]
+    digests.update(zip(new, for_each(_digest, new, progress), strict=True))
 
 
 def _digest(path: str) -> str:
