@@ -26,6 +26,11 @@ from kizu.errors import ImageError
 from kizu.images import image_digest, image_shape, open_identified, open_image
 from kizu.masks import MaskError, open_mask
 
+try:
+    import pillow_heif as heif
+except ImportError:  # an extra
+    heif = None
+
 COUNT = int(os.environ.get("KIZU_BROKEN_IMAGES", "200"))
 LIMIT = 1_000_000
 """Pixels that may be decoded here."""
@@ -65,6 +70,10 @@ def whole() -> dict[str, bytes]:
         "tiff": saved(colour, "TIFF"), "tiff 16": saved(deep, "TIFF"), "tiff 32": saved(wide, "TIFF"),
         "tiff float": saved(real, "TIFF"),
     }  # fmt: skip
+    if heif:
+        stream = io.BytesIO()
+        heif.from_pillow(colour).save(stream, quality=90)
+        files["heic"] = stream.getvalue()
     compressions = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
     return files | {f"tiff {name}": saved(colour, "TIFF", compression=name) for name in compressions}
 
@@ -166,7 +175,8 @@ def outcome(path: Path) -> str:
         assert image.ndim == 3
         assert image.shape[2] == 3
         assert image.size <= 3 * LIMIT
-        assert image_shape(path, max_pixels=LIMIT) == image.shape[:2]
+        shape = image_shape(path, max_pixels=LIMIT)
+        assert shape == image.shape[:2], (path, shape, image.shape)
     for also in (image_digest, open_identified):
         with contextlib.suppress(ImageError):
             also(path)

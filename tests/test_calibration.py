@@ -216,3 +216,11 @@ def test_what_is_no_display_range(limits: object) -> None:
         Decision([0.1, 0.2, 0.3], 0.3, map_range=limits)
     kept = Decision([0.1, 0.2, 0.3], 0.3, map_range=np.array([0, 1], np.float32)).map_range
     assert kept == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-320, 1e-10])
+def test_a_rate_that_nothing_backs(rate: float) -> None:
+    with pytest.raises(UsageError, match="No number of images backs"):
+        calibration.images_needed(rate)
+    with pytest.raises(UsageError, match="No number of images backs"):
+        calibration.conformal_threshold([0.1, 0.2], rate)

@@ -457,6 +457,18 @@ def test_words_are_no_image(tmp_path: Path, words: str) -> None:
     assert not is_image(tmp_path / "notes.txt")
 
 
+def test_heic_is_read(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    values = np.zeros((24, 32, 3), np.uint8)
+    values[:, 16:] = (200, 100, 50)
+    heif.from_pillow(Image.fromarray(values)).save(tmp_path / "a.heic", quality=95)
+    (tmp_path / "IMG_1").write_bytes((tmp_path / "a.heic").read_bytes())
+    for name in ("a.heic", "IMG_1"):
+        out = open_image(tmp_path / name)
+        assert out.shape == (24, 32, 3)
+        assert np.abs(out.astype(int) - values)[:, [4, 28]].max() < 12
+
+
 def test_heic_says_which_extra_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "IMG_1").write_bytes(bytes(3) + b"\x18ftypheic" + bytes(100))

@@ -42,7 +42,7 @@ def images_needed(false_alarm_rate: float) -> int:
     99
     """
     _check_rate(false_alarm_rate)
-    if false_alarm_rate < 1e-12:
+    if false_alarm_rate < 1e-9:
         raise UsageError(
             f"No number of images backs a false-alarm rate of {false_alarm_rate:g}. Ask for more."
         )

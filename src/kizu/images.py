@@ -9,8 +9,7 @@ An image comes out as (H, W, 3) uint8 RGB, whatever it was on disk:
     EXIF orientation            -> applied                  to masks as well
     several frames              -> the first
 
-Floating-point pixels are refused: they have no agreed range. A file that cannot be read as a whole raises
-ImageError.
+Floating-point pixels, of no agreed range, and files that cannot be read as a whole raise ImageError.
 
 Formats are recognised by content, not by suffix: BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM/PBM, TIFF, WebP, and
 HEIC with the extra `heic`. `kizu.image_files` says which files of a folder are images. Nothing else is tried,
@@ -250,7 +249,10 @@ def _orientation(opened: Image.Image) -> int:
 
 def _upright(opened: ImageFile.ImageFile) -> Image.Image:
     """Decode and turn as EXIF says (Pillow turns TIFF by itself and then drops the tag)."""
+    said = opened.size
     opened.load()
+    if sorted(opened.size) != sorted(said):  # HEIC has two sizes; the limit was held against the first
+        raise ValueError(f"its header says {said[0]} x {said[1]} pixels, it holds {opened.size}")
     turn = _TURNS.get(_orientation(opened))
     return opened if turn is None else opened.transpose(turn)
 
@@ -268,9 +270,7 @@ def _eight_bit(
             f"{white_level} cannot be applied. Save it with 8 bits.",
         )
     if opened.mode == "F":
-        raise ImageError(
-            path, "holds floating-point pixels, which have no agreed range. Save it with 8 or 16 bits."
-        )
+        raise ImageError(path, "holds floating-point pixels, of no agreed range. Save it with 8 or 16 bits.")
     if opened.has_transparency_data:
         layered = opened.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")

@@ -131,7 +131,7 @@ def load_card(path: Path | str) -> dict[str, Any]:
         raise ModelFileError(f"{path}: card.json is not one of kizu's (it has no kizu_format).")
     if card["kizu_format"] != FORMAT or isinstance(card["kizu_format"], bool):
         raise ModelFileError(
-            f"{path} has format {str(card['kizu_format'])[:40]}; this kizu reads format {FORMAT}. Update "
+            f"{path} has format {card['kizu_format']!r:.40}; this kizu reads format {FORMAT}. Update "
             "kizu or save the model again."
         )
     return card
