@@ -25,6 +25,7 @@ LEVELS = {
     "evaluation": 6,
     "reports": 7,
     "apps": 8,
+    "__main__": 9,
 }  # fmt: skip
 TORCH_FREE = (
     *(

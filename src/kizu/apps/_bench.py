@@ -58,7 +58,8 @@ def write_tables(plan: Experiment, out: Path) -> Path:
 def _how(results: pl.DataFrame) -> str:
     spent = results.select(pl.col("fit_seconds", "predict_seconds", "measure_seconds").sum()).row(0)
     seeds = sorted(results["seed"].unique().to_list())
-    left_out = max(results["left_out"].drop_nulls().to_list(), default=0)
+    counts = results["left_out"].drop_nulls().to_list() if "left_out" in results.columns else []
+    left_out = max(counts, default=0)
     seen = (
         f" Up to {left_out} test images that had been learned from, or were trained on before, are left out."
         if left_out
