@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(UV) --editable '.[dev,faiss,heic]'
+	$(UV) --editable '.[dev,faiss,heic,eyes]'
 	$(BIN)/python -c "import kizu.detectors.patchcore"
 	touch $(STAMP)
 

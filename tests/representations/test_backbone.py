@@ -230,3 +230,14 @@ def test_random_weights_that_were_changed_are_saved(tmp_path: Path) -> None:
     model.fit(images)
     due = model.predict(images).score
     assert torch.equal(kizu.load(model.save(tmp_path / "m.kizu")).predict(images).score, due)
+
+
+@pytest.mark.parametrize("architecture", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "resnet10t"])
+def test_stages_after_the_last_level_are_cut_off(architecture: str) -> None:
+    """timm runs all stages of some networks, whichever are asked for."""
+    whole = open_representation(f"random/{architecture}@1,2,3,4").eval()
+    part = open_representation(f"random/{architecture}@1,2").eval()
+    assert sum(map(torch.numel, part.parameters())) < 0.4 * sum(map(torch.numel, whole.parameters()))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for found, due in zip(part(image), whole(image)[:2], strict=True):
+        assert torch.equal(found, due)

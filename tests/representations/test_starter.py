@@ -1,4 +1,4 @@
-"""kizu/starter: the embedded weights are there, small, named, and taken when nothing else is asked for."""
+"""kizu/starter: the embedded weights are there, small, named, and need no package."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def test_it_is_small_and_says_what_it_was_trained_on() -> None:
     assert "curve" not in card, "the loss curve stays in the file"
 
 
-def test_detectors_take_it_by_default_at_the_levels_that_they_prefer_and_it_has() -> None:
-    assert kizu.detector("patchcore").representation.card["name"] == "kizu/starter@2,3"
-    assert kizu.detector("padim").representation.card["name"] == "kizu/starter@1,2,3"
-    assert kizu.detector("gaussian").representation.card["name"] == "kizu/starter@3"
+def test_detectors_take_the_levels_that_they_prefer_and_it_has() -> None:
+    for name, levels in (("patchcore", "2,3"), ("padim", "1,2,3"), ("gaussian", "3")):
+        card = kizu.detector(name, "kizu/starter").representation.card
+        assert card["name"] == f"kizu/starter@{levels}"
     assert open_representation("kizu/starter@1").channels == (64,)
     with pytest.raises(UsageError, match="levels"):
         open_representation("kizu/starter@4")
@@ -43,7 +43,7 @@ def test_it_opens_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_on_it_is_kept_in_half_without_loss(tmp_path: Path) -> None:
     images = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    model = kizu.detector("gaussian", image_size=64, precision="fp32").fit(images)
+    model = kizu.detector("gaussian", "kizu/starter", image_size=64, precision="fp32").fit(images)
     path = model.save(tmp_path / "model.kizu")
     assert path.stat().st_size < 8 * 2**20
     again = kizu.load(path)

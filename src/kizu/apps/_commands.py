@@ -117,6 +117,10 @@ def list_room(room: str, as_json: bool) -> int:
     if room == "representations":
         rows += [
             {
+                "name": "imagenet/NETWORK@LEVELS",
+                "summary": "ImageNet weights from a package: efficientnet_lite0 (the default), 1 and 2",
+            },
+            {
                 "name": "timm/ARCHITECTURE.TAG@LEVELS",
                 "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3",
             },

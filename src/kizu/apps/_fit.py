@@ -242,6 +242,6 @@ def default_notice() -> str:
     from kizu.representations.weights import DEFAULT
 
     return (
-        f"No representation was named: using {DEFAULT}, the small trained network that comes with kizu. "
-        "Larger networks see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
+        f"No representation was named: using {DEFAULT}, a small network trained on ImageNet. Larger ones may "
+        "see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
     )

@@ -45,7 +45,7 @@ RepresentationName = Annotated[
     str | None,
     typer.Option(
         "--representation",
-        help="timm/NAME@2,3, random/NAME, a saved one's path; left out: the embedded default.",
+        help="imagenet/efficientnet_lite0@2,3, timm/NAME, random/NAME or a saved one's path.",
     ),
 ]
 Parameters = Annotated[

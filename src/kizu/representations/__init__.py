@@ -10,14 +10,16 @@ from kizu import registry
 if TYPE_CHECKING:
     from kizu.representations import base as base
     from kizu.representations import grad_cam as grad_cam
+    from kizu.representations import imagenet as imagenet
     from kizu.representations import networks as networks
     from kizu.representations import sources as sources
     from kizu.representations import weights as weights
     from kizu.representations.backbone import Backbone
     from kizu.representations.base import InferenceCopy, Representation
+    from kizu.representations.imagenet import Package
     from kizu.representations.residual import Residual
     from kizu.representations.stacked import Stacked
 
-__all__ = ["Backbone", "InferenceCopy", "Representation", "Residual", "Stacked"]
+__all__ = ["Backbone", "InferenceCopy", "Package", "Representation", "Residual", "Stacked"]
 
-registry.open_room(__name__, {"InferenceCopy": "base", "Representation": "base"})
+registry.open_room(__name__, {"InferenceCopy": "base", "Package": "imagenet", "Representation": "base"})

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from kizu import accel
 from kizu.accel import inference
 from kizu.errors import ModelFileError, ShapeError, UsageError
+from kizu.representations import imagenet
 from kizu.representations import weights as weight_sources
 from kizu.representations.base import Representation
 from kizu.representations.networks import SIZE_ERRORS, build_network, is_transformer, refusal
 from kizu.types import FeatureMaps
 
-SOURCES = ("timm", "random", "file")
+SOURCES = ("timm", "imagenet", "random", "file")
 
 
 class Backbone(Representation):
@@ -31,7 +32,8 @@ class Backbone(Representation):
 
     architecture: a timm name such as "wide_resnet50_2.tv_in1k"; levels: which stages (1-4) or blocks (ViT),
     finest first. source "timm" takes trained weights from timm's hub or cache, "random" draws them from
-    `seed`, "file" reads `weights`, a .safetensors state dict of the same architecture. `weights_state` is for
+    `seed`, "file" reads `weights`, a .safetensors state dict of the same architecture, "imagenet" the package
+    of `weights`, a name of `imagenet.PACKAGES`. `weights_state` is for
     loading a saved model: no other source is touched. Raises UnknownName, WeightsUnavailable (neither cached
     nor reachable), ModelFileError, UsageError for levels it has not."""
 
@@ -59,6 +61,8 @@ class Backbone(Representation):
             if weights is None:
                 raise UsageError("A backbone from a file needs weights=PATH, a .safetensors file.")
             weights_state = weight_sources.file_state(Path(weights))
+        if source == "imagenet" and weights_state is None:
+            weights_state = imagenet.imagenet_state(str(weights))
         if weights_state is not None:
             with torch.device("meta"):  # shapes without memory: a file of other weights builds nothing
                 _check_state(build_network(architecture, levels)[0], weights_state, architecture)
@@ -168,6 +172,7 @@ class Backbone(Representation):
             "timm": f"timm/{architecture}",
             "random": f"random/{architecture}",
             "file": weights or architecture,
+            "imagenet": f"imagenet/{weights}",
         }[source]
         return {
             "name": f"{named}@{levels}",
@@ -176,10 +181,8 @@ class Backbone(Representation):
             "levels": list(self.levels),
             "source": source,
             "seed": seed if source == "random" else None,
-            "licence": "none needed (random weights)"
-            if source == "random"
-            else config.get("license") or "unknown: see the weights' publisher",
-            "trained_on": [] if source == "random" else _trained_on(architecture, source),
+            "licence": _licence(source, config),
+            "trained_on": _trained_on(architecture, source),
         }
 
 
@@ -191,10 +194,15 @@ def _smallest(value: Tensor) -> Tensor:
     return half if torch.equal(half.float(), value) else value
 
 
+def _licence(source: str, config: dict[str, Any]) -> str:
+    known = {"random": "none needed (random weights)", "imagenet": imagenet.LICENCE}
+    return known.get(source) or str(config.get("license") or "unknown: see the weights' publisher")
+
+
 def _trained_on(architecture: str, source: str) -> list[str]:
     tag = architecture.partition(".")[2]
-    if source == "file":
-        return ["unknown"]
+    if source != "timm":
+        return {"random": [], "imagenet": ["imagenet-1k"]}.get(source, ["unknown"])
     known = {
         "in1k": "imagenet-1k",
         "in22k": "imagenet-22k",

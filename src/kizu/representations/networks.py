@@ -57,11 +57,19 @@ def build_network(
                 ), chosen
             except TypeError:
                 pass  # an architecture of fixed input size: built as it is
-        return timm.create_model(architecture, out_indices=indices, **plain), chosen
+        return _cut(timm.create_model(architecture, out_indices=indices, **plain)), chosen
     except (OSError, EOFError) as error:
         raise weight_sources.unavailable(architecture, error) from error
     except _TIMM_ERRORS as error:
         raise UsageError(f"timm gives no features of {architecture} ({error}).") from error
+
+
+def _cut(net: Any) -> Any:
+    """Without the stages after the last level: timm keeps and runs them in EfficientNets and MobileNets."""
+    stages = getattr(net, "_stage_out_idx", None)
+    if stages and getattr(net, "feature_hooks", None) is None:
+        net.blocks = net.blocks[: max(stages)]
+    return net
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""A representation by name or path: "timm/NAME@2,3", "random/resnet18", a folder or .kizu that was saved, a
-.safetensors file."""
+"""A representation by name or path: "imagenet/efficientnet_lite0@2,3", "timm/NAME@2,3", "random/resnet18", a
+folder or .kizu that was saved, a .safetensors file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kizu import cards, registry, store
 from kizu.errors import ModelFileError, UnknownName, UsageError
+from kizu.representations import imagenet
 from kizu.representations.backbone import Backbone
 from kizu.representations.base import Representation
 from kizu.representations.networks import is_transformer
@@ -27,11 +28,12 @@ def open_representation(
 ) -> Representation:
     """Open a representation.
 
-    name_or_path: "kizu/starter" (embedded), "timm/ARCH.TAG", "random/ARCH", "ARCH:FILE.safetensors", or the
-    path of a saved representation, each with an optional "@2,3" naming levels; None is the default. `levels`
-    is what a detector prefers and counts only when the name says nothing and the network has stages (a
-    transformer then takes the blocks at the same fractions of its depth; a network of fewer stages gives
-    those it has). Raises UnknownName, UsageError, WeightsUnavailable, ModelFileError."""
+    name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded), "timm/ARCH.TAG",
+    "random/ARCH", "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
+    "@2,3" naming levels; None is the default. `levels` is what a detector prefers and counts only when the
+    name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of
+    its depth; a network of fewer stages gives those it has). Raises UnknownName, UsageError,
+    WeightsUnavailable, ModelFileError."""
     text = str(name_or_path) if name_or_path is not None else DEFAULT
     body, named_levels = split_levels(text)
     if body == STARTER:
@@ -42,6 +44,9 @@ def open_representation(
     if kind in ("timm", "random") and architecture:
         wanted = named_levels or _preferred(architecture, levels)
         return Backbone(architecture, levels=wanted, source=kind, seed=seed)
+    if kind == "imagenet":
+        timms = imagenet.architecture_of(architecture)
+        return Backbone(timms, levels=named_levels or levels, source=kind, weights=architecture)
     architecture, _, file = body.partition(":")
     if file.endswith(".safetensors"):
         return Backbone(
@@ -50,7 +55,14 @@ def open_representation(
     raise UnknownName(
         "representation",
         text,
-        ["timm/ARCHITECTURE.TAG", "random/ARCHITECTURE", "ARCHITECTURE:FILE.safetensors", "PATH", STARTER],
+        [
+            DEFAULT,
+            "timm/ARCHITECTURE.TAG",
+            "random/ARCHITECTURE",
+            "ARCHITECTURE:FILE.safetensors",
+            "PATH",
+            STARTER,
+        ],
     )
 
 

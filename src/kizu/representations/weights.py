@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
 
 STARTER = "kizu/starter"
-DEFAULT = STARTER
-"""The representation taken when none is named: trained weights inside the package."""
+"""Trained weights inside the package."""
+DEFAULT = "imagenet/efficientnet_lite0"
+"""The representation taken when none is named: ImageNet weights from a package that comes with kizu."""
 PROBE_SECONDS = 3.0
 
 
@@ -39,7 +40,7 @@ def timm_overlay(name: str) -> dict[str, Any]:
     hub, url = source.get("hf_hub_id"), source.get("url")
     if not hub and not url:
         raise WeightsUnavailable(
-            f"timm has no trained weights for '{name}'. Use random/{name}, or the embedded default {DEFAULT}."
+            f"timm has no trained weights for '{name}'. Use random/{name}, or the default {DEFAULT}."
         )
     cached = _cached(hub, source.get("hf_hub_filename")) if hub else None
     if cached:
@@ -109,7 +110,7 @@ def digest(net: nn.Module) -> str:
 def _sentence(name: str) -> str:
     return (
         f"The weights of timm/{name} are not on this machine and their hub cannot be reached; "
-        f"use the embedded default {DEFAULT} (or give a local .safetensors file)."
+        f"use the default {DEFAULT}, which needs none (or give a local .safetensors file)."
     )
 
 
