@@ -21,11 +21,24 @@ def check_counts(devices: int | None, nodes: int | None) -> None:
     """Raise UsageError for counts (None: as started) that are not those of the launcher, if there is one."""
     local, machines = launched()
     asked = (devices or local, nodes or machines)
+    alone = not {"TORCHELASTIC_RUN_ID", "LT_CLI_USED", "MASTER_ADDR"} & set(os.environ)
+    if asked[1] > 1 and alone:
+        raise UsageError(
+            f"{asked[1]} machines take a launcher on each, which tells them of each other: torchrun --nnodes "
+            f"{asked[1]} --nproc-per-node {asked[0]} --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m kizu "
+            "pretrain ..., without --nodes and --devices."
+        )
     if (local, machines) not in ((1, 1), asked):
         raise UsageError(
             f"The launcher started {local} processes on each of {machines} machines, and devices and nodes "
             f"say {asked[0]} and {asked[1]}: leave --devices and --nodes away."
         )
+
+
+def world_size(devices: int | None, nodes: int | None) -> int:
+    """How many processes a training has; None is what the launcher started, or 1."""
+    local, machines = launched()
+    return (devices or local) * (nodes or machines)
 
 
 def is_first_process() -> bool:

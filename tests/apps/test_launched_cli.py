@@ -119,3 +119,16 @@ def test_two_processes_of_a_users_program_fit_apart(tmp_path: Path) -> None:
     assert torch.equal(first[0], weights(0))
     assert torch.equal(second[0], weights(1))
     assert torch.equal(second[1], weights(7))
+
+
+def test_several_machines_take_a_launcher(tmp_path: Path, run_cli: Cli) -> None:
+    """Without one the first process waited for the others for ever."""
+    more = ("--nodes", 2, "--device", "cpu", "-o", tmp_path / "rep")
+    code, _, err = run_cli("pretrain", "simsiam", "--data", "procedural", *more)
+    assert (code, "2 machines take a launcher on each" in err, "torchrun --nnodes 2" in err) == (2, True, True)
+
+
+def test_a_batch_that_cannot_be_shared_starts_no_process(tmp_path: Path, run_cli: Cli) -> None:
+    more = ("--devices", 3, "--batch-size", 8, "--size", 32, "--backbone", "resnet10t", "--device", "cpu")
+    code, _, err = run_cli("pretrain", "simsiam", "--data", "procedural", *more, "-o", tmp_path / "rep")
+    assert (code, err.count("cannot be shared by 3 processes")) == (2, 1)

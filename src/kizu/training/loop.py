@@ -19,6 +19,7 @@ from torch import Tensor
 from kizu import store
 from kizu.checks import numbers, switches, whole_numbers
 from kizu.errors import NotFinite, UsageError
+from kizu.launchers import world_size
 from kizu.training import checkpoint
 from kizu.training.distributed import total
 from kizu.training.fabric import launch_fabric
@@ -80,12 +81,9 @@ def train(
         numbers(least=0, above=True, clip=clip)
     shares_norms = objective.sync_batch_norm if sync_batch_norm is None else sync_batch_norm
     switches(sync_batch_norm=shares_norms)
+    _check_shares(batch_size, world_size(devices, nodes), accumulate)  # before processes are started
     fabric = launch_fabric(precision, device, devices, nodes)
-    if batch_size % (fabric.world_size * accumulate):
-        raise UsageError(
-            f"A batch of {batch_size} cannot be shared by {fabric.world_size} processes x {accumulate} "
-            "parts: give a multiple."
-        )
+    _check_shares(batch_size, fabric.world_size, accumulate)
     settings = {**(recipe or {}), "steps": steps, "batch_size": batch_size, "accumulate": accumulate}
     if fabric.world_size > 1 and shares_norms:
         synchronise_batch_norms(objective, fabric.device)
@@ -100,6 +98,14 @@ def train(
     finally:
         progress.close()
     return run.log.rows
+
+
+def _check_shares(batch_size: int, processes: int, accumulate: int) -> None:
+    if batch_size % (processes * accumulate):
+        raise UsageError(
+            f"A batch of {batch_size} cannot be shared by {processes} processes x {accumulate} parts: give a "
+            "multiple."
+        )
 
 
 def _parts(batch_size: int, rank: int, world: int, accumulate: int) -> list[tuple[int, int]]:

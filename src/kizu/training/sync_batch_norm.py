@@ -5,7 +5,7 @@ share, so that the result depends on the number of processes. Here both are take
 mean = sum of x / N and variance = sum of (x - mean)^2 / N, both sums over all processes, of which each has
 the same number of values; gradients flow through both sums. Source: Ioffe and Szegedy, Batch
 Normalization, ICML 2015, for the norm; torch.nn.SyncBatchNorm does the same on accelerators, and only
-there. Example: `torchrun --nproc-per-node 2 -m kizu.apps.cli pretrain simsiam ...`."""
+there. Example: `torchrun --nproc-per-node 2 -m kizu pretrain simsiam ...`."""
 
 from __future__ import annotations
 
