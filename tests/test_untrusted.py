@@ -163,3 +163,11 @@ def test_a_tensor_of_an_odd_type_or_shape(tmp_path: Path, kind: str, shape: str)
     (path / store.WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
     with pytest.raises(ModelFileError, match=r"weights are damaged|which kizu never writes"):
         store.load(path)
+
+
+def test_a_file_of_more_bytes_than_there_is_memory(tmp_path: Path) -> None:
+    """A terabyte that takes 4 kB of disk."""
+    with (tmp_path / "weights.safetensors").open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(ModelFileError, match=r"has 1,099,511,627,776 bytes, and .* of memory are free"):
+        entry(tmp_path, "weights.safetensors")

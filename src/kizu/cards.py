@@ -22,10 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from kizu.checks import MAX_SIDE
 from kizu.errors import ModelFileError, UsageError
 
-MAX_SIDE = 8192
-"""Largest side of images, in pixels."""
 MAX_PIXELS = 2**28
 """In one batch: 3 GiB of images."""
 MAX_NETWORKS = 16

@@ -88,6 +88,8 @@ def check_shapes(**patterns: str) -> Callable[[F], F]:
 
 MOST = 2**31 - 1
 """Largest whole number that a parameter may be: products of such numbers fit the 64 bits of torch."""
+MAX_SIDE = 8192
+"""Of an image as a network gets it, in pixels."""
 
 
 def whole_numbers(*, least: int = 1, none: bool = False, **values: int | None) -> None:
@@ -162,7 +164,8 @@ def check_name(path: Path | str) -> None:
 
 
 def image_size(value: Any) -> tuple[int, int]:
-    """(H, W) of one side or of (height, width), whole numbers from 8 on; raises UsageError for anything else.
+    """(H, W) of one side or of (height, width), whole numbers from 8 to 8192; raises UsageError for anything
+    else.
 
     >>> image_size(64), image_size((48, 64))
     ((64, 64), (48, 64))
@@ -170,9 +173,11 @@ def image_size(value: Any) -> tuple[int, int]:
     sides = (value, value) if isinstance(value, int) else value
     whole = isinstance(sides, tuple | list) and len(sides) == 2
     if not whole or not all(
-        isinstance(side, int) and not isinstance(side, bool) and side >= 8 for side in sides
+        isinstance(side, int) and not isinstance(side, bool) and 8 <= side <= MAX_SIDE for side in sides
     ):
-        raise UsageError(f"image_size is one side or (height, width), at least 8 pixels, got {value!r}.")
+        raise UsageError(
+            f"image_size is one side or (height, width), 8 to {MAX_SIDE} pixels, got {value!r:.80}."
+        )
     return int(sides[0]), int(sides[1])
 
 

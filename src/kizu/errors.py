@@ -145,7 +145,7 @@ class MissingExtra(KizuError, ImportError):
         )
 
 
-NOT_UTF8 = "its name is not UTF-8, so no table or page can hold it; rename it."
+NOT_UTF8 = "its name is not UTF-8 (or the locale is not), so no table or page can hold it; rename it."
 
 
 def is_utf8(name: Path | str) -> bool:

@@ -65,10 +65,12 @@ def save(
     """Write tensors and card to `path`: one zip when it ends in .kizu or .zip, a folder otherwise.
 
     Raises OutputExists when `path` is there and `overwrite` is not said, or kizu did not write it; UsageError
-    for a card of more than MAX_CARD bytes, which could not be opened again. On any
+    for a card of more than MAX_CARD bytes, which could not be opened again, and for what is no path. On any
     failure (a full disk, Ctrl-C) what was there before is still there and no half-written file remains."""
     from safetensors.torch import save as to_bytes
 
+    if not isinstance(path, str | Path):
+        raise UsageError(f"A model is saved under a path, got {path!r:.80}.")
     path = Path(path)
     whole = {"kizu_format": FORMAT, **card}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -16,6 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 from kizu.errors import ModelFileError, some
 
 BLOCK = 2**20
@@ -141,6 +143,9 @@ def _check_stored(path: Path, info: zipfile.ZipInfo, most: int | None) -> None:
 def _check_size(path: Path, name: str, size: int, most: int | None) -> None:
     if most is not None and size > most:
         raise ModelFileError(f"{path}: {name} has {size:,} bytes, and {most:,} are allowed. Refused.")
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise ModelFileError(f"{path}: {name} has {size:,} bytes, and {free:,} of memory are free. Refused.")
 
 
 def _refuse(constant: str) -> NoReturn:

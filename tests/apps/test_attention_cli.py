@@ -93,6 +93,12 @@ def test_refusals(tiny_planted: Samples, tmp_path: Path, run_cli: Cli) -> None:
         ((data, *named, "--representation", NET, "--level", 4), "level 4 is not one of them"),
         ((data, *named, "--representation", NET, "--count", 0), "at least 1"),
         ((data, *named, "--representation", NET, "--image-size", "big"), "448,192"),
+        ((data, *named, "--representation", NET, "--image-size", 7), "8 to 8192 pixels"),
+        ((data, *named, "--representation", NET, "--image-size", 99999999), "8 to 8192 pixels"),
+        (
+            (data, *named, "--representation", f"X={NET}", "--representation", f"X={NET}"),
+            "a label of its own",
+        ),
         (
             (data / "capsule" / "train" / "good", "-o", tmp_path / "out", "--representation", NET),
             "no flawed images",

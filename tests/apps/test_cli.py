@@ -225,7 +225,10 @@ def test_misuse_is_one_line_and_exit_2(model: Path, tree: Path, tmp_path: Path, 
     one_line(*told("fit", good, *FAST, "--false-alarm-rate", 0.001, *out), "takes 999 good images", "24")
     one_line(*told("fit", good, *FAST, "--false-alarm-rate", 1.5, *out), "between 0 and 1")
     one_line(*told("fit", good, "--dataset", "mvtek", *out), "Did you mean 'mvtec'")
-    one_line(*told("fit", good, "--representation", "timm/resnet18.tv_in1k", *out), "use the default imagenet/efficientnet_lite0")
+    one_line(
+        *told("fit", good, "--representation", "timm/resnet18.tv_in1k", *out),
+        "use the default imagenet/efficientnet_lite0",
+    )
     one_line(*told("fit", tmp_path / "nowhere", *FAST, *out), "nowhere")
     one_line(*told("inspect", tmp_path / "none.kizu", good, *out), "does not exist")
     one_line(*told("evaluate", model, tree, "-o", model), "is an input")

@@ -125,7 +125,11 @@ def test_several_machines_take_a_launcher(tmp_path: Path, run_cli: Cli) -> None:
     """Without one the first process waited for the others for ever."""
     more = ("--nodes", 2, "--device", "cpu", "-o", tmp_path / "rep")
     code, _, err = run_cli("pretrain", "simsiam", "--data", "procedural", *more)
-    assert (code, "2 machines take a launcher on each" in err, "torchrun --nnodes 2" in err) == (2, True, True)
+    assert (code, "2 machines take a launcher on each" in err, "torchrun --nnodes 2" in err) == (
+        2,
+        True,
+        True,
+    )
 
 
 def test_a_batch_that_cannot_be_shared_starts_no_process(tmp_path: Path, run_cli: Cli) -> None:

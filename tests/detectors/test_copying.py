@@ -108,3 +108,11 @@ def test_load_says_where_the_model_runs(tmp_path: Path, monkeypatch: pytest.Monk
         kizu.load(path, precision="fp16")
     with pytest.raises(UsageError, match="path of a model"):
         kizu.load(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="saved under a path"):
+        fitted.save(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"options is a kizu\.FitOptions"):
+        fitted.clone().fit(IMAGES, options=3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="parameters of an adaptation are a dict"):
+        kizu.Adaptation("residual", 3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="read from a path"):
+        kizu.dataset("folder", None)  # type: ignore[arg-type]

@@ -294,6 +294,23 @@ def test_a_cell_that_cannot_run_is_one_row_and_is_tried_again(
     assert run_cli("bench", experiment, "-o", tmp_path / "all", "--json")[0] == 1
 
 
+def test_an_experiment_is_begun_anew(
+    experiment: Path, tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    experiment.write_text(experiment.read_text().replace("seeds = [0, 1]", "seeds = [0]"))
+    assert run_cli("bench", experiment, "-o", tmp_path / "out")[0] == 0
+    log = tmp_path / "out" / "cells.jsonl"
+    log.write_text(log.read_text().replace('"image_auroc": ', '"image_auroc": "much", "x": ', 1))
+    code, _, err = run_cli("bench", experiment, "-o", tmp_path / "out")
+    assert (code, "a figure is no number" in err) == (2, True)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    code, _, err = run_cli("bench", experiment, "-o", tmp_path / "out", "--overwrite")
+    assert (code, "notes.txt" in err) == (2, True)
+    (tmp_path / "out" / "notes.txt").unlink()
+    assert run_cli("bench", experiment, "-o", tmp_path / "out", "--overwrite")[0] == 0
+    assert "much" not in log.read_text()
+
+
 def test_data_without_test_images(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
     for number in range(6):
         draw_image(tmp_path / "lab" / "train" / "good" / f"{number}.png", number)

@@ -36,6 +36,8 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         checks.whole_numbers(least=0, seed=self.seed)
+        if not isinstance(self.parameters, dict):
+            raise UsageError(f"parameters of an adaptation are a dict, got {self.parameters!r:.80}.")
         registry.check_keywords(f"adaptation {self.name}", self.function, self.parameters, but=GIVEN)
         registry.module("adaptation", self.name).check_parameters(**self.settings())
 

@@ -16,12 +16,12 @@ from kizu.store import read_record, replacing
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro_0.3")
 
 
-def bench(experiment: Path, out: Path, data_root: Path | None, as_json: bool) -> int:
-    """Run what is not done yet; write results.csv, results.md and a plot a metric into `out`. Returns 1 when
-    a cell failed, or files of a data set were not used."""
+def bench(experiment: Path, out: Path, data_root: Path | None, *, overwrite: bool, as_json: bool) -> int:
+    """Run what is not done yet, all of it with `overwrite`; write results.csv, results.md and a plot a metric
+    into `out`. Returns 1 when a cell failed, or files of a data set were not used."""
     screen = Screen(as_json)
     plan = read_experiment(experiment)
-    done = run_experiment(plan, out, data_root, screen.say)
+    done = run_experiment(plan, out, data_root, screen.say, overwrite=overwrite)
     written = write_tables(plan, out)
     results = _results(out)
     failed = results.filter(pl.col("error").is_not_null()).height

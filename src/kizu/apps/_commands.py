@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
+from kizu.checks import image_size
 from kizu.errors import EmptyData, UsageError, listed_unused
 from kizu.locks import locked
 from kizu.masks import checked_rule
@@ -212,4 +213,4 @@ def image_size_from(text: str) -> tuple[int, int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts) or len(parts) > 2:
         raise UsageError(f"--image-size is 224 or 448,192 (height, width), got '{text}'.")
-    return int(parts[0]), int(parts[-1])
+    return image_size((int(parts[0]), int(parts[-1])))

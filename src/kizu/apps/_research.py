@@ -31,12 +31,14 @@ def bench(
         Path | None,
         typer.Option("--data", envvar="KIZU_DATA", help="Folder that holds the data sets the file names."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run every cell of an experiment, or those that are not done yet, and write its tables."""
+    """Run every cell of an experiment, or those that are not done yet, and write its tables. --overwrite
+    begins anew."""
     from kizu.apps import _bench
 
-    run(lambda: _bench.bench(experiment, out, data_root, as_json))
+    run(lambda: _bench.bench(experiment, out, data_root, overwrite=overwrite, as_json=as_json))
 
 
 def pretrain(

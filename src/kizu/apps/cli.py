@@ -272,14 +272,16 @@ def _sentence(error: BaseException) -> str:
 
     from kizu.errors import printable
 
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
         return (
-            f"The disk is full{where}; nothing was left half-written. Free some space and run the command "
-            "again, with --resume or --overwrite where it asks for that."
+            f"The disk is full{where}, or what you may use of it; nothing was left half-written. Free some "
+            "space and run the command again, with --resume or --overwrite where it asks for that."
         )
     if isinstance(error, PermissionError) and error.filename:
         return f"{error.filename} may not be opened: permission denied."
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "A file grew beyond what this user may write (ulimit -f); nothing was left half-written."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{printable(str(error.filename))}: {error.strerror.lower()}."
     if isinstance(error, MemoryError):

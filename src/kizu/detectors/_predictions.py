@@ -12,6 +12,7 @@ from torch import Tensor
 from kizu.detectors.decision import FileSizes, other_size
 from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError
 from kizu.representations.base import Representation
+from kizu.training import FitOptions
 from kizu.types import Batch, FeatureMaps, Prediction
 
 SMALL_SHARE = 0.125
@@ -50,6 +51,13 @@ def warn_if_dark(peak: float, white_level: int | None) -> None:
             UnusedRange,
             stacklevel=2,
         )
+
+
+def checked_options(options: FitOptions | None) -> FitOptions:
+    """The options, or the default ones. Raises UsageError for what is none."""
+    if not isinstance(options, FitOptions | None):
+        raise UsageError(f"options is a kizu.FitOptions, got {options!r:.80}.")
+    return options or FitOptions()
 
 
 def unreadable(errors: list[tuple[str, str]]) -> str:
@@ -103,6 +111,8 @@ def require_more_than_references(representation: Representation, good: int) -> N
 def require_finite(levels: FeatureMaps, batch: Batch, name: str) -> None:
     """Raise NotFinite, naming the representation and the image, when features hold NaN or infinity."""
     for level in levels:
+        if bool(level.sum().isfinite()):
+            continue  # a sum with NaN or infinity in it is not
         if not bool(torch.isfinite(level).all()):
             row = int((~torch.isfinite(level)).flatten(1).any(1).int().argmax())
             image = batch.paths[row] if batch.paths else f"image {row} of the batch"

@@ -110,7 +110,7 @@ class Detector(ABC):
         Files that cannot be read are left out and listed in `skipped_`. Raises EmptyData when none is left,
         NotFinite when the representation gives NaN or infinity, UsageError for a sample labelled anomalous
         where good ones are due, options without effect, or parameters that no model file may have."""
-        options = options or FitOptions()
+        options = _predictions.checked_options(options)
         self._check_options(options)
         cards.check_parameters(self.parameters)
         skipped: list[tuple[str, str]] = []
