@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from kizu import engine
 from kizu.detectors.decision import FileSizes, other_size
 from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError
 from kizu.representations.base import Representation
@@ -39,6 +40,15 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
     )
+
+
+def brightest(batch: Batch) -> float:
+    """The largest value of images that come from files; -1 for others. In one thread: helpers that were woken
+    for so little would take a core from those who compute features."""
+    if batch.images is None or not batch.paths:
+        return -1.0
+    with engine.one_thread():
+        return float(batch.images.amax())
 
 
 def warn_if_dark(peak: float, white_level: int | None) -> None:

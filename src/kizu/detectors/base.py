@@ -225,8 +225,7 @@ class Detector(ABC):
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
         peak = -1.0
         for batch in batches:
-            if batch.images is not None and batch.paths:
-                peak = max(peak, float(batch.images.amax()))
+            peak = max(peak, _predictions.brightest(batch))
             self.seen_["fitted"] += [digest for digest in batch.digests if digest]
             self.size_ = batch.size if self.size_ in (None, batch.size) else (0, 0)
             yield batch
