@@ -135,6 +135,7 @@ class _Backbone(_Representation):
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     half: bool = False
     stages: Literal["all"] | None = None
+    offsets: Annotated[list[Number], Field(max_length=32)] | None = None
 
 
 class _Residual(_Representation):

@@ -17,26 +17,36 @@ from torch.nn import functional
 
 from kizu.checks import check_shapes
 from kizu.errors import UsageError
+from kizu.resampling import interpolation
+from kizu.types import Centre
 
 
 @check_shapes(patch_scores="B h w")
 def upsample(
-    patch_scores: Tensor, size: tuple[int, int], *, sigma: float = 4.0, align_corners: bool = False
+    patch_scores: Tensor,
+    size: tuple[int, int],
+    *,
+    sigma: float = 4.0,
+    align_corners: bool = False,
+    centre: Centre | None = None,
 ) -> Tensor:
     """Patch scores (B, h, w) -> map (B, H, W) float32: bilinear, then a Gaussian.
 
-    size: (H, W) in pixels. sigma: of the Gaussian, in pixels; 0 for none. align_corners: as in
-    torch.nn.functional.interpolate. Raises ShapeError; UsageError for a negative sigma.
+    size: (H, W) in pixels. sigma: of the Gaussian, in pixels; 0 for none. centre: (stride, offset) in pixels,
+    where patch i lies at pixel offset + stride i; None: in the middle of its square, or as align_corners of
+    torch.nn.functional.interpolate says. Raises ShapeError; UsageError for a negative sigma.
 
     >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4), sigma=0.0)
     tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+    >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4), sigma=0.0, centre=(2.0, 0.0))
+    tensor([[[0.0000, 0.5000, 1.0000, 1.0000]]])
     """
     if sigma < 0:
         raise UsageError(f"sigma is a length in pixels, at least 0, got {sigma}.")
     B, h, w = patch_scores.shape
     H, W = size
-    rows = _operator(h, H, float(sigma), align_corners).to(patch_scores.device)
-    columns = _operator(w, W, float(sigma), align_corners).to(patch_scores.device)
+    rows = _operator(h, H, float(sigma), align_corners, centre).to(patch_scores.device)
+    columns = _operator(w, W, float(sigma), align_corners, centre).to(patch_scores.device)
     half = patch_scores.float().reshape(B * h, w) @ columns.T
     return torch.matmul(rows, half.reshape(B, h, W))
 
@@ -65,10 +75,13 @@ def image_score(maps: Tensor, rule: str = "max", *, share: float = 0.01) -> Tens
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # it is kept, and may be used where gradients are
-def _operator(size: int, target: int, sigma: float, align_corners: bool) -> Tensor:
+def _operator(size: int, target: int, sigma: float, align_corners: bool, centre: Centre | None) -> Tensor:
     """(target, size): upsampling then smoothing along one side, as a matrix; float64 inside, float32 out."""
-    unit = torch.eye(size, dtype=torch.float64)[None]
-    wide = functional.interpolate(unit, size=target, mode="linear", align_corners=align_corners)[0].T
+    if centre is not None:
+        wide = interpolation(size, (torch.arange(target, dtype=torch.float64) - centre[1]) / centre[0])
+    else:
+        unit = torch.eye(size, dtype=torch.float64)[None]
+        wide = functional.interpolate(unit, size=target, mode="linear", align_corners=align_corners)[0].T
     return (_gaussian(target, sigma) @ wide).float().contiguous()
 
 

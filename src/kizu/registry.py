@@ -43,7 +43,9 @@ SUPPORT: dict[str, frozenset[str]] = {
     "papers": frozenset({"base"}),
     "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),
-    "representations": frozenset({"base", "grad_cam", "imagenet", "networks", "sources", "weights"}),
+    "representations": frozenset(
+        {"base", "centres", "grad_cam", "imagenet", "networks", "sources", "weights"}
+    ),
 }
 """Room -> its public files that hold no member: contracts, and what works on every member.
 

@@ -26,6 +26,12 @@ Progress: TypeAlias = Callable[[int, str], None]
 """Called with (images or steps done so far, what is being done)."""
 
 
+Centre: TypeAlias = "tuple[float, float]"
+"""(stride, offset) of a level in pixels: cell i looks around pixel offset + stride i."""
+Centres: TypeAlias = "tuple[Centre, ...]"
+"""That of each level."""
+
+
 def grids_of(features: FeatureMaps) -> Grids:
     """(h, w) of each level."""
     return tuple((int(level.shape[2]), int(level.shape[3])) for level in features)

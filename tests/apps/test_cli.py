@@ -411,7 +411,7 @@ def test_quick_demo(tmp_path: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "QUICK", {"products": ("capsule",), "size": 64, "train": 20})
     code, _, err = run_cli("demo", "-o", tmp_path / "demo", "--quick")
     assert code == 0, err
-    assert "kizu/starter" in err, "it says which representation it takes"
+    assert "imagenet/efficientnet_lite0" in err, "it says which representation it takes"
     assert (tmp_path / "demo" / "capsule" / "run" / "report.html").exists()
     assert (tmp_path / "demo" / "capsule" / "model.kizu").exists()
 

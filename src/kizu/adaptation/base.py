@@ -86,9 +86,7 @@ def adapt_to(
     size = checks.image_size(image_size)
     if options is not None and options.trains and not adaptation.trains:
         raise UsageError(f"{adaptation.name} does not train: folder=, resume= and evaluate= have no effect.")
-    base = (
-        representation if isinstance(representation, Representation) else open_representation(representation)
-    )
+    base = open_representation(representation)
     check_white_level(white_level)
     good = SampleStore(white_level=white_level)
     for batch in read(

@@ -30,7 +30,7 @@ from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
 from kizu.training import FitOptions, SampleStore
-from kizu.types import Batch, FeatureMaps, Prediction
+from kizu.types import Batch, Centres, FeatureMaps, Prediction
 
 _WARM_UP = threading.Lock()
 """One thread at a time makes a network ready; a detector itself holds no lock, so that it can be copied."""
@@ -56,18 +56,14 @@ class Detector(ABC):
         adaptation: Adaptation | str | None,
         runtime: Runtime | None,
     ) -> None:
-        self.runtime = runtime or Runtime()
-        self.image_size: tuple[int, int] = self.runtime.image_size  # type: ignore[assignment]
-        self.precision, self.device = self.runtime.precision, self.runtime.device
-        self.batch_size, self.white_level = self.runtime.batch_size, self.runtime.white_level
+        self.runtime = run = runtime or Runtime()
+        self.image_size: tuple[int, int] = run.image_size  # type: ignore[assignment]
+        self.precision, self.device, self.alignment = run.precision, run.device, run.alignment
+        self.batch_size, self.white_level = run.batch_size, run.white_level
         self._device = engine.device_named(self.device)
         self._dtype = engine.inference_dtype(self.precision, self._device)
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
-        self.representation = (
-            representation
-            if isinstance(representation, Representation)
-            else open_representation(representation, levels=self.preferred_levels)
-        )
+        self.representation = open_representation(representation, levels=self.preferred_levels)
         self.representation_ = self.representation
         self._inference: InferenceCopy | None = None
         self._scorer: nn.Module | None = None
@@ -193,6 +189,12 @@ class Detector(ABC):
         return {name: getattr(self, name) for name in parameter_names(type(self))}
 
     @property
+    def centres(self) -> Centres | None:
+        """(stride, offset) of each level; None with alignment "grid"."""
+        net = self.representation
+        return None if self.alignment == "grid" else tuple(zip(net.strides, net.offsets, strict=True))
+
+    @property
     def trains(self) -> bool:
         """Whether a fit trains anything step by step: the detector, or its adaptation."""
         return self.adaptation is not None and self.adaptation.trains
@@ -240,7 +242,7 @@ class Detector(ABC):
 
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
         """Adapt the representation to the good images among the batches; the batches again."""
-        assert self.adaptation is not None  # asked for
+        assert self.adaptation is not None
         every = SampleStore(white_level=self.white_level)
         for batch in batches:
             every.add(batch)
@@ -294,6 +296,4 @@ class Detector(ABC):
 
     def _require_fit(self, verb: str) -> None:
         if not self.fitted_:
-            raise NotFitted(
-                f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first, or kizu.load."
-            )
+            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first.")

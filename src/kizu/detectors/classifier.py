@@ -32,7 +32,7 @@ from kizu.losses import focal
 from kizu.reader import Supervision
 from kizu.representations.base import Representation
 from kizu.training import Objective, Position, SampleStore
-from kizu.types import FeatureMaps
+from kizu.types import Centres, FeatureMaps
 from kizu.views import weak
 
 TRAINED = ("network", "head")
@@ -124,7 +124,7 @@ class Classifier(LearnedDetector):
 
     def scorer(self) -> ClassifierScorer:
         """The linear head, position by position."""
-        return ClassifierScorer(self.network_.head)
+        return ClassifierScorer(self.network_.head, self.centres)
 
     def _scoring_representation(self) -> Representation:
         """The trained copy, once there is one."""
@@ -232,14 +232,16 @@ class ClassifierObjective(Objective):
 class ClassifierScorer(nn.Module):
     """FeatureMaps -> (map (B, H, W), score (B,)): the map of logits; the mean of its grids is the score."""
 
-    def __init__(self, head: LinearHead) -> None:
+    def __init__(self, head: LinearHead, centres: Centres | None = None) -> None:
         super().__init__()
-        self.head = head
+        self.head, self.centres = head, centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """[(B, C_l, h_l, w_l)] of images of `size` (H, W). Where h_l divides H and w_l divides W, bilinear
-        upsampling keeps the mean, so the mean of the map is the score as well."""
+        """[(B, C_l, h_l, w_l)] of images of `size` (H, W). Without centres, where h_l divides H and w_l
+        divides W, bilinear upsampling keeps the mean, so the mean of the map is the score as well."""
         grids = self.head(features)
-        return torch.stack([maps.upsample(grid, size, sigma=0.0) for grid in grids]).sum(0), image_logits(
-            grids
-        )
+        wide = [
+            maps.upsample(grid, size, sigma=0.0, centre=centre)
+            for grid, centre in zip(grids, self.centres or [None] * len(grids), strict=True)
+        ]
+        return torch.stack(wide).sum(0), image_logits(grids)

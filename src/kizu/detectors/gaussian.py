@@ -24,9 +24,9 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError
-from kizu.nn.patches import align_levels
+from kizu.nn.patches import align_levels, finest_centre
 from kizu.representations.base import Representation
-from kizu.types import FeatureMaps
+from kizu.types import Centres, FeatureMaps
 
 
 class Gaussian(OnePassDetector):
@@ -75,7 +75,7 @@ class Gaussian(OnePassDetector):
 
     def scorer(self) -> GaussianScorer:
         """The Mahalanobis distance and its shares."""
-        return GaussianScorer(self.mean_, self.whitening_, sigma=self.sigma)
+        return GaussianScorer(self.mean_, self.whitening_, sigma=self.sigma, centres=self.centres)
 
     def _state(self) -> dict[str, Tensor]:
         return {"mean": self.mean_, "whitening": self.whitening_}
@@ -94,11 +94,13 @@ class GaussianScorer(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, mean: Tensor, whitening: Tensor, *, sigma: float) -> None:
+    def __init__(
+        self, mean: Tensor, whitening: Tensor, *, sigma: float, centres: Centres | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("whitening", whitening)
-        self.sigma = sigma
+        self.sigma, self.centres = sigma, centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Higher is more anomalous. Raises ShapeError for features of other channels than it was fitted
@@ -112,9 +114,12 @@ class GaussianScorer(nn.Module):
         white = (pooled / length - self.mean) @ self.whitening.T  # (B, D): W (f - mu)
         score = white.norm(dim=1)
         gradient = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # (B, D): S^-1 (f - mu) / s
-        position = align_levels(features) / length[:, :, None, None]  # (B, D, h, w): x_p / |mean x|
+        position = (
+            align_levels(features, centres=self.centres) / length[:, :, None, None]
+        )  # (B, D, h, w): x_p / |mean x|
         share = torch.einsum("bd,bdhw->bhw", gradient, position) - (gradient @ self.mean)[:, None, None]
-        return maps.upsample(share, size, sigma=self.sigma), score
+        centre = finest_centre(features, self.centres)
+        return maps.upsample(share, size, sigma=self.sigma, centre=centre), score
 
 
 def pool(features: FeatureMaps) -> tuple[Tensor, Tensor]:

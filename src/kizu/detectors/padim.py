@@ -28,9 +28,9 @@ from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import EmptyData, ModelFileError, ShapeError
-from kizu.nn.patches import align_levels, finest_grid
+from kizu.nn.patches import align_levels, choose_channels, finest_centre, finest_grid
 from kizu.representations.base import Representation
-from kizu.types import FeatureMaps, Grids, grids_of
+from kizu.types import Centres, FeatureMaps, Grids, grids_of
 
 MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
@@ -103,7 +103,7 @@ class PaDiM(OnePassDetector):
         """Mahalanobis distances, upsampled and smoothed."""
         channels = self._channels_by_level()
         with factored(self.eps):
-            return PaDiMScorer(channels, self.gaussians_.distance(), self.grids_, self.sigma)
+            return PaDiMScorer(channels, self.gaussians_.distance(), self.grids_, self.sigma, self.centres)
 
     def _state(self) -> dict[str, Tensor]:
         return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
@@ -153,19 +153,6 @@ def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
     """
     bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
     return [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
-
-
-def choose_channels(features: FeatureMaps, channels: Sequence[Tensor]) -> FeatureMaps:
-    """Levels [(B, C_l, h_l, w_l)] and the channels (d_l,) chosen of each -> [(B, d_l, h_l, w_l)].
-
-    Networks compute in channels-last layout: gathering rows takes a quarter of the time of indexing."""
-    levels = []
-    for level, chosen in zip(features, channels, strict=True):
-        B, C, h, w = level.shape
-        rows = level.permute(0, 2, 3, 1).reshape(-1, C)
-        kept = rows.gather(1, chosen.to(level.device).expand(len(rows), -1)).view(B, h, w, -1)
-        levels.append(kept.permute(0, 3, 1, 2))
-    return levels
 
 
 def embed(features: FeatureMaps) -> Tensor:
@@ -276,14 +263,21 @@ class PaDiMScorer(nn.Module):
     """Features -> chosen channels -> distances at each position -> map and score.
 
     channels: (d_l,) of each level. distance: chosen channels -> (B, h, w). grids: (h, w) of each level of the
-    images that it was fitted on. sigma: of the map's smoothing, in pixels.
+    images that it was fitted on. sigma: of the map's smoothing, in pixels. centres: of the levels' cells.
     """
 
-    def __init__(self, channels: Sequence[Tensor], distance: nn.Module, grids: Grids, sigma: float) -> None:
+    def __init__(
+        self,
+        channels: Sequence[Tensor],
+        distance: nn.Module,
+        grids: Grids,
+        sigma: float,
+        centres: Centres | None = None,
+    ) -> None:
         super().__init__()
         for number, chosen in enumerate(channels):
             self.register_buffer(f"channels_{number}", chosen)
-        self.distance, self.grids, self.sigma = distance, grids, sigma
+        self.distance, self.grids, self.sigma, self.centres = distance, grids, sigma, centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Features of B images -> (map (B, H, W), score (B,)), higher is more anomalous. Raises ShapeError
@@ -295,5 +289,6 @@ class PaDiMScorer(nn.Module):
             )
         channels = [self.get_buffer(f"channels_{number}") for number in range(len(self.grids))]
         distances = self.distance(choose_channels(features, channels))
-        map_ = maps.upsample(distances, size, sigma=self.sigma)
+        centre = finest_centre(features, self.centres)
+        map_ = maps.upsample(distances, size, sigma=self.sigma, centre=centre)
         return map_, maps.image_score(map_)

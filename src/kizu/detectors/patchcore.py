@@ -29,9 +29,9 @@ from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
-from kizu.nn.patches import align_levels, local_mean, pooled_neighbourhood, to_rows
+from kizu.nn.patches import align_levels, finest_centre, local_mean, pooled_neighbourhood, to_rows
 from kizu.representations.base import Representation
-from kizu.types import FeatureMaps
+from kizu.types import Centres, FeatureMaps
 
 MEMORY_SHARE = 0.25
 """Of the memory free at the beginning of a fit, for patches."""
@@ -102,6 +102,7 @@ class PatchCore(OnePassDetector):
             reweight=self.reweight,
             squared=self.squared,
             sigma=self.sigma,
+            centres=self.centres,
         )
 
     def _reset(self) -> None:
@@ -110,7 +111,7 @@ class PatchCore(OnePassDetector):
         self._patches = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
-        return [patch_features(features, self.neighbourhood, self.dimensions)]
+        return [patch_features(features, self.neighbourhood, self.dimensions, self.centres)]
 
     def _partial_fit(self, features: FeatureMaps) -> None:
         self._patches.update(to_rows(features[0]))
@@ -157,12 +158,13 @@ class PatchCoreScorer(nn.Module):
         reweight: int | None,
         squared: bool,
         sigma: float,
+        centres: Centres | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("bank", bank)
         self.neighbourhood, self.dimensions = neighbourhood, dimensions
         self.neighbours, self.reweight = min(neighbours, len(bank)), reweight
-        self.squared, self.sigma = squared, sigma
+        self.squared, self.sigma, self.centres = squared, sigma, centres
         self._index = NearestNeighbours(bank)
 
     def _apply(self, fn: Any, recurse: bool = True) -> PatchCoreScorer:
@@ -176,7 +178,7 @@ class PatchCoreScorer(nn.Module):
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """[(B, C_l, h_l, w_l)] of images of `size` (H, W) -> (map, score). Raises ShapeError for other
         features."""
-        grid = patch_features(features, self.neighbourhood, self.dimensions)  # (B, D, h, w)
+        grid = patch_features(features, self.neighbourhood, self.dimensions, self.centres)  # (B, D, h, w)
         B, D, h, w = grid.shape
         if self.bank.shape[1] != D:
             raise ShapeError(
@@ -191,7 +193,8 @@ class PatchCoreScorer(nn.Module):
         if self.reweight is not None:
             top = top + torch.arange(B, device=top.device) * h * w
             score = score * self._weight(rows[top], nearest[top, 0], self.reweight)
-        return maps.upsample(patches.reshape(B, h, w), size, sigma=self.sigma), score
+        centre = finest_centre(features, self.centres)
+        return maps.upsample(patches.reshape(B, h, w), size, sigma=self.sigma, centre=centre), score
 
     def _weight(self, patch: Tensor, star: Tensor, b: int) -> Tensor:
         """Eq. 7, (B,): 1 - exp(|m_test - m*|) / sum over the b neighbours m of m* in the bank of exp(|m_test
@@ -205,12 +208,15 @@ class PatchCoreScorer(nn.Module):
         return 1.0 - torch.exp(nearest - torch.logsumexp(distances, dim=1))
 
 
-def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
+def patch_features(
+    features: FeatureMaps, neighbourhood: int, dimensions: int | None, centres: Centres | None = None
+) -> Tensor:
     """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
     released."""
     if dimensions is None:
-        return align_levels([local_mean(level, neighbourhood) for level in features])
-    pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])
+        return align_levels([local_mean(level, neighbourhood) for level in features], centres=centres)
+    windows = [pooled_neighbourhood(level, neighbourhood, dimensions) for level in features]
+    pooled = align_levels(windows, centres=centres)
     if len(features) == 1:
         return pooled
     B, _, h, w = pooled.shape

@@ -21,7 +21,7 @@ from kizu.nn.rebuilder import Rebuilder, smallest_grid
 from kizu.reader import Images
 from kizu.representations.base import Representation
 from kizu.training import SampleStore
-from kizu.types import FeatureMaps
+from kizu.types import Centres, FeatureMaps
 
 SCORE_RULES = ("max", "mean", "top")
 DECODERS = ("code", "mirrored")
@@ -70,7 +70,11 @@ class ReconstructionDetector(LearnedDetector):
             )
         rebuilder = rebuilder.to(self._dtype)
         return ReconstructionScorer(
-            self._rebuilding(rebuilder), self._dtype, sigma=self.sigma, rule=self.score_rule
+            self._rebuilding(rebuilder),
+            self._dtype,
+            sigma=self.sigma,
+            rule=self.score_rule,
+            centres=self.centres,
         )
 
     def map_landscape(
@@ -141,13 +145,22 @@ class ReconstructionDetector(LearnedDetector):
 class ReconstructionScorer(nn.Module):
     """FeatureMaps -> (map (B, H, W), score (B,)) from the cosine distances of rebuilt and target features.
 
-    rebuilding: features in `dtype` -> Pairs. Levels are upsampled with align_corners=True, as the released
-    code does, and summed; upsampling is linear, so the pairs of a level are added before it. rule: of the
-    image score."""
+    rebuilding: features in `dtype` -> Pairs. Levels are upsampled by their centres, or without these with
+    align_corners=True, as the released code does, and summed; upsampling is linear, so the pairs of a level
+    are added before it. rule: of the image score."""
 
-    def __init__(self, rebuilding: nn.Module, dtype: torch.dtype, *, sigma: float, rule: str) -> None:
+    def __init__(
+        self,
+        rebuilding: nn.Module,
+        dtype: torch.dtype,
+        *,
+        sigma: float,
+        rule: str,
+        centres: Centres | None = None,
+    ) -> None:
         super().__init__()
         self.rebuilding, self.dtype, self.sigma, self.rule = rebuilding, dtype, sigma, rule
+        self.centres = centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Features of images of `size` (H, W)."""
@@ -156,11 +169,16 @@ class ReconstructionScorer(nn.Module):
             [distance_map(*both) for both in zip(rebuilt, target, strict=True)] for rebuilt, target in pairs
         ]
         grids = [torch.stack(same).sum(0) for same in zip(*distances, strict=True)]
-        wide = [maps.upsample(grid, size, sigma=self.sigma, align_corners=True) for grid in grids]
+        wide = [
+            maps.upsample(grid, size, sigma=self.sigma, align_corners=centre is None, centre=centre)
+            for grid, centre in zip(grids, self.centres or [None] * len(grids), strict=True)
+        ]
         total = torch.stack(wide).sum(0)
         return total, maps.image_score(total, self.rule)
 
 
 def trainable_copy(representation: Representation) -> Representation:
-    """A copy to be trained; the original is left alone."""
-    return copy.deepcopy(representation).requires_grad_(True)
+    """A copy to be trained; the original is left alone. Its offsets stay those from before the training."""
+    copied = copy.deepcopy(representation).requires_grad_(True)
+    copied.card["offsets"] = list(representation.offsets)
+    return copied

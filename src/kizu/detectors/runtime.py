@@ -16,6 +16,8 @@ from kizu.errors import UnknownParameter, UsageError
 from kizu.grey_depth import check_white_level
 from kizu.representations.base import Representation
 
+ALIGNMENTS = ("centres", "grid")
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
@@ -24,14 +26,17 @@ class Runtime:
     image_size: side or (H, W) in pixels to which files are resized; tensors are taken at the size they have.
     precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda",
     "cuda:0". batch_size: images a forward pass. white_level: value of white in grey files of more than 8
-    bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. Raises UsageError for
-    values that cannot be meant."""
+    bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. alignment: where the
+    cells of a level lie when levels are joined and maps are made: in the "centres" of what they look at
+    (Representation.offsets), or on the "grid" of each method's paper. Raises UsageError for values that
+    cannot be meant."""
 
     image_size: int | tuple[int, int] = 256
     precision: str = "auto"
     device: str = "auto"
     batch_size: int = 16
     white_level: int | None = None
+    alignment: str = "centres"
 
     def __post_init__(self) -> None:
         sides = checks.image_size(self.image_size)
@@ -42,6 +47,8 @@ class Runtime:
         for name in ("precision", "device"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} is a name such as 'auto', got {getattr(self, name)!r}.")
+        if self.alignment not in ALIGNMENTS:
+            raise UsageError(f"alignment is 'centres' or 'grid', got {self.alignment!r}.")
         engine.inference_dtype(self.precision, engine.device_named(self.device))
         object.__setattr__(self, "image_size", sides)
 

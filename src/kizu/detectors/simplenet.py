@@ -26,10 +26,10 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UsageError
-from kizu.nn.patches import align_levels, local_mean, to_rows
+from kizu.nn.patches import align_levels, finest_centre, local_mean, to_rows
 from kizu.representations.base import Representation
 from kizu.training import Objective, Position, SampleStore
-from kizu.types import FeatureMaps
+from kizu.types import Centres, FeatureMaps
 
 
 class SimpleNet(LearnedDetector):
@@ -93,7 +93,7 @@ class SimpleNet(LearnedDetector):
         """Adapter and discriminator, drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            return Network(sum(self.representation_.channels), self.hidden, self.neighbourhood)
+            return Network(sum(self.representation_.channels), self.hidden, self.neighbourhood, self.centres)
 
     def objective(self, network: nn.Module) -> SimpleNetObjective:
         """Truncated L1 loss on features with and without noise."""
@@ -122,9 +122,9 @@ class SimpleNet(LearnedDetector):
 class Network(nn.Module):
     """Patch features (N, D) -> how good they look (N,): discriminator of adapted features."""
 
-    def __init__(self, D: int, hidden: int, neighbourhood: int) -> None:
+    def __init__(self, D: int, hidden: int, neighbourhood: int, centres: Centres | None = None) -> None:
         super().__init__()
-        self.neighbourhood = neighbourhood
+        self.neighbourhood, self.centres = neighbourhood, centres
         self.adapter = nn.Linear(D, D)
         self.discriminator = nn.Sequential(
             nn.Linear(D, hidden),
@@ -138,7 +138,9 @@ class Network(nn.Module):
 
     def patches(self, features: FeatureMaps) -> Tensor:
         """[(B, C_l, h_l, w_l)] -> (B, D, h, w): local means, on the finest grid (section 3.1)."""
-        return align_levels([local_mean(level, self.neighbourhood) for level in features])
+        return align_levels(
+            [local_mean(level, self.neighbourhood) for level in features], centres=self.centres
+        )
 
     def discriminate(self, adapted: Tensor) -> Tensor:
         """D(q), (N,) of adapted features (N, D)."""
@@ -215,4 +217,6 @@ class SimpleNetScorer(nn.Module):
         grid = self.network.patches(features)
         B, _, h, w = grid.shape
         patches = -self.network.discriminate(self.network.adapter(to_rows(grid))).reshape(B, h, w)
-        return maps.upsample(patches, size, sigma=self.sigma), patches.flatten(1).amax(1)
+        centre = finest_centre(features, self.network.centres)
+        map_ = maps.upsample(patches, size, sigma=self.sigma, centre=centre)
+        return map_, patches.flatten(1).amax(1)

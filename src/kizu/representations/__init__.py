@@ -9,6 +9,7 @@ from kizu import registry
 
 if TYPE_CHECKING:
     from kizu.representations import base as base
+    from kizu.representations import centres as centres
     from kizu.representations import grad_cam as grad_cam
     from kizu.representations import imagenet as imagenet
     from kizu.representations import networks as networks

@@ -85,6 +85,10 @@ class Backbone(Representation):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.card = self._card(architecture, source, seed, str(weights) if weights else None, config)
+        if self.is_transformer:  # patches do not overlap
+            self.card["offsets"] = [(stride - 1) / 2 for stride in self.strides]
+        elif source == "imagenet" and weights in imagenet.PACKAGES:
+            self.card["offsets"] = imagenet.offsets_of(str(weights), self.levels)
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> [(B, C_l, h_l, w_l)], finest first.
@@ -146,13 +150,21 @@ class Backbone(Representation):
                         "The file was made with random weights that this version of torch draws differently. "
                         "Make it again."
                     )
-                return net
+                return net._with_offsets(card)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"The card of the representation is incomplete ({error}).") from error
         inner = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
         net = cls(architecture, levels=levels, source=source, weights="saved", weights_state=inner)
         net.card = {**net.card, **card}
-        return net
+        return net._with_offsets(card)
+
+    def _with_offsets(self, card: dict[str, Any]) -> Self:
+        """Itself, with the offsets that a card holds. Raises ModelFileError for another number of them."""
+        if card.get("offsets"):
+            if len(card["offsets"]) != len(self.levels):
+                raise ModelFileError(f"The card has {len(self.levels)} levels, and not one offset each.")
+            self.card["offsets"] = card["offsets"]
+        return self
 
     def for_inference(self, dtype: torch.dtype, device: torch.device) -> Backbone:
         """The network in `dtype`; what normalises images stays float32."""

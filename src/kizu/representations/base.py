@@ -12,19 +12,29 @@ from torch import Tensor, nn
 
 from kizu import engine
 from kizu.errors import ModelFileError, ShapeError
+from kizu.representations.centres import PROBES, SIDE, UNTRAINED, measured_offsets
 from kizu.types import FeatureMaps
 
 
 class Representation(nn.Module, ABC):
     """Base of all kinds of representation; a kind is one file of this room, whose name is `card["kind"]`.
 
-    channels, strides: one number a level, finest level first. card: what it is, source, licence, what it was
-    trained on, as plain JSON values.
+    channels, strides, offsets: one number a level, finest level first; cell i looks around pixel offset +
+    stride i. card: what it is, source, licence, what it was trained on, as plain JSON values.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     card: dict[str, Any]
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """Around which pixel the first cell of each level looks (kizu.representations.centres). Measured when
+        it is first asked for, and kept in the card."""
+        if not self.card.get("offsets"):
+            probes, side = UNTRAINED if self.card.get("source") == "random" else (PROBES, SIDE)
+            self.card["offsets"] = list(measured_offsets(self, probes=probes, side=side))
+        return tuple(self.card["offsets"])
 
     @abstractmethod
     def forward(self, images: Tensor) -> FeatureMaps:

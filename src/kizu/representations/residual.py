@@ -65,6 +65,11 @@ class Residual(Representation):
             "base": base.card,
         }
 
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """Those of the base: the nearest reference does not change with a small part of the image."""
+        return self.base.offsets
+
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> residuals [(B, C_l, h_l, w_l)] float32, finest first."""
         levels = [level.float() for level in self.base(images)]

@@ -24,9 +24,12 @@ command)."""
 
 
 def open_representation(
-    name_or_path: str | Path | None = None, *, levels: tuple[int, ...] | None = None, seed: int = 0
+    name_or_path: Representation | str | Path | None = None,
+    *,
+    levels: tuple[int, ...] | None = None,
+    seed: int = 0,
 ) -> Representation:
-    """Open a representation.
+    """Open a representation; one that is open is given back.
 
     name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded), "timm/ARCH.TAG",
     "random/ARCH", "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
@@ -34,6 +37,8 @@ def open_representation(
     name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of
     its depth; a network of fewer stages gives those it has). Raises UnknownName, UsageError,
     WeightsUnavailable, ModelFileError."""
+    if isinstance(name_or_path, Representation):
+        return name_or_path
     text = str(name_or_path) if name_or_path is not None else DEFAULT
     body, named_levels = split_levels(text)
     if body == STARTER:
@@ -123,6 +128,9 @@ def _with_levels(card: dict[str, Any], levels: tuple[int, ...], path: Path) -> d
         raise UsageError(f"{path} was saved with levels {card.get('levels')}, got {list(levels)}.")
     name = f"{card.get('name', path.name)}@{','.join(str(level) for level in levels)}"
     kept = {key: value for key, value in card.items() if key != "stages"}
+    if "offsets" in card:
+        known = dict(zip(card["levels"], card["offsets"], strict=True))
+        kept["offsets"] = [known[level] for level in levels]
     return {**kept, "levels": list(levels), "name": name}
 
 

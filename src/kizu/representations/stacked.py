@@ -30,6 +30,11 @@ class Stacked(Representation):
         name = " | ".join(str(part.card["name"]) for part in parts)
         self.card = {"name": name, "kind": "stacked", "parts": [part.card for part in parts]}
 
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """Those of the parts in turn."""
+        return tuple(offset for part in self._each() for offset in part.offsets)
+
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> the levels of the first part, then those of the second, ..."""
         return [level for part in self.parts for level in part(images)]
