@@ -2,7 +2,7 @@
 
 Counted on a fitted detector's first prediction of one PNG file: the files of kizu whose code runs, but for
 errors, types, checks and the switch of accel, and the functions in them. The limits are what stands today:
-raise them only for a reason. (The last: cells lie in the centre of what they look at.)"""
+raise them only for a reason. (The last: scores lie in the centre of what their cells look at.)"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-LIMITS = {"patchcore": (16, 70), "padim": (14, 65)}
+LIMITS = {"patchcore": (15, 70), "padim": (13, 65)}
 """Detector -> (files, functions)."""
 CODE = """
 import json, sys, tempfile, threading

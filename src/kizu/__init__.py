@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from kizu import registry as registry
     from kizu import reports as reports
     from kizu import representations as representations
-    from kizu import resampling as resampling
     from kizu import sample_table as sample_table
     from kizu import samples as samples
     from kizu import store as store

@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from kizu.checks import check_shapes
 from kizu.errors import UsageError
-from kizu.resampling import interpolation
 from kizu.types import Centre
 
 
@@ -71,6 +70,20 @@ def image_score(maps: Tensor, rule: str = "max", *, share: float = 0.01) -> Tens
     if rule == "top":
         return flat.topk(max(int(flat.shape[1] * share), 1), dim=1).values.mean(1)
     raise UsageError(f"The score rule is 'max', 'mean' or 'top', got {rule!r}.")
+
+
+def interpolation(size: int, places: Tensor) -> Tensor:
+    """Weights (n, size) float64 of linear interpolation between `size` values, at n places counted in values;
+    beyond the first and the last value it is constant.
+
+    >>> interpolation(3, torch.tensor([-1.0, 0.25, 2.0]))
+    tensor([[1.0000, 0.0000, 0.0000],
+            [0.7500, 0.2500, 0.0000],
+            [0.0000, 0.0000, 1.0000]], dtype=torch.float64)
+    """
+    values = torch.arange(size, dtype=torch.float64)
+    inside = places.double().clamp(0, size - 1)
+    return (1.0 - (inside[:, None] - values).abs()).clamp_min(0.0)
 
 
 @functools.lru_cache(maxsize=64)

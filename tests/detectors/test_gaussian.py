@@ -58,7 +58,9 @@ def test_scores_and_their_shares() -> None:
         torch.rand(12, 3, 64, 64),
         torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)),
     )
-    detector = kizu.detector("gaussian", net, image_size=64, sigma=0.0, precision="fp32", alignment="grid").fit(known)
+    detector = kizu.detector(
+        "gaussian", net, image_size=64, sigma=0.0, precision="fp32", alignment="grid"
+    ).fit(known)
     extractor = net.inference_copy("fp32")
     rows, tested = (
         (pooled / length).double().numpy()

@@ -108,9 +108,9 @@ def test_the_detector_end_to_end(three_levels: Representation) -> None:
     net = three_levels
     known = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     query = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    detector = kizu.detector("padim", net, dimensions=20, sigma=0.0, image_size=32, precision="fp32", alignment="grid").fit(
-        known
-    )
+    detector = kizu.detector(
+        "padim", net, dimensions=20, sigma=0.0, image_size=32, precision="fp32", alignment="grid"
+    ).fit(known)
     extractor = net.inference_copy("fp32")
     chosen = [
         align_levels(extractor(batch), mode="nearest")[:, detector.channels_].double().numpy()

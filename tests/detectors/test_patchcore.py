@@ -27,7 +27,7 @@ def rows_of(net: Representation, batch: torch.Tensor) -> torch.Tensor:
 
 
 def fitted(net: Representation, **parameters: object) -> object:
-    settings = {"image_size": 64, "precision": "fp32", "alignment": "grid", **parameters}
+    settings = {"image_size": 64, "precision": "fp32", **parameters}
     return kizu.detector("patchcore", net, **settings).fit(images(5))
 
 

@@ -68,7 +68,9 @@ def test_noise_is_a_function_of_the_position() -> None:
 @pytest.mark.slow
 def test_it_finds_planted_flaws_with_trained_weights(tiny_planted: Samples) -> None:
     """Half the image painted over scores above every good test image, and where it is painted."""
-    detector = kizu.detector("simplenet", "kizu/starter@2,3", **{**SMALL, "iterations": 150}).fit(tiny_planted.train)
+    detector = kizu.detector("simplenet", "kizu/starter@2,3", **{**SMALL, "iterations": 150}).fit(
+        tiny_planted.train
+    )
     test = detector.predict(tiny_planted.test)
     assert image_metrics(test.score, tiny_planted.test.labels)["auroc"] > 0.6
     good = detector.predict(tiny_planted.test.normal)

@@ -12,13 +12,11 @@ from torch.nn import functional
 
 import kizu
 from kizu.errors import ModelFileError, UsageError
-from kizu.maps import upsample
-from kizu.nn.patches import align_levels
+from kizu.maps import interpolation, upsample
 from kizu.representations.base import Representation
 from kizu.representations.centres import measured_offsets
 from kizu.representations.imagenet import PACKAGES
 from kizu.representations.stacked import Stacked
-from kizu.resampling import interpolation
 
 
 class Known(nn.Module):
@@ -104,10 +102,6 @@ def test_the_grid_is_the_middle_of_each_square(stride: int) -> None:
     for sigma in (0.0, 2.0):
         found = upsample(patches, size, sigma=sigma, centre=middle)
         torch.testing.assert_close(found, upsample(patches, size, sigma=sigma))
-    coarse, fine = torch.rand(1, 3, 3, 4), torch.rand(1, 2, 6, 8)
-    levels = [fine, coarse]
-    centres = ((2.0, 0.5), (4.0, 1.5))
-    torch.testing.assert_close(align_levels(levels, centres=centres), align_levels(levels))
 
 
 def test_a_peak_comes_to_lie_at_its_centre() -> None:

@@ -114,9 +114,7 @@ class GaussianScorer(nn.Module):
         white = (pooled / length - self.mean) @ self.whitening.T  # (B, D): W (f - mu)
         score = white.norm(dim=1)
         gradient = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # (B, D): S^-1 (f - mu) / s
-        position = (
-            align_levels(features, centres=self.centres) / length[:, :, None, None]
-        )  # (B, D, h, w): x_p / |mean x|
+        position = align_levels(features) / length[:, :, None, None]  # (B, D, h, w): x_p / |mean x|
         share = torch.einsum("bd,bdhw->bhw", gradient, position) - (gradient @ self.mean)[:, None, None]
         centre = finest_centre(features, self.centres)
         return maps.upsample(share, size, sigma=self.sigma, centre=centre), score

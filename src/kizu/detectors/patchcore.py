@@ -111,7 +111,7 @@ class PatchCore(OnePassDetector):
         self._patches = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
-        return [patch_features(features, self.neighbourhood, self.dimensions, self.centres)]
+        return [patch_features(features, self.neighbourhood, self.dimensions)]
 
     def _partial_fit(self, features: FeatureMaps) -> None:
         self._patches.update(to_rows(features[0]))
@@ -178,7 +178,7 @@ class PatchCoreScorer(nn.Module):
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """[(B, C_l, h_l, w_l)] of images of `size` (H, W) -> (map, score). Raises ShapeError for other
         features."""
-        grid = patch_features(features, self.neighbourhood, self.dimensions, self.centres)  # (B, D, h, w)
+        grid = patch_features(features, self.neighbourhood, self.dimensions)  # (B, D, h, w)
         B, D, h, w = grid.shape
         if self.bank.shape[1] != D:
             raise ShapeError(
@@ -208,15 +208,12 @@ class PatchCoreScorer(nn.Module):
         return 1.0 - torch.exp(nearest - torch.logsumexp(distances, dim=1))
 
 
-def patch_features(
-    features: FeatureMaps, neighbourhood: int, dimensions: int | None, centres: Centres | None = None
-) -> Tensor:
+def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
     """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
     released."""
     if dimensions is None:
-        return align_levels([local_mean(level, neighbourhood) for level in features], centres=centres)
-    windows = [pooled_neighbourhood(level, neighbourhood, dimensions) for level in features]
-    pooled = align_levels(windows, centres=centres)
+        return align_levels([local_mean(level, neighbourhood) for level in features])
+    pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])
     if len(features) == 1:
         return pooled
     B, _, h, w = pooled.shape

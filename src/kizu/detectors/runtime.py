@@ -27,9 +27,8 @@ class Runtime:
     precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda",
     "cuda:0". batch_size: images a forward pass. white_level: value of white in grey files of more than 8
     bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. alignment: where the
-    cells of a level lie when levels are joined and maps are made: in the "centres" of what they look at
-    (Representation.offsets), or on the "grid" of each method's paper. Raises UsageError for values that
-    cannot be meant."""
+    scores of cells lie in a map: in the "centres" of what they look at (Representation.offsets; of the finest
+    level), or on the "grid" of each method's paper. Raises UsageError for values that cannot be meant."""
 
     image_size: int | tuple[int, int] = 256
     precision: str = "auto"

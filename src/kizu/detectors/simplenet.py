@@ -93,7 +93,7 @@ class SimpleNet(LearnedDetector):
         """Adapter and discriminator, drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            return Network(sum(self.representation_.channels), self.hidden, self.neighbourhood, self.centres)
+            return Network(sum(self.representation_.channels), self.hidden, self.neighbourhood)
 
     def objective(self, network: nn.Module) -> SimpleNetObjective:
         """Truncated L1 loss on features with and without noise."""
@@ -108,7 +108,7 @@ class SimpleNet(LearnedDetector):
 
     def scorer(self) -> SimpleNetScorer:
         """The network and the map."""
-        return SimpleNetScorer(self.network_, self.sigma)
+        return SimpleNetScorer(self.network_, self.sigma, self.centres)
 
     def _check_samples(self, samples: SampleStore) -> None:
         features = samples.take([0]).features or []
@@ -122,9 +122,9 @@ class SimpleNet(LearnedDetector):
 class Network(nn.Module):
     """Patch features (N, D) -> how good they look (N,): discriminator of adapted features."""
 
-    def __init__(self, D: int, hidden: int, neighbourhood: int, centres: Centres | None = None) -> None:
+    def __init__(self, D: int, hidden: int, neighbourhood: int) -> None:
         super().__init__()
-        self.neighbourhood, self.centres = neighbourhood, centres
+        self.neighbourhood = neighbourhood
         self.adapter = nn.Linear(D, D)
         self.discriminator = nn.Sequential(
             nn.Linear(D, hidden),
@@ -138,9 +138,7 @@ class Network(nn.Module):
 
     def patches(self, features: FeatureMaps) -> Tensor:
         """[(B, C_l, h_l, w_l)] -> (B, D, h, w): local means, on the finest grid (section 3.1)."""
-        return align_levels(
-            [local_mean(level, self.neighbourhood) for level in features], centres=self.centres
-        )
+        return align_levels([local_mean(level, self.neighbourhood) for level in features])
 
     def discriminate(self, adapted: Tensor) -> Tensor:
         """D(q), (N,) of adapted features (N, D)."""
@@ -207,16 +205,16 @@ def truncated_l1(good: Tensor, false: Tensor, margin: float) -> Tensor:
 class SimpleNetScorer(nn.Module):
     """FeatureMaps -> (map (B, H, W), score (B,))."""
 
-    def __init__(self, network: Any, sigma: float) -> None:
+    def __init__(self, network: Any, sigma: float, centres: Centres | None = None) -> None:
         super().__init__()
         self.network: Network = network
-        self.sigma = sigma
+        self.sigma, self.centres = sigma, centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """[(B, C_l, h_l, w_l)] of images of `size` (H, W); patch scores are -D (Eq. 6)."""
         grid = self.network.patches(features)
         B, _, h, w = grid.shape
         patches = -self.network.discriminate(self.network.adapter(to_rows(grid))).reshape(B, h, w)
-        centre = finest_centre(features, self.network.centres)
+        centre = finest_centre(features, self.centres)
         map_ = maps.upsample(patches, size, sigma=self.sigma, centre=centre)
         return map_, patches.flatten(1).amax(1)

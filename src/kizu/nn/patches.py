@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from kizu.errors import UsageError
-from kizu.resampling import interpolation
 from kizu.types import Centre, Centres, FeatureMaps
 
 
@@ -30,19 +28,13 @@ def finest_centre(features: FeatureMaps, centres: Centres | None) -> Centre | No
     return None if centres is None else centres[finest_level(features)]
 
 
-def align_levels(features: FeatureMaps, *, mode: str = "bilinear", centres: Centres | None = None) -> Tensor:
+def align_levels(features: FeatureMaps, *, mode: str = "bilinear") -> Tensor:
     """Bring every level (B, C_l, h_l, w_l) to the finest grid and stack: (B, sum C_l, h, w).
 
     mode "bilinear" (align_corners=False; PatchCore) or "nearest" (PaDiM's repetition of coarse cells).
-    centres: where the cells of each level lie; bilinear is then between them, and not between the middles of
-    their squares.
     """
     size = finest_grid(features)
-    if centres is None:
-        return torch.cat([_to_grid(level, size, mode) for level in features], dim=1)
-    finest = centres[finest_level(features)]
-    levels = zip(features, centres, strict=True)
-    return torch.cat([_between_centres(level, centre, size, finest) for level, centre in levels], dim=1)
+    return torch.cat([_to_grid(level, size, mode) for level in features], dim=1)
 
 
 def choose_channels(features: FeatureMaps, channels: Sequence[Tensor]) -> FeatureMaps:
@@ -87,26 +79,6 @@ def to_rows(grid: Tensor) -> Tensor:
     """(B, D, h, w) -> (B*h*w, D), image by image, row by row."""
     B, D, h, w = grid.shape
     return grid.permute(0, 2, 3, 1).reshape(B * h * w, D)
-
-
-def _between_centres(level: Tensor, centre: Centre, size: tuple[int, int], finest: Centre) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size) at the cells of the finest level: two products, over rows and columns of
-    the channels-last map."""
-    if centre == finest and tuple(level.shape[2:]) == size:
-        return level
-    rows, columns = (
-        _weights(n, m, centre, finest).to(level) for n, m in zip(level.shape[2:], size, strict=True)
-    )
-    wide = torch.einsum("ih,bchw->bciw", rows, level)
-    return torch.einsum("jw,bciw->bcij", columns, wide)
-
-
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _weights(size: int, target: int, centre: Centre, finest: Centre) -> Tensor:
-    """(target, size): from the cells of a level to those of the finest along one side."""
-    pixels = finest[1] + finest[0] * torch.arange(target, dtype=torch.float64)
-    return interpolation(size, (pixels - centre[1]) / centre[0]).float()
 
 
 def _to_grid(level: Tensor, size: tuple[int, int], mode: str) -> Tensor:
