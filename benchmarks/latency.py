@@ -20,14 +20,32 @@ from pathlib import Path
 from typing import Any
 
 import _harness
-import timm
 import torch
 
 import kizu
 from kizu.engine import has_bf16
 from kizu.loader import batches
+from kizu.representations.networks import build_network
 
 CASES = [
+    {
+        "detector": "patchcore",
+        "network": "tf_efficientnet_lite0",
+        "weights": "imagenet/efficientnet_lite0",
+        "levels": (2, 3),
+        "size": 256,
+        "train": 100,
+        "coreset": 0.1,
+    },
+    {
+        "detector": "padim",
+        "network": "tf_efficientnet_lite0",
+        "weights": "imagenet/efficientnet_lite0",
+        "levels": (1, 2, 3),
+        "size": 256,
+        "train": 100,
+        "coreset": None,
+    },
     {
         "detector": "patchcore",
         "network": "resnet18",
@@ -78,7 +96,7 @@ TINY = {
 def limit(network: str, levels: tuple[int, ...], images: torch.Tensor) -> Callable[[], Any]:
     """timm's forward pass on prepared input."""
     dtype = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
-    net = timm.create_model(network, pretrained=False, features_only=True, out_indices=levels).eval()
+    net = build_network(network, levels)[0].eval()  # timm's own would run all stages of EfficientNets
     net = net.to(dtype).to(memory_format=torch.channels_last)
     ready = images.to(dtype).contiguous(memory_format=torch.channels_last)
 
