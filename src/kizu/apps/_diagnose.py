@@ -17,6 +17,7 @@ from kizu.outputs import has_record, refuse_inputs, why_foreign_file
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.protocols.base import Split
+    from kizu.samples import Samples
 
 PAGE = "diagnosis.html"
 RECORD = "diagnosing.json"
@@ -73,7 +74,13 @@ def diagnose(
             f"{name}: image AUROC {last['image_auroc']:.4f} at the last iteration, {best['image_auroc']:.4f} "
             "at the best (oracle)"
         )
-    page = diagnosis(folders, out / PAGE)
+    return _show(screen, diagnosis(folders, out / PAGE), records, samples, left_out)
+
+
+def _show(
+    screen: Screen, page: Path, records: dict[str, dict[str, Any]], samples: Samples, left_out: int
+) -> int:
+    """The page, the files that were not used, and JSON; returns the exit code."""
     screen.say(f"Wrote {page}")
     unread = [(one["path"], one["error"]) for run in records.values() for one in run["skipped"]]
     unused = list(dict.fromkeys([*samples.unused, *unread]))
