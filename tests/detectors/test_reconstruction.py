@@ -191,8 +191,13 @@ def test_every_variant_fits_saves_and_opens(net: Representation, variant: str, t
 
 
 @pytest.mark.slow
-def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
-    made = detector(net).fit(images())
+@pytest.mark.parametrize("alignment", ["grid", "centres"])
+def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation, alignment: str) -> None:
+    made = detector(net, alignment=alignment).fit(images())
+    as_released = {"align_corners": True}
+    ways = [as_released] * 3
+    if alignment == "centres":
+        ways = [{"centre": centre} for centre in zip(net.strides, net.offsets, strict=True)]
     given = images(2, seed=5)
     trained, frozen = made.encoder_.inference_copy("fp32")(given), net.inference_copy("fp32")(given)
     with torch.inference_mode():
@@ -200,8 +205,12 @@ def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation) -> None:
     parts = {"trained": (like_trained, trained), "frozen": (like_frozen, frozen)}
 
     def total(*names: str) -> torch.Tensor:
-        grids = [distance_map(a, b) for name in names for a, b in zip(*parts[name], strict=True)]
-        return sum(maps.upsample(grid, (32, 32), sigma=4.0, align_corners=True) for grid in grids)
+        grids = [[distance_map(a, b) for a, b in zip(*parts[name], strict=True)] for name in names]
+        return sum(
+            maps.upsample(grid, (32, 32), sigma=4.0, **way)
+            for levels in grids
+            for grid, way in zip(levels, ways, strict=True)
+        )
 
     for choice, names in (("all", ("trained", "frozen")), ("trained", ("trained",)), ("frozen", ("frozen",))):
         made.map_pairs = choice
