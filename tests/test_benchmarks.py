@@ -14,6 +14,7 @@ import torch
 import trees
 
 import kizu
+from kizu import accel
 
 ROOT = Path(kizu.__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -104,6 +105,7 @@ def test_interleaved_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["two"]["median"], found["two"]["q1"]) == (5.0, 5.0)
 
 
+@pytest.mark.skipif(not accel.enabled(), reason="the tree is a twin")
 def test_search_by_products_leaves_the_tree_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """While it runs only; and a bank without a tree has no such case."""
     latency = script("latency", monkeypatch)

@@ -161,8 +161,8 @@ def test_arrays_of_other_shapes_are_told_what_to_do(data: Any, advice: str) -> N
 
 def test_fit_and_predict_take_the_same(paths: list[str]) -> None:
     arrays = [open_image(path) for path in paths]
-    from_files = kizu.detector("gaussian", "random/resnet10t@2", image_size=32).fit(paths)
-    from_arrays = kizu.detector("gaussian", "random/resnet10t@2", image_size=32).fit(arrays)
+    plain = kizu.detector("gaussian", "random/resnet10t@2", image_size=32, precision="fp32")
+    from_files, from_arrays = plain.clone().fit(paths), plain.fit(arrays)
     # without streams, 6 images pass together or 4 and 2: convolutions sum in another order
     expected = from_files.predict(paths).score
     turned = np.stack(arrays)[..., ::-1]
