@@ -307,6 +307,13 @@ def test_an_experiment_is_begun_anew(
     code, _, err = run_cli("bench", experiment, "-o", tmp_path / "out", "--overwrite")
     assert (code, "notes.txt" in err) == (2, True)
     (tmp_path / "out" / "notes.txt").unlink()
+    plan = experiment.read_text()
+    experiment.write_text(plan.replace("shots = [4]", "shots = [4, 4]"))
+    before = log.read_text()
+    code, _, err = run_cli("bench", experiment, "-o", tmp_path / "out", "--overwrite")
+    assert (code, "is listed twice" in err) == (2, True)
+    assert log.read_text() == before, "nothing is removed for a plan that cannot be run"
+    experiment.write_text(plan)
     assert run_cli("bench", experiment, "-o", tmp_path / "out", "--overwrite")[0] == 0
     assert "much" not in log.read_text()
 

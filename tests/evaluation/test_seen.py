@@ -192,6 +192,12 @@ name = "one_class"
     more = ("--representation", tmp_path / "net", "--every", 2, "-o", tmp_path / "d", "--json")
     code, out, _ = run_cli("diagnose", lab, *sets, *more)
     assert (code, json.loads(out)["left_out"]) == (0, 3)
+    trained = kizu.representation("random/resnet10t@1,2")
+    trained.card["trained_on"] = ["folder"]
+    save_representation(trained, tmp_path / "trained")
+    more = ("--representation", tmp_path / "trained", "--every", 2, "-o", tmp_path / "t")
+    code, _, err = run_cli("diagnose", lab, *sets, *more)
+    assert (code, "was trained on folder" in err) == (2, True)
     net.card["images_seen"] = [image_digest(path) for path in (lab / "test" / "good").iterdir()]
     save_representation(net, tmp_path / "net", overwrite=True)
     code, _, err = run_cli("bench", tmp_path / "x.toml", "-o", tmp_path / "again")

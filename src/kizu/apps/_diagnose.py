@@ -15,8 +15,6 @@ from kizu.errors import OutputExists, UsageError
 from kizu.outputs import has_record, refuse_inputs, why_foreign_file
 
 if TYPE_CHECKING:
-    from kizu.detectors.base import Detector
-    from kizu.protocols.base import Split
     from kizu.samples import Samples
 
 PAGE = "diagnosis.html"
@@ -45,6 +43,7 @@ def diagnose(
     """`kizu diagnose`."""
     from kizu.evaluation.diagnosis import diagnose as run
     from kizu.evaluation.diagnosis import variant
+    from kizu.evaluation.seen import leave_out_seen
     from kizu.protocols.one_class import one_class
     from kizu.reports.diagnosis import diagnosis
 
@@ -59,7 +58,9 @@ def diagnose(
     _check_output(out, resume=resume, overwrite=overwrite)
     samples = read(dataset, data, category, mask_rule)
     refuse_inputs(out, [data, *samples.paths])
-    split, left_out = _unseen(one_class(samples, seed=seed), next(iter(detectors.values())))
+    split, net = one_class(samples, seed=seed), next(iter(detectors.values())).representation
+    test, left_out = leave_out_seen(split.test, net, split.train, dataset=dataset)
+    split = dataclasses.replace(split, test=test)
     if left_out:
         screen.say(f"{left_out} test images that the model has seen were left out.")
     records, folders = {}, []
@@ -89,17 +90,6 @@ def _show(
     runs = {name: {key: run[key] for key in ("last", "best_oracle")} for name, run in records.items()}
     screen.result({"report": str(page), "runs": runs, "skipped": error_list(unused), "left_out": left_out})
     return 1 if unused else 0
-
-
-def _unseen(split: Split, detector: Detector) -> tuple[Split, int]:
-    """The split without test images that are learned from, or that the representation has seen; and how many
-    these are."""
-    from kizu.evaluation.seen import learned_digests, seen_digests, unseen
-
-    digests: dict[str, str] = {}
-    known = learned_digests(split.train, digests) | seen_digests(detector.representation.card)
-    test, left_out = unseen(split.test, known, digests)
-    return dataclasses.replace(split, test=test), left_out
 
 
 def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -17,7 +17,7 @@ from kizu.evaluation.cache import FeatureCache
 from kizu.evaluation.measure import HEADLINE, headline
 from kizu.evaluation.plan import ALL, Cell
 from kizu.evaluation.predict import predict_all
-from kizu.evaluation.seen import learned_digests, refuse_trained_on, seen_digests, unseen
+from kizu.evaluation.seen import leave_out_seen
 from kizu.protocols.base import Split
 from kizu.samples import Samples
 
@@ -39,7 +39,13 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     parameters = {**drawn, **cell.parameters}
     detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **parameters)
     cache = cache or FeatureCache()
-    test, left_out = _unseen(cell, split, detector, cache)
+    test, left_out = leave_out_seen(
+        split.test,
+        detector.representation,
+        _learned_from(split, detector),
+        dataset=cell.dataset["name"],
+        digests=cache.digests,
+    )
     split = dataclasses.replace(split, test=test)
     names = sorted(split.test.table["category"].unique()) if cell.category == ALL else [cell.category]
     tests = {name: split.test.where(category=name) if cell.category == ALL else split.test for name in names}
@@ -58,15 +64,6 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
         ]
     unread = {"skipped": list(dict.fromkeys(skipped))} if skipped else {}
     return ({"key": cell.key, "rows": rows} if cell.category == ALL else rows[0]) | unread
-
-
-def _unseen(cell: Cell, split: Split, detector: Detector, cache: FeatureCache) -> tuple[Samples, int]:
-    """The test images that neither the representation nor the detector has seen, and how many it has. Raises
-    UsageError where none are left."""
-    net = detector.representation
-    refuse_trained_on(net, cell.dataset["name"], "Take another representation.")
-    learned = learned_digests(_learned_from(split, detector), cache.digests)
-    return unseen(split.test, seen_digests(net.card) | learned, cache.digests)
 
 
 def _learned_from(split: Split, detector: Detector) -> Samples:

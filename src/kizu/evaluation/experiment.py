@@ -53,13 +53,18 @@ def run_experiment(
     if overwrite or not store.has_record(out, RECORD):
         store.check_output(out, RECORD, overwrite=overwrite)
     tables = [_samples(entry, data_root) for entry in experiment.parts["dataset"]]
+    categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
+    listed = list(cells(experiment, categories))
+    refuse_repeated(listed)
     with locked(out):
         if overwrite:
             store.remove_folder(out, RECORD)
-        return _run(experiment, out, tables, say)
+        return _run(experiment, out, tables, listed, say)
 
 
-def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable[[str], None]) -> int:
+def _run(
+    experiment: Experiment, out: Path, tables: list[Samples], listed: list[Cell], say: Callable[[str], None]
+) -> int:
     log = out / "cells.jsonl"
     rows = _read_rows(log)
     inputs = _inputs(experiment, tables)
@@ -71,15 +76,13 @@ def _run(experiment: Experiment, out: Path, tables: list[Samples], say: Callable
     skipped = [{"path": path, "error": reason} for path, reason in unused]
     facts = {"name": experiment.name, "description": experiment.description, **experiment.parts}
     store.write_record(out, RECORD, {**facts, "inputs": inputs, "skipped": skipped})
-    categories = {at: _categories(entry, tables[at]) for at, entry in enumerate(experiment.parts["dataset"])}
-    listed = list(cells(experiment, categories))
-    refuse_repeated(listed)
     cache = FeatureCache()
     for number, cell in enumerate(listed):
         if cell.key in rows:
             continue
         at = experiment.parts["dataset"].index(cell.dataset)
-        samples = tables[at].where(category=categories[at] if cell.category == ALL else cell.category)
+        named = _categories(cell.dataset, tables[at]) if cell.category == ALL else cell.category
+        samples = tables[at].where(category=named)
         try:
             row = run_cell(cell, samples, cache)
         except (LayoutError, MaskError):

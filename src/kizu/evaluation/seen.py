@@ -40,14 +40,26 @@ def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = 
     return _rows_of(known, samples, progress)
 
 
-def unseen(samples: Samples, known: set[str], digests: dict[str, str] | None = None) -> tuple[Samples, int]:
-    """The samples whose digest is not known, and how many others there are.
+def leave_out_seen(
+    test: Samples,
+    representation: Representation,
+    learned: Samples,
+    *,
+    dataset: str = "",
+    digests: dict[str, str] | None = None,
+) -> tuple[Samples, int]:
+    """The test images that are not among the `learned` ones and that the representation has not seen; and how
+    many others there are.
 
-    digests: of paths, as far as they have been computed; it grows. Raises UsageError where nothing is left to
-    measure on."""
-    rows = _rows_of(known, samples, digests=digests)
-    left = samples.take(np.setdiff1d(np.arange(len(samples)), rows)) if rows else samples
-    refuse_all_seen(samples, left)
+    dataset: name of the data set. digests: of paths, as far as they have been computed; it grows. Raises
+    UsageError where nothing is left to measure on, or the representation was trained on that data set."""
+    refuse_trained_on(representation, dataset, "Take another representation.")
+    digests = {} if digests is None else digests
+    _add_digests(learned.paths, digests)
+    known = seen_digests(representation.card).union(digests[path] for path in learned.paths) - {""}
+    rows = _rows_of(known, test, digests=digests)
+    left = test.take(np.setdiff1d(np.arange(len(test)), rows)) if rows else test
+    refuse_all_seen(test, left)
     return left, len(rows)
 
 
@@ -62,12 +74,6 @@ def refuse_all_seen(samples: Samples, left: Samples, advice: str = "") -> None:
             "other images, or fit on a part of these (a folder train/good and a folder test/ with good and "
             f"flawed ones){advice}."
         )
-
-
-def learned_digests(samples: Samples, digests: dict[str, str]) -> set[str]:
-    """What identifies images that are learned from; digests as for `unseen`."""
-    _add_digests(samples.paths, digests)
-    return {digests[path] for path in samples.paths} - {""}
 
 
 def refuse_trained_on(representation: Representation, dataset: str, advice: str) -> None:
