@@ -23,13 +23,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kizu.checks import listed, whole_numbers
+from kizu.checks import is_real, listed, whole_numbers
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 Groups: TypeAlias = "Sequence[object] | NDArray[Any]"
@@ -227,15 +226,11 @@ def _scores(values: Any, name: str, *, empty: bool = False) -> np.ndarray:
     return array
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def _check_confidence(confidence: float) -> None:
-    if not _is_number(confidence) or not 0.0 < confidence < 1.0:
+    if not is_real(confidence) or not 0.0 < confidence < 1.0:
         raise UsageError(f"A confidence lies between 0 and 1 (0.95 is usual), got {confidence!r}.")
 
 
 def _check_rate(rate: float) -> None:
-    if not _is_number(rate) or not 0.0 < rate < 1.0:
+    if not is_real(rate) or not 0.0 < rate < 1.0:
         raise UsageError(f"A false-alarm rate lies between 0 and 1 (0.01 is one in a hundred), got {rate!r}.")

@@ -12,6 +12,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +131,15 @@ def numbers(
             raise UsageError(
                 f"{name} is a finite number{', ' if limits else ''}{' and '.join(limits)}; got {value!r}."
             )
+
+
+def is_real(value: object) -> bool:
+    """Whether it is a real number, of Python or NumPy; True and False are none.
+
+    >>> is_real(0.5), is_real(True), is_real("0.5")
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def listed(**values: Any) -> list[Any]:

@@ -10,6 +10,7 @@ their cost."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from kizu.checks import check_shapes
 from kizu.errors import UsageError
-from kizu.types import Centre
+from kizu.types import Centre, Centres
 
 
 @check_shapes(patch_scores="B h w")
@@ -48,6 +49,29 @@ def upsample(
     columns = _operator(w, W, float(sigma), align_corners, centre).to(patch_scores.device)
     half = patch_scores.float().reshape(B * h, w) @ columns.T
     return torch.matmul(rows, half.reshape(B, h, W))
+
+
+def upsample_levels(
+    levels: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    sigma: float = 4.0,
+    align_corners: bool = False,
+    centres: Centres | None = None,
+) -> Tensor:
+    """Scores of several levels [(B, h_l, w_l)] -> the sum of their maps (B, H, W), each by its own centre.
+
+    The other arguments are those of `upsample`; with centres align_corners has no part.
+
+    >>> upsample_levels([torch.ones(1, 1, 1), torch.ones(1, 2, 2)], (2, 2), sigma=0.0)
+    tensor([[[2., 2.],
+             [2., 2.]]])
+    """
+    wide = [
+        upsample(level, size, sigma=sigma, align_corners=align_corners, centre=centre)
+        for level, centre in zip(levels, centres or [None] * len(levels), strict=True)
+    ]
+    return torch.stack(wide).sum(0)
 
 
 @check_shapes(maps="B H W")

@@ -35,9 +35,6 @@ def attention(
     screen = Screen(as_json)
     if not representations:
         raise UsageError("Say whose attention: --representation NAME, once or more often.")
-    labels = [text.partition("=")[0] for text in representations]
-    if len(set(labels)) < len(labels):
-        raise UsageError("Each --representation has a label of its own: LABEL=NAME, or its name, once.")
     named = [text.rpartition("=")[2] for text in representations]
     check_output(out, "attention.json", overwrite=overwrite, inputs=[data, *named])
     size = image_size_from(image_size)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kizu.samples import Samples
 
 PAGE = "diagnosis.html"
-RECORD = "diagnosing.json"
 MOST_POINTS = 201
 """Along a side of the landscape: each point predicts 8 images."""
 
@@ -95,6 +94,8 @@ def _show(
 def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise, before any work, OutputExists where `out` is there and may not be, or holds what no diagnosis
     wrote; UsageError for --resume with nothing to resume, or with --overwrite."""
+    from kizu.evaluation.diagnosis import RECORD
+
     if resume and overwrite:
         raise UsageError("--resume goes on with what is there and --overwrite removes it: say one of them.")
     if resume and not out.exists():

@@ -240,8 +240,4 @@ class ClassifierScorer(nn.Module):
         """[(B, C_l, h_l, w_l)] of images of `size` (H, W). Without centres, where h_l divides H and w_l
         divides W, bilinear upsampling keeps the mean, so the mean of the map is the score as well."""
         grids = self.head(features)
-        wide = [
-            maps.upsample(grid, size, sigma=0.0, centre=centre)
-            for grid, centre in zip(grids, self.centres or [None] * len(grids), strict=True)
-        ]
-        return torch.stack(wide).sum(0), image_logits(grids)
+        return maps.upsample_levels(grids, size, sigma=0.0, centres=self.centres), image_logits(grids)

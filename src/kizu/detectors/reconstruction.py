@@ -169,11 +169,7 @@ class ReconstructionScorer(nn.Module):
             [distance_map(*both) for both in zip(rebuilt, target, strict=True)] for rebuilt, target in pairs
         ]
         grids = [torch.stack(same).sum(0) for same in zip(*distances, strict=True)]
-        wide = [
-            maps.upsample(grid, size, sigma=self.sigma, align_corners=centre is None, centre=centre)
-            for grid, centre in zip(grids, self.centres or [None] * len(grids), strict=True)
-        ]
-        total = torch.stack(wide).sum(0)
+        total = maps.upsample_levels(grids, size, sigma=self.sigma, align_corners=True, centres=self.centres)
         return total, maps.image_score(total, self.rule)
 
 

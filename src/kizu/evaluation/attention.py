@@ -51,8 +51,11 @@ def compare_attention(
     more than 8 bits, where not as they say. level: the stage to compare (default: each
     representation's last). The nearest image has the largest cosine of pooled features, averaged over the
     representations, so that all of them get the same pair. Returns what attention.json holds, and (path,
-    reason) of every unreadable file. Raises UsageError for a level that a representation does not have,
-    EmptyData without a readable good or flawed image, OutputExists."""
+    reason) of every unreadable file. Raises UsageError for a level that a representation does not have, or a
+    label given twice, EmptyData without a readable good or flawed image, OutputExists."""
+    labels = [name.partition("=")[0] for name in names]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"Each representation has a label of its own, LABEL=NAME; got {', '.join(labels)}.")
     nets = dict(_named(name) for name in names)
     places = {label: _place(net, level) for label, net in nets.items()}
     reading = functools.partial(batches, image_size=image_size, on_error="collect", white_level=white_level)

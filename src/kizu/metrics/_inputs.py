@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kizu.checks import is_real
 from kizu.errors import NotFinite, UsageError
 
 LARGEST_EXACT = 2**53
@@ -100,6 +100,5 @@ def check_classes(normals: int, defects: int, what: str) -> None:
 
 def check_limit(fpr_limit: float) -> None:
     """Raises UsageError unless 0 < fpr_limit <= 1."""
-    number = isinstance(fpr_limit, Real) and not isinstance(fpr_limit, bool)
-    if not number or not 0 < fpr_limit <= 1:
+    if not is_real(fpr_limit) or not 0 < fpr_limit <= 1:
         raise UsageError(f"fpr_limit must lie in (0, 1], got {fpr_limit!r}. Papers use 0.3.")

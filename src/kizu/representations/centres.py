@@ -9,6 +9,7 @@ cell with respect to the image (the effective receptive field: Luo, Li, Urtasun 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -29,14 +30,12 @@ def measured_offsets(net: Any, *, probes: int = PROBES, side: int = SIDE) -> tup
     Mean over both axes, over `probes` images of smooth noise; for each the gradient of the cell in the middle
     along one random direction of its channels. Where there is no gradient, or the network does not take
     images of this size, it is the middle of each square, (stride - 1) / 2."""
-    was_training = net.training
     with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
         images = _smooth_noise(probes, side).requires_grad_(True)
         try:
-            levels = net.eval()(images)
+            levels = copy.deepcopy(net).to("cpu").eval()(images)
         except ShapeError:
             levels = []
-        net.train(was_training)
         if not levels or not all(level.requires_grad for level in levels):
             return tuple((stride - 1) / 2 for stride in net.strides)
         return tuple(_offset(level, images, seed) for seed, level in enumerate(levels))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +91,8 @@ def imagenet_state(network: str) -> dict[str, Tensor]:
 
     Raises UnknownName; WeightsUnavailable when its package is not installed or is of another version;
     ModelFileError when the tensors are not those of the network."""
-    architecture, package = architecture_of(network), PACKAGES.get(network)
-    assert package is not None  # architecture_of has looked
+    architecture = architecture_of(network)
+    package = PACKAGES[network]
     tensors = _opened(_file_of(package), package)
     given = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
     wanted = _shapes(architecture)
@@ -114,17 +115,16 @@ def _file_of(package: Package) -> Path:
 def _opened(path: Path, package: Package) -> dict[str, Tensor]:
     """Raises WeightsUnavailable for a file that is not there, or not the one that is known."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        data = path.read_bytes()
     except OSError:
-        digest = ""
-    if digest != package.sha256:
-        what = "holds other weights than those that kizu knows" if digest else f"holds no {package.file}"
+        data = b""
+    if hashlib.sha256(data).hexdigest() != package.sha256:
+        what = "holds other weights than those that kizu knows" if data else f"holds no {package.file}"
         raise WeightsUnavailable(
             f"The package {package.distribution} {what}, so it is of another version or was changed: install "
             f"version 0.1.0 of it. {FALLBACK}."
         )
-    tensors: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+    tensors: dict[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return tensors
 
 
