@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kizu import registry
 from kizu.errors import NotFinite
-from kizu.training import Objective, Position, cosine_schedule, gather, rank_and_world, train
+from kizu.training import Objective, Position, cosine_schedule, gather, leave, rank_and_world, train
 from kizu.training.distributed import total
 from kizu.training.sync_batch_norm import synchronise_batch_norms
 
@@ -214,3 +214,4 @@ if __name__ == "__main__":
         "not finite": not_finite(out / "nan"),
     }
     (out / f"{rank_and_world()[0]}.json").write_text(json.dumps(report))
+    leave()

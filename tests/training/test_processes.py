@@ -139,12 +139,33 @@ cli.main(sys.argv[1:])
 """
 
 
+LEAVES = """
+import sys, torch
+from kizu.apps import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stop:
+    assert stop.code == 0
+assert not torch.distributed.is_initialized()
+print("left")
+"""
+
+
 def launched(*command: str) -> subprocess.CompletedProcess[str]:
     """A command by torchrun, in two processes."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     return subprocess.run(
         [*launcher, *command], env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def test_processes_leave_each_other_before_they_end(tmp_path: Path) -> None:
+    """One that exits with its connection open was aborted at times, while the other still wrote."""
+    (tmp_path / "leaves.py").write_text(LEAVES, "utf-8")
+    done = launched(str(tmp_path / "leaves.py"), *COMMAND, "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("left") == 2
+    assert (tmp_path / "out" / store.WEIGHTS).exists()
 
 
 def test_one_of_two_processes_is_killed_and_the_command_resumed(tmp_path: Path) -> None:

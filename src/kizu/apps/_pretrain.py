@@ -10,6 +10,7 @@ from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
 from kizu.errors import UnknownParameter, UsageError
+from kizu.launchers import is_first_process
 
 
 def pretrain(
@@ -25,8 +26,8 @@ def pretrain(
 ) -> int:
     """`kizu pretrain`. named: parameters that have options of their own; a --set of the same name wins.
     given: options that were said, not left at their defaults; a run is resumed with these only."""
-    from kizu import store
     from kizu.pretraining import run
+    from kizu.training import leave
 
     screen = Screen(as_json)
     if resume:
@@ -52,8 +53,14 @@ def pretrain(
             f"{', '.join(data)}"
         )
         folder = run.pretrain(objective, data, out, show=not as_json, **settings, **chosen)
-    if not (folder / store.CARD).exists():  # one of several processes, not the one that writes
-        return 0
+    leave()
+    return _say_written(folder, screen) if is_first_process() else 0
+
+
+def _say_written(folder: Path, screen: Screen) -> int:
+    """What came of a run; the exit code is 1 where images could not be read."""
+    from kizu import store
+
     card = store.load_card(folder)["representation"]
     last = card["curve"][-1]
     screen.say(

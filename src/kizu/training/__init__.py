@@ -4,7 +4,7 @@ An `Objective` says what is minimised and how. A stream gives the batch of each 
 does the rest: devices and precision, many processes and machines, checkpoints and exact resume, log and
 progress bar."""
 
-from kizu.training.distributed import gather, gather_mapping, rank_and_world
+from kizu.training.distributed import gather, gather_mapping, leave, rank_and_world
 from kizu.training.loop import train
 from kizu.training.objective import Objective
 from kizu.training.options import FitOptions
@@ -23,6 +23,7 @@ __all__ = [
     "features_of",
     "gather",
     "gather_mapping",
+    "leave",
     "multistep",
     "rank_and_world",
     "train",

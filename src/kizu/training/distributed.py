@@ -16,6 +16,13 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def leave() -> None:
+    """Close the connection to the other processes, at the end of a program. One that exits with it open may
+    be aborted (torch's threads outlive the interpreter), and its launcher then stops the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def gather(values: Tensor) -> Tensor:
     """(B, ...) of this process -> (world * B, ...) of all processes, in rank order.
 
