@@ -191,6 +191,20 @@ def test_every_variant_fits_saves_and_opens(net: Representation, variant: str, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["reverse_distillation", "recontrast"])
+def test_a_network_of_linear_bottlenecks_is_rebuilt_with_both_signs(name: str, tmp_path: Path) -> None:
+    """EfficientNet: the decoder must reach negative features, before a file is written and after."""
+    net = open_representation("random/tf_efficientnet_lite0@1,2,3")
+    made = kizu.detector(name, net, **FAST).fit(images())
+    loaded = kizu.load(made.save(tmp_path / "m.kizu"))
+    assert torch.equal(loaded.predict(images(2)).map, made.predict(images(2)).map)
+    for model in (made, loaded):
+        rebuilder = model.network_.rebuilder
+        levels = rebuilder.decoder(rebuilder.embedding(net(images(2))), net(images(2)))
+        assert all((level < 0).any() for level in levels)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("alignment", ["grid", "centres"])
 def test_the_map_is_the_sum_of_the_chosen_pairs(net: Representation, alignment: str) -> None:
     made = detector(net, alignment=alignment).fit(images())

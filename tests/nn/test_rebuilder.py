@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -59,6 +60,8 @@ def test_every_level_comes_back_at_its_size(shape: DecoderSpec, side: int) -> No
         ("random/resnet10t@1,3", 72),
         ("random/vit_tiny_patch16_224@2,4", 48),
         ("random/convnext_atto@1,2", 64),
+        ("random/tf_efficientnet_lite0@1,2,3", 72),
+        ("random/mobilenetv3_small_050@2,3", 64),
     ],
 )
 def test_any_representation_can_be_rebuilt(name: str, size: int) -> None:
@@ -67,6 +70,18 @@ def test_any_representation_can_be_rebuilt(name: str, size: int) -> None:
     given = net(torch.rand(2, 3, size, size))
     made = Rebuilder(decoder_spec(net.net, net.levels, net.channels, net.strides), twin=False, width=8)
     assert [level.shape for level in made(given)] == [level.shape for level in given]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("shape", [BASIC, DEEP], ids=["basic", "bottleneck"])
+def test_features_of_both_signs_are_rebuilt_without_a_relu_at_the_end(
+    shape: DecoderSpec, signed: bool
+) -> None:
+    """A decoder that ends in ReLU cannot rebuild linear bottlenecks: no cosine above that of the positive
+    part."""
+    net = Rebuilder(dataclasses.replace(shape, signed=signed), twin=False)
+    for level in net(features(shape)):
+        assert bool((level < 0).any()) is signed
 
 
 def test_the_plan_of_a_resnet_is_read_off_it() -> None:

@@ -139,7 +139,8 @@ class ReconstructionDetector(LearnedDetector):
     def _decoder_spec(self) -> DecoderSpec:
         net: Any = self.representation_
         levels = getattr(net, "levels", range(1, len(net.channels) + 1))
-        return decoder_spec(getattr(net, "net", net), levels, net.channels, net.strides)
+        signed = has_both_signs(net, self.image_size)
+        return decoder_spec(getattr(net, "net", net), levels, net.channels, net.strides, signed=signed)
 
 
 class ReconstructionScorer(nn.Module):
@@ -171,6 +172,14 @@ class ReconstructionScorer(nn.Module):
         grids = [torch.stack(same).sum(0) for same in zip(*distances, strict=True)]
         total = maps.upsample_levels(grids, size, sigma=self.sigma, align_corners=True, centres=self.centres)
         return total, maps.image_score(total, self.rule)
+
+
+def has_both_signs(representation: Representation, size: tuple[int, int]) -> bool:
+    """Whether features are negative anywhere: those of an image of noise of `size` (H, W)."""
+    with torch.device("cpu"), torch.inference_mode():
+        noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        levels = copy.deepcopy(representation).to("cpu").eval()(noise)
+    return any(bool((level < 0).any()) for level in levels)
 
 
 def trainable_copy(representation: Representation) -> Representation:

@@ -26,10 +26,11 @@ class MirroredDecoder(nn.Module):
         source, stride = width or 2 * plan.channels[-1], 2 * plan.strides[-1]
         for level, count in zip(reversed(range(len(plan.channels))), counts, strict=True):
             width, inner = plan.channels[level], plan.inner(plan.channels[level])
-            self.entries.append(ResidualBlock(source, width, inner=inner, up=stride // plan.strides[level]))
-            self.rests.append(
-                nn.Sequential(*(ResidualBlock(width, width, inner=inner) for _ in range(count - 1)))
-            )
+            linear = [plan.signed and block == count - 1 for block in range(count)]
+            up = stride // plan.strides[level]
+            self.entries.append(ResidualBlock(source, width, inner=inner, up=up, linear=linear[0]))
+            rest = (ResidualBlock(width, width, inner=inner, linear=last) for last in linear[1:])
+            self.rests.append(nn.Sequential(*rest))
             source, stride = width, plan.strides[level]
 
     def forward(self, embedding: Tensor, like: FeatureMaps) -> FeatureMaps:

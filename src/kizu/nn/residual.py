@@ -19,9 +19,19 @@ class ResidualBlock(nn.Module):
 
     inner: width of the 3x3 convolution of a bottleneck block; 0 makes a basic block. down: h' = ceil(h /
     down); up: h' = h * up; one of the two is 1. The skip is a 1x1 convolution (down) or a transposed one (up)
-    with batch norm, nothing when shapes agree."""
+    with batch norm, nothing when shapes agree. linear: without
+    the last ReLU, for features of both signs."""
 
-    def __init__(self, source: int, target: int, *, inner: int = 0, down: int = 1, up: int = 1) -> None:
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        *,
+        inner: int = 0,
+        down: int = 1,
+        up: int = 1,
+        linear: bool = False,
+    ) -> None:
         super().__init__()
         if min(down, up) != 1:
             raise UsageError(f"A block goes down or up, got down={down} and up={up}.")
@@ -41,10 +51,10 @@ class ResidualBlock(nn.Module):
             ]
         self.body = nn.Sequential(*steps)
         self.skip = _skip(source, target, down, up)
-        self.act = nn.ReLU(inplace=True)
+        self.act = nn.Identity() if linear else nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """ReLU(body(x) + skip(x))."""
+        """ReLU(body(x) + skip(x)), or the sum itself."""
         out: Tensor = self.act(self.body(x) + self.skip(x))
         return out
 
