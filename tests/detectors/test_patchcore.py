@@ -11,6 +11,7 @@ from kizu.neighbours import greedy_coreset
 from kizu.nn.patches import align_levels, local_mean, to_rows
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
+from kizu.types import Batch
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,18 @@ def test_parameters_out_of_range(net: Representation, parameters: dict[str, obje
         kizu.detector("patchcore", net, **parameters)
     with pytest.raises(UsageError, match="odd"):
         fitted(net, neighbourhood=2)
+
+
+def test_rotations_are_learned_beside_the_images(net: Representation) -> None:
+    turned = torch.cat([torch.rot90(images(5), turn, (2, 3)) for turn in range(4)])
+    detector = fitted(net, coreset=1.0, rotations=4)
+    expected = fitted(net, coreset=1.0).fit(turned)
+    assert torch.equal(detector.bank_.sort(0).values, expected.bank_.sort(0).values)
+    assert detector.images_seen_ == 5
+    assert float(detector.predict(turned).score.max()) < 1e-2 < float(fitted(net).predict(turned).score.max())
+    assert not detector.takes_features, "images are needed, features cannot be turned"
+    with pytest.raises(UsageError, match="images"):
+        detector.fit(Batch(None, features=net(images(2))))
 
 
 def test_approximate_selection_is_by_name(net: Representation) -> None:

@@ -15,6 +15,7 @@ selection is exact, from patch 0."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -30,8 +31,9 @@ from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
 from kizu.nn.patches import align_levels, finest_centre, local_mean, pooled_neighbourhood, to_rows
+from kizu.nn.rotation import rotate
 from kizu.representations.base import Representation
-from kizu.types import Centres, FeatureMaps
+from kizu.types import Batch, Centres, FeatureMaps
 
 MEMORY_SHARE = 0.25
 """Of the memory free at the beginning of a fit, for patches."""
@@ -44,8 +46,10 @@ class PatchCore(OnePassDetector):
     released recipe (1024). coreset: share of all patches kept, in (0, 1]. projection: dimensions in which the
     coreset's distances are measured, None for all. selection: "exact" greedy k-centre or "approximate"
     (greedy on a random pool). neighbours: K, the score is their mean distance. reweight: None or b of Eq. 7.
-    squared: squared distances, as the released code. sigma: smoothing of the map in pixels. memory: GiB for
-    patches during fit (None: a quarter of what is free); beyond it they are reduced on the way. Learned:
+    squared: squared distances, as the released code. rotations: good images are learned in this many
+    orientations, evenly over the full turn: for few images of products that lie in any direction. sigma:
+    smoothing of the map in pixels. memory: GiB for patches during fit (None: a quarter of what is free);
+    beyond it they are reduced on the way. Learned:
     bank_ (N, D), reductions_ (0: the selection is exact)."""
 
     _shapes: ClassVar[dict[str, str]] = {"bank": "N D"}
@@ -62,6 +66,7 @@ class PatchCore(OnePassDetector):
         neighbours: int = 1,
         reweight: int | None = None,
         squared: bool = False,
+        rotations: int = 1,
         sigma: float = 4.0,
         memory: float | None = None,
         seed: int = 0,
@@ -72,7 +77,7 @@ class PatchCore(OnePassDetector):
         checks.numbers(least=0.0, most=1.0, above=True, coreset=coreset)
         if selection not in ("exact", "approximate"):
             raise UsageError(f"selection is 'exact' or 'approximate', got {selection!r}.")
-        checks.whole_numbers(neighbourhood=neighbourhood, neighbours=neighbours)
+        checks.whole_numbers(neighbourhood=neighbourhood, neighbours=neighbours, rotations=rotations)
         checks.whole_numbers(none=True, dimensions=dimensions, projection=projection, reweight=reweight)
         checks.whole_numbers(least=0, seed=seed)
         checks.switches(squared=squared)
@@ -82,7 +87,7 @@ class PatchCore(OnePassDetector):
         self.neighbourhood, self.dimensions, self.coreset = neighbourhood, dimensions, coreset
         self.projection, self.selection, self.neighbours = projection, selection, neighbours
         self.reweight, self.squared, self.sigma = reweight, squared, sigma
-        self.memory, self.seed = memory, seed
+        self.rotations, self.memory, self.seed = rotations, memory, seed
 
     @classmethod
     def tiny(
@@ -104,6 +109,22 @@ class PatchCore(OnePassDetector):
             sigma=self.sigma,
             centres=self.centres,
         )
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether it can be fitted on features: not when it turns images."""
+        return super().takes_features and self.rotations == 1
+
+    def _consume(self, batches: Iterable[Batch]) -> Iterator[tuple[int, FeatureMaps]]:
+        """As of the base; of turned images there are features, but no count."""
+        if self.rotations == 1:
+            yield from super()._consume(batches)
+            return
+        for batch in batches:
+            for turn in range(self.rotations):
+                turned = Batch(rotate(batch.require_images(), 360 * turn / self.rotations))
+                for count, features in super()._consume([turned]):
+                    yield (0 if turn else count), features
 
     def _reset(self) -> None:
         free = psutil.virtual_memory().available
