@@ -11,7 +11,8 @@ Table 5 instead: SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the li
 
 Everything is kept in --out, one folder for each run. Started again, the study goes on where it stopped, a
 training at its last checkpoint. A folder holds one budget; another budget needs another folder. Tables,
-plots and curves go to --docs at the end. --report writes them from the finished runs and trains nothing;
+plots and curves go to --docs at the end. --init continues a trained network, as the paper does, instead of
+beginning from random weights; the rows without further training are then that network's own. --report writes them from the finished runs and trains nothing;
 --estimate times a few steps and prints how long the study will take."""
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ ROOT = HERE.parents[1]
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that a folder's runs have in common."""
     names = (
+        "init",
         "backbone",
         "stages",
         "size",
@@ -237,7 +239,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         choices=sorted(path.stem for path in HERE.glob("*.toml")),
         help="these test sets only",
     )
-    add("--backbone", default="resnet18")
+    add("--init", help="a representation whose training is continued, as imagenet/efficientnet_lite0")
+    add("--backbone", help="default: that of --init, else resnet18")
     add("--stages", type=int, default=3, help="stages that are trained; the detectors read 1 to 3")
     add("--size", type=int, default=64, help="side of the views")
     add("--source-size", type=int, default=64, help="side of the images that they are cut from")
@@ -266,10 +269,20 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.out, options.docs = options.out.resolve(), options.docs.resolve()
     options.data_root = Path(options.data_root).resolve() if options.data_root else None
+    options.backbone = options.backbone or backbone_of(options.init)
     options.data = [
         str(Path(source).resolve()) if Path(source).is_dir() else source for source in options.data
     ]
     return options
+
+
+def backbone_of(init: str | None) -> str:
+    """timm's name of the network of a representation."""
+    if init is None:
+        return "resnet18"
+    from kizu.representations.sources import open_representation
+
+    return str(open_representation(init).card["architecture"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -52,7 +52,7 @@ class Job:
 def jobs(options: argparse.Namespace) -> list[Job]:
     """All runs, seed by seed: a study that is stopped early is a complete one of fewer seeds.
 
-    The untrained network comes first; it is the lower bound."""
+    The network without any training here comes first, for comparison: random weights, or those of --init."""
     runs = [Job(UNTRAINED, False, options.seeds[0])]
     for seed in options.seeds:
         for objective in ("simsiam",) if options.ablation else options.objectives:
@@ -145,8 +145,9 @@ def run(job: Job, options: argparse.Namespace) -> None:
         train(job, folder / "representation", options)
     with contextlib.chdir(folder):  # the cells name the representation beside them, wherever the study lies
         for name, plan, root in plans(options):
-            if job.objective != UNTRAINED:
-                plan.parts["representation"][:] = [{"name": "representation"}]
+            if job.objective != UNTRAINED or options.init:
+                tested = options.init if job.objective == UNTRAINED else "representation"
+                plan.parts["representation"][:] = [{"name": tested}]
             for protocol in plan.parts["protocol"]:
                 protocol["seeds"] = [job.seed if protocol["name"] == "few_shot" else 0]
             run_experiment(plan, folder / name, root, lambda text, name=job.name: say(f"{name}: {text}"))
@@ -163,7 +164,7 @@ def run(job: Job, options: argparse.Namespace) -> None:
 
 
 def train(job: Job, folder: Path, options: argparse.Namespace) -> None:
-    """Start a pretraining, or continue it. Without SPD, its parameters are left out."""
+    """Start a pretraining, or go on with it. Without SPD, its parameters are left out."""
     from kizu import store
     from kizu.pretraining import pretrain, resume
     from kizu.pretraining.spd import FLAT_NAMES, collect_spd
@@ -176,7 +177,7 @@ def train(job: Job, folder: Path, options: argparse.Namespace) -> None:
     used = {name: value for name, value in job.parameters.items() if job.spd or name not in FLAT_NAMES}
     pretrain(
         job.objective, options.data, folder, steps=options.steps, source_size=options.source_size, show=False,
-        checkpoint_every=max(options.steps // 5, 1), log_every=max(options.steps // 30, 1),
+        init=options.init, checkpoint_every=max(options.steps // 5, 1), log_every=max(options.steps // 30, 1),
         backbone=options.backbone, stages=options.stages, size=options.size, batch_size=options.batch_size,
         seed=job.seed, **collect_spd({"spd": job.spd, **used}),
     )  # fmt: skip

@@ -84,15 +84,18 @@ def over_categories(frame: pl.DataFrame) -> pl.DataFrame:
 def page(means: pl.DataFrame, settings: dict[str, Any], drawn: list[str]) -> str:
     """The markdown."""
     main = means.filter((pl.col("variant") == "") & (pl.col("objective") != "untrained"))
-    parts = ["# Does SPD help? Tables 2 and 5 in small", how_it_was_run(main, settings), *verdict(main)]
+    ablated = means["variant"].n_unique() > 1
+    title = f"# Does SPD help? {'Tables 2 and 5' if ablated else 'Table 2'} of the paper in small"
+    parts = [title, how_it_was_run(main, settings), *verdict(main)]
     for (dataset, detector), group in main.group_by(["dataset", "detector"], maintain_order=True):
         floor = means.filter(
             (pl.col("objective") == "untrained")
             & (pl.col("dataset") == dataset)
             & (pl.col("detector") == detector)
         )
-        parts += [f"## {dataset}, {detector}", pair_table(group, floor)]
-    if means["variant"].n_unique() > 1:
+        first = settings.get("init") or "untrained"
+        parts += [f"## {dataset}, {detector}", pair_table(group, floor, first)]
+    if ablated:
         parts += ["## Table 5 in small: SimSiam", ablation(means)]
     parts += ["## The paper's Table 2 (not comparable)", THEIRS, paper_table("2")]
     if drawn:
@@ -115,9 +118,11 @@ def how_it_was_run(main: pl.DataFrame, settings: dict[str, Any]) -> str:
     again = (
         f"--data {data.replace(', ', ' ')} --steps {settings['steps']} --image-size {settings['image_size']}"
     )
+    begin = f"continued from {settings['init']}, " if settings.get("init") else ""
+    again = (f"--init {settings['init']} " if settings.get("init") else "") + again
     again += "".join(f" --set {text}" for text in settings["set"] or [])
     return (
-        f"{settings['backbone']}, {settings['stages']} stages, {settings['steps']} steps of "
+        f"{settings['backbone']}, {begin}{settings['stages']} stages, {settings['steps']} steps of "
         f"{settings['batch_size']} images of {data}, views of {settings['size']} pixels; with and without "
         f"SPD: the same initial weights, images and order. Seeds {seeds}; mean ± standard deviation over "
         f"seeds, in per cent; test images of {settings['image_size']} pixels.{more}\nDifference: with minus "
@@ -166,11 +171,12 @@ def paired(main: pl.DataFrame) -> pl.DataFrame:
     return both.select(*keys, *((pl.col(name) - pl.col(f"{name}_off")).alias(name) for name in METRICS))
 
 
-def pair_table(group: pl.DataFrame, floor: pl.DataFrame) -> str:
-    """Without, with, difference, for each objective; the untrained network first."""
+def pair_table(group: pl.DataFrame, floor: pl.DataFrame, first: str) -> str:
+    """Without, with, difference, for each objective; before them the network that was not trained here, by
+    the name `first`."""
     lines = table_head(["pretraining", *METRICS.values()])
     if floor.height:
-        lines.append(row(["untrained", *(spread(floor[name]) for name in METRICS)]))
+        lines.append(row([first, *(spread(floor[name]) for name in METRICS)]))
     for objective in dict.fromkeys(group["objective"]):
         part = group.filter(pl.col("objective") == objective)
         for label, side in ((NAMES[objective], False), ("+SPD", True)):

@@ -83,6 +83,25 @@ def test_end_to_end(
         study.main([*size, "--steps", "3", *tests, *places])
 
 
+@pytest.mark.slow
+def test_a_trained_network_is_continued(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [study.Job("untrained", False, 0), study.Job("simsiam", False, 0, parameters={"hidden": 32})]
+    monkeypatch.setattr(study, "jobs", lambda options: runs)
+    size = "--size 32 --source-size 32 --batch-size 4 --steps 2 --image-size 32 --init random/resnet10t"
+    tests = "--tests planted --products leather --planted-train 3 --planted-test 2"
+    study.main([*size.split(), *tests.split(), "--out", str(tmp_path), "--docs", str(tmp_path / "docs")])
+    card = json.loads((tmp_path / "simsiam_0" / "representation" / "card.json").read_text("utf-8"))
+    assert card["representation"]["architecture"] == "resnet10t"
+    recipe = json.loads((tmp_path / "simsiam_0" / "representation" / "recipe.json").read_text("utf-8"))
+    assert recipe["run"]["init"] == "random/resnet10t"
+    rows = pl.read_csv(tmp_path / "docs" / "results.csv")
+    assert rows.filter(pl.col("objective") == "untrained").height == 2, "the network it begins with"
+    text = (tmp_path / "docs" / "README.md").read_text("utf-8")
+    assert "| random/resnet10t |" in text and "continued from random/resnet10t" in text
+
+
 def test_jobs_are_what_the_objectives_take(study: ModuleType, tmp_path: Path) -> None:
     for ablation in ([], ["--ablation"]):
         options = study.parsed(["--out", str(tmp_path), *ablation, "--set", "simclr.learning_rate=0.1"])
