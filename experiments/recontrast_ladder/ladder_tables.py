@@ -104,17 +104,17 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
     side = parameters["image_size"][0]
     name = next(iter(runs.values()))["representation"].partition("@")[0]
     parts = [
-        "# The ablation of ReContrast, with the embedded representation",
+        f"# The ablation of ReContrast on {name}",
         "",
-        f"Every variant of table 6 on `{name}`: {parameters['iterations']} iterations of "
-        f"{parameters['batch_size']} images of {side}",
+        f"Variants of table 6: {parameters['iterations']} iterations of {parameters['batch_size']} images of "
+        f"{side}",
         "pixels (the paper: 2,000 of 16 at 256, Wide ResNet-50 trained on ImageNet, encoder's rate 1e-5). "
         "The encoder's rate here is",
-        f"{_rate(runs)}, for the short run. The split is fixed, seeds are those of the training; ± is the "
-        "sample standard deviation.",
+        f"{_rate(runs)}. The split is fixed, seeds are those of the training; ± is the sample standard "
+        "deviation.",
         "*last* is the figure of the last iteration; *best* is picked on the test labels, an oracle, as the "
         "paper's is. results.csv holds",
-        "the runs. Written by `python experiments/recontrast_ladder/ladder.py`.",
+        f"the runs. Written by `{command(runs, parameters, name)}`.",
         "",
     ]
     for dataset in table["dataset"].unique(maintain_order=True):
@@ -128,6 +128,20 @@ def page(table: pl.DataFrame, runs: dict[tuple[str, str, int], dict[str, Any]], 
             "",
         ]
     return "\n".join(parts)
+
+
+def command(runs: dict[tuple[str, str, int], dict[str, Any]], parameters: dict[str, Any], name: str) -> str:
+    """What makes these runs."""
+    options = {
+        "representation": name,
+        "iterations": parameters["iterations"],
+        "batch-size": parameters["batch_size"],
+        "image-size": parameters["image_size"][0],
+        "encoder-rate": _rate(runs),
+        "variants": " ".join(dict.fromkeys(variant for _, variant, _ in runs)),
+    }
+    said = " ".join(f"--{option} {value}" for option, value in options.items())
+    return f"python experiments/recontrast_ladder/ladder.py {said}"
 
 
 def _rate(runs: dict[tuple[str, str, int], dict[str, Any]]) -> str:

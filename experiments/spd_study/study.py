@@ -12,8 +12,9 @@ Table 5 instead: SimSiam with eta 0.5 and 1, CutPaste, cross-entropy, and the li
 Everything is kept in --out, one folder for each run. Started again, the study goes on where it stopped, a
 training at its last checkpoint. A folder holds one budget; another budget needs another folder. Tables,
 plots and curves go to --docs at the end. --init continues a trained network, as the paper does, instead of
-beginning from random weights; the rows without further training are then that network's own. --report writes them from the finished runs and trains nothing;
---estimate times a few steps and prints how long the study will take."""
+beginning from random weights; the rows without further training are then that network's own. --report
+writes tables from the finished runs and trains nothing; --estimate times a few steps and prints how long
+the study will take."""
 
 from __future__ import annotations
 
