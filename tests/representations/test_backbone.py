@@ -61,6 +61,15 @@ def test_a_level_is_the_stage_of_its_stride() -> None:
         assert torch.allclose(drawn.eval()(image)[0], expected, atol=1e-5)
 
 
+def test_images_smaller_than_a_cell_are_refused() -> None:
+    net = open_representation("random/resnet10t@2,4").inference_copy("fp32")
+    assert [tuple(level.shape[2:]) for level in net(torch.rand(1, 3, 32, 40))] == [(4, 5), (1, 2)]
+    with pytest.raises(ShapeError, match=r"40 x 31 pixels are smaller than one cell of the coarsest level, 32"):
+        net(torch.rand(1, 3, 40, 31))
+    with pytest.raises(ShapeError, match="take larger images"):
+        kizu.detector("gaussian", "random/resnet10t@4", image_size=16).fit(torch.rand(3, 3, 16, 16))
+
+
 def test_tokens_go_back_to_their_place() -> None:
     """A change in one corner of the image changes the first block's tokens there most."""
     net = open_representation("random/vit_tiny_patch16_224@1").eval()

@@ -86,6 +86,11 @@ class InferenceCopy:
         """The same in the type in which they are computed: a cache of bf16 features loses nothing."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}.")
+        if min(images.shape[2:]) < max(self.strides):
+            raise ShapeError(
+                f"Images of {images.shape[2]} x {images.shape[3]} pixels are smaller than one cell of the "
+                f"coarsest level, {max(self.strides)} pixels: take larger images or finer levels."
+            )
         return engine.map_chunks(
             lambda part: self.network(part.to(self.device)), images.split, len(images), self.device
         )
