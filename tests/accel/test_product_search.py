@@ -19,6 +19,7 @@ from kizu.neighbours.index import exact_search
 @pytest.fixture(autouse=True)
 def _accel_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIZU_ACCEL", "1")
+    monkeypatch.setattr(search_module, "TREE_ROWS", 10**9)
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
