@@ -121,15 +121,18 @@ def map_chunks(
     return list(parts[0]) if len(parts) == 1 else [torch.cat(same) for same in zip(*parts, strict=True)]
 
 
-def thread_map(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+def thread_map(
+    work: Callable[[Part], Result], parts: Sequence[Part], *, threads: int | None = None
+) -> list[Result]:
     """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of
     which computes alone.
 
     Whole parts on cores of their own wait for each other once, at the end; the steps of one computation
     spread over all cores wait at each step. With one thread, or fewer than two parts for each, it is the
-    plain loop."""
-    threads = torch.get_num_threads()
-    if threads == 1 or len(parts) < 2 * threads:
+    plain loop. threads: how many, for a caller who computes in `one_thread`; two parts are enough then."""
+    least = 2 if threads else 2 * torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
+    if threads == 1 or len(parts) < least:
         return [work(part) for part in parts]
     alone = _alone(work)
     release_omp_threads()
