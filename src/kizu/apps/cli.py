@@ -241,9 +241,11 @@ def check(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
+    from kizu.apps._waiting import wait_asleep
     from kizu.checks import check_name
     from kizu.errors import KizuError
 
+    wait_asleep()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
