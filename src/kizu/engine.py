@@ -47,12 +47,10 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def inference_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bfloat16 when asked for, or for "auto" where the device multiplies it natively; else float32."""
+def check_precision(precision: str) -> None:
+    """Raise UsageError for a precision that does not exist."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    native = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return torch.bfloat16 if native else torch.float32
 
 
 def single_threaded_pool(count: int, name: str) -> ThreadPoolExecutor:
