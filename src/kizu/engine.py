@@ -50,7 +50,7 @@ def pick_device() -> str:
 def check_precision(precision: str) -> None:
     """Raise UsageError for a precision that does not exist."""
     if precision not in PRECISIONS:
-        raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        raise UsageError(f"precision is auto, fp32 or bf16, got {precision!r}.")
 
 
 def single_threaded_pool(count: int, name: str) -> ThreadPoolExecutor:

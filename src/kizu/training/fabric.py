@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kizu.engine import device_named, has_bf16
+from kizu.engine import check_precision, device_named, has_bf16
 from kizu.errors import UsageError
 from kizu.launchers import launched
 from kizu.precision import Choice, said_by_user
@@ -23,8 +23,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 def launch_fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
     """A launched Fabric. None for `devices` or `nodes` is what torchrun or `fabric run` set, or 1; devices=1
     and nodes=1 is this process alone, whoever started it. Raises UsageError."""
-    if precision not in ("auto", *PRECISIONS):
-        raise UsageError(f"precision is auto, {' or '.join(PRECISIONS)}, got {precision!r}.")
+    check_precision(precision)
     if (devices, nodes) == (1, 1):
         with _launcher_hidden():
             return _launched_here(precision, device, 1, 1)
