@@ -36,7 +36,8 @@ WhiteLevel = Annotated[
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", help="fp32, bf16 or auto: the faster one here, measured once (KIZU_PRECISION)."
+        "--precision",
+        help="Of features: fp32, bf16, or auto, the faster one here. A training: --set training_precision.",
     ),
 ]
 Rate = Annotated[
