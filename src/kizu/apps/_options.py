@@ -37,7 +37,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="Of features: fp32, bf16, or auto, the faster one here. A training: --set training_precision.",
+        help="Of features: fp32, bf16 or auto, the faster one here.",
     ),
 ]
 Rate = Annotated[
