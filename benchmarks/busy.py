@@ -147,7 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         calls = parts(Path(name), given)
         asked = given.parts.split(",") if given.parts else list(calls)
-        calls["fit"]()  # the others need its model
+        if unknown := set(asked) - set(calls):
+            raise SystemExit(f"--parts takes some of {', '.join(calls)}; got {', '.join(sorted(unknown))}.")
+        if {"inspect", "evaluate"} & set(asked):
+            calls["fit"]()  # they need its model
         for part in asked:
             calls[part]()
             cases = {str(load): timed(calls[part], load) for load in loads}
