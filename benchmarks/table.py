@@ -35,6 +35,7 @@ different days do not compare.
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
+| `benchmarks/busy.py` | each part beside one busy process, and beside one for each core |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/residual_promise.py` | the same under an adaptation: [results](results/residual_promise.md) |
 | `benchmarks/table.py` | this page |
@@ -170,6 +171,23 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
 
+def busy(row: dict[str, Any]) -> list[str]:
+    """Each part's time beside busy processes over its time alone."""
+    loads = list(next(iter(row["rows"].values()))["ratios"])
+    lines = [
+        f"| part | alone s | {' | '.join(f'beside {load}' for load in loads)} |",
+        "|---" * (2 + len(loads)) + "|",
+    ]
+    for name, case in row["rows"].items():
+        ratios = " | ".join(f"{case['ratios'][load]:.2f}" for load in loads)
+        lines.append(f"| {name} | {case['seconds']['0']['median']:.2f} | {ratios} |")
+    return [
+        *lines,
+        "",
+        f"Times as long as alone; the goal is {row['goal']:g} at most beside one for each core.",
+    ]
+
+
 SECTIONS = {
     "whole_job": ("Whole job", whole_job),
     "pixel_metrics": ("Pixel metrics", pixel_metrics),
@@ -177,6 +195,7 @@ SECTIONS = {
     "nearest": ("Nearest neighbours", nearest),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),
+    "busy": ("Beside other programs", busy),
     "reconstruction": ("Reverse distillation and ReContrast", reconstruction),
 }
 

@@ -16,9 +16,12 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from kizu.datasets.planted import planted
+from kizu.engine import has_bf16
 from kizu.samples import Samples
 
 torch.set_num_threads(1)
+# No test measures which precision is the faster one, nor writes that to a user's cache.
+os.environ.setdefault("KIZU_PRECISION", "bf16" if has_bf16(torch.device("cpu")) else "fp32")
 # How long it takes to draw examples says how busy the machine is, not whether the code is right.
 settings.register_profile("kizu", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kizu")

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kizu import nn as nn
     from kizu import outputs as outputs
     from kizu import papers as papers
+    from kizu import precision as precision
     from kizu import pretraining as pretraining
     from kizu import protocols as protocols
     from kizu import reader as reader

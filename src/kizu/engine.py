@@ -47,12 +47,10 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def inference_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bfloat16 when asked for, or for "auto" where the device multiplies it natively; else float32."""
+def check_precision(precision: str) -> None:
+    """Raise UsageError for a precision that does not exist."""
     if precision not in PRECISIONS:
-        raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    native = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return torch.bfloat16 if native else torch.float32
+        raise UsageError(f"precision is auto, fp32 or bf16, got {precision!r}.")
 
 
 def single_threaded_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -121,15 +119,18 @@ def map_chunks(
     return list(parts[0]) if len(parts) == 1 else [torch.cat(same) for same in zip(*parts, strict=True)]
 
 
-def thread_map(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+def thread_map(
+    work: Callable[[Part], Result], parts: Sequence[Part], *, threads: int | None = None
+) -> list[Result]:
     """[work(part) for part in parts] on the CPU, in as many threads as torch computes with here, each of
     which computes alone.
 
     Whole parts on cores of their own wait for each other once, at the end; the steps of one computation
     spread over all cores wait at each step. With one thread, or fewer than two parts for each, it is the
-    plain loop."""
-    threads = torch.get_num_threads()
-    if threads == 1 or len(parts) < 2 * threads:
+    plain loop. threads: how many, for a caller who computes in `one_thread`; two parts are enough then."""
+    least = 2 if threads else 2 * torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
+    if threads == 1 or len(parts) < least:
         return [work(part) for part in parts]
     alone = _alone(work)
     release_omp_threads()

@@ -41,6 +41,13 @@ def world_size(devices: int | None, nodes: int | None) -> int:
     return (devices or local) * (nodes or machines)
 
 
+def is_one_of_many(devices: int | None, nodes: int | None) -> bool:
+    """Whether a training has several processes, or `fabric run` started it, whose options count then."""
+    if (devices, nodes) == (1, 1):
+        return False
+    return os.environ.get("LT_CLI_USED") == "1" or world_size(devices, nodes) > 1
+
+
 def is_first_process() -> bool:
     """Whether this is the process that writes, among those that a launcher started.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kizu.errors import NotFinite, ShapeError, UsageError
 from kizu.neighbours import _greedy, covering_radius, greedy_coreset, random_projection
+from kizu.neighbours._greedy import Distances
 from kizu.neighbours.projection import johnson_lindenstrauss
 
 
@@ -188,3 +194,48 @@ def test_misuse_is_refused() -> None:
         random_projection(features, 4, generator=torch.Generator())
     with pytest.raises(UsageError, match="no effect"):
         greedy_coreset(features, 2, pool=4)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("name", ["gauss", "grid", "duplicates"])
+def test_several_threads_pick_the_same_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, work = FEATURES[name], Distances._bounds
+    threads: set[tuple[str, int]] = set()
+
+    def noted(self: Distances, chunk: torch.Tensor) -> torch.Tensor:
+        threads.add((threading.current_thread().name.rpartition("_")[0], torch.get_num_threads()))
+        return work(self, chunk)
+
+    monkeypatch.setattr(Distances, "_bounds", noted)
+    assert greedy_coreset(features, 150, start=3).tolist() == plain_greedy(features, 150, start=3)
+    assert ("kizu-stream", 1) in threads
+
+
+class _Spread(TorchDispatchMode):
+    """Counts the operations of this thread that torch may spread over others."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += torch.get_num_threads() > 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_steps_that_wait_for_all_cores_do_not_grow_with_the_picks() -> None:
+    """Beside other programs each of them waits for the slowest core."""
+    features, counts = torch.from_numpy(FEATURES["gauss"]), []
+    for n in (20, 400):
+        with _Spread() as spread:
+            greedy_coreset(features, n)
+        counts.append(spread.count)
+    assert counts[0] == counts[1]
+    assert torch.get_num_threads() == 3

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kizu.accel.frame import Frame
+from kizu.engine import one_thread
 
 SAMPLE, SPREAD = 64, 4096
 """Rows on which a choice is tried; rows that it is tried against and that directions are computed from."""
@@ -26,9 +27,11 @@ def leading_directions(bank: Tensor, frame: Frame, width: int) -> Tensor:
     """
     rows = frame.shift(sample(bank))
     covariance = (rows.T @ rows).double()
-    values, vectors = torch.linalg.eigh(covariance) if rows.shape[1] <= EIGEN else _power(covariance, width)
-    order = values.argsort(descending=True)[:width]
-    return torch.linalg.qr(vectors[:, order]).Q
+    with one_thread():  # many small steps
+        small = rows.shape[1] <= EIGEN
+        values, vectors = torch.linalg.eigh(covariance) if small else _power(covariance, width)
+        order = values.argsort(descending=True)[:width]
+        return torch.linalg.qr(vectors[:, order]).Q
 
 
 def _power(covariance: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kizu.engine import thread_map
+
 UNIT32 = 2.0**-24
 """Unit roundoff of float32."""
 REDUCED = 2.0**-7
@@ -45,15 +47,16 @@ class Frame:
     @classmethod
     def of(cls, features: Tensor) -> Frame:
         """The frame of rows (N, D)."""
-        size = features.shape[1]
-        scale = power_of_two(max(float(part.abs().amax()) for part in features.split(CHUNK)))
-        total = torch.zeros(size, dtype=torch.float64, device=features.device)
-        for part in features.split(CHUNK):
-            total += (part * scale).sum(0, dtype=torch.float64)
+        size, parts = features.shape[1], features.split(CHUNK)
+        threads = None if features.device.type == "cpu" else 1
+        scale = power_of_two(max(thread_map(lambda part: float(part.abs().amax()), parts, threads=threads)))
+        sums = thread_map(lambda part: (part * scale).sum(0, dtype=torch.float64), parts, threads=threads)
+        total = torch.stack(sums).sum(0)
         working = torch.float64 if features.dtype == torch.float64 else torch.float32
         mean = (total / len(features)).to(working)
         shifted = cls(mean, scale, 0.0, 0.0)
-        largest = max(float(squared_norms(shifted.shift(part)).amax()) for part in features.split(CHUNK))
+        norms = thread_map(lambda part: squared_norms(shifted.shift(part)).amax(), parts, threads=threads)
+        largest = max(float(norm) for norm in norms)
         relative = (size + 16) * UNIT32 + rounding_of_products(features.device)
         return cls(mean, scale, largest, relative)
 

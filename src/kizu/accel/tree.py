@@ -34,7 +34,7 @@ from kizu.accel.frame import CHUNK as BANK_CHUNK
 from kizu.accel.frame import UNIT32
 from kizu.accel.products import MAX_NORM
 from kizu.accel.vectors import BOX, CHUNK, LANES, ROWS, STEP, WIDTH
-from kizu.engine import max_workers, omp_parallel
+from kizu.engine import max_workers, omp_parallel, thread_map
 
 DIRECTIONS = 2 * STEP
 FAR = 1e15
@@ -158,7 +158,9 @@ def _codes(bank: Tensor, mean: Tensor, leaves: list[NDArray[Any]]) -> tuple[NDAr
     values = _allocate(np.int8, 0, count, _round_up(size, CHUNK))
     centres = _allocate(np.float32, 0.0, len(leaves), _round_up(size, CHUNK))
     scales, errors = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    for leaf, rows in enumerate(leaves):
+
+    def encode(leaf: int) -> None:
+        rows = leaves[leaf]
         offsets = bank[torch.from_numpy(rows)].double() - mean
         centre = offsets.mean(0).float()
         offsets -= centre
@@ -168,6 +170,8 @@ def _codes(bank: Tensor, mean: Tensor, leaves: list[NDArray[Any]]) -> tuple[NDAr
         part = slice(leaf * ROWS, leaf * ROWS + len(rows))
         values[part, :size], centres[leaf, :size], scales[part] = code.numpy(), centre.numpy(), scale.numpy()
         errors[part] = np.nextafter(off.astype(np.float32), np.float32(np.inf))
+
+    thread_map(encode, range(len(leaves)))
     return values, centres, scales, errors
 
 

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Path, paths: list[Path], out: Path, panels: bool, overwrite: bool, resume: bool, as_json: bool
+    model: Path,
+    paths: list[Path],
+    out: Path,
+    panels: bool,
+    precision: str | None,
+    overwrite: bool,
+    resume: bool,
+    as_json: bool,
 ) -> int:
     """`kizu inspect`."""
     from kizu.apps._inspect import inspect_images
@@ -33,7 +40,7 @@ def inspect(
     refuse_inputs(out, [model, *paths])
     if not resume:
         check_output(out, "inspection.json", overwrite=overwrite)
-    detector, digest = kizu.load(model), content_digest(model)
+    detector, digest = kizu.load(model, precision=precision), content_digest(model)
     with locked(out):
         return inspect_images(
             detector, digest, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
@@ -49,6 +56,7 @@ def evaluate(
     mask_rule: str | None,
     use_masks: bool,
     allow_seen: bool,
+    precision: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -57,7 +65,7 @@ def evaluate(
 
     screen = Screen(as_json)
     check_output(out, "run.json", overwrite=overwrite, inputs=[model, data])
-    detector = kizu.load(model)
+    detector = kizu.load(model, precision=precision)
     samples = read(dataset, data, category, mask_rule, use_masks=use_masks)
     refuse_inputs(out, samples.paths)
     _refuse_unlabelled(samples, data)
@@ -101,10 +109,12 @@ def evaluate_and_report(
             f"AUPRO {line['aupro_0.3']}"
         )
     screen.say(f"Report: {report}")
+    screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
     screen.unused(run.errors)
     for note in run.notes:
         screen.say(f"Note: {note}.")
     flat |= {"categories": each} if each else {}
+    flat |= {"precision": detector.precision_.facts() if detector.precision_ else None}
     flat |= {"seen": run.seen, "left_out": run.left_out, "notes": run.notes}
     screen.result({**flat, "run": str(out), "report": str(report), "errors": error_list(run.errors)})
     return 1 if run.errors else 0

@@ -49,6 +49,11 @@ class Learner:
         return kizu.detector(self.detector, self.representation, adaptation=adaptation, **parameters)
 
 
+def with_options(parameters: list[str], **options: object) -> list[str]:
+    """Parameters as name=value texts, those of options that were named among them."""
+    return [*parameters, *(f"{name}={value}" for name, value in options.items() if value is not None)]
+
+
 @dataclass(frozen=True)
 class Promise:
     """What is promised, and how it is backed."""
@@ -101,8 +106,10 @@ def fit(
             )
         model.save(out, overwrite=overwrite)
     screen.say(f"Wrote {out}. {promise(model)}")
+    screen.say(f"Precision: {model.precision_}." if model.precision_ else "")
     facts = {
         "model": str(out),
+        "precision": model.precision_.facts() if model.precision_ else None,
         "images": model.images_seen_,
         "calibration": model.decision_.facts() if model.decision_ else None,
     }

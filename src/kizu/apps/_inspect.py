@@ -71,8 +71,10 @@ def inspect_images(
         _write({path: _failed(path, reason) for path, reason in left_out}, stream, screen)
         broken += left_out
     facts["passed_over"] = found.passed_over
+    facts["precision"] = detector.precision_.facts() if detector.precision_ else None
     page = _page(out, facts, shown)
     screen.say(f"{len(files)} images, {_count(out)} called anomalous. Page: {page}")
+    screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
     screen.unused(broken)
     screen.passed_over(found.passed_over)
     return 1 if broken else 0

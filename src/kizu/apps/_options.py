@@ -33,6 +33,13 @@ WhiteLevel = Annotated[
         help="Value of white in grey files of more than 8 bits, such as 4095 for 12 bits; it is kept.",
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="Of features: fp32, bf16 or auto, the faster one here.",
+    ),
+]
 Rate = Annotated[
     float | None,
     typer.Option(

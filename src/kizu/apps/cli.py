@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _research
+from kizu.apps import _research, _waiting
 from kizu.apps._options import (
     AdaptationName,
     AdaptationParameters,
@@ -29,6 +29,7 @@ from kizu.apps._options import (
     Out,
     Overwrite,
     Parameters,
+    Precision,
     Rate,
     RepresentationName,
     Resume,
@@ -72,6 +73,7 @@ def fit(
     representation: RepresentationName = None,
     parameters: Parameters = None,
     white_level: WhiteLevel = None,
+    precision: Precision = None,
     adaptation: AdaptationName = None,
     adaptation_parameters: AdaptationParameters = None,
     false_alarm_rate: Rate = None,
@@ -96,7 +98,7 @@ def fit(
             _fit.Learner(
                 detector,
                 representation,
-                [*(parameters or []), *([f"white_level={white_level}"] if white_level is not None else [])],
+                _fit.with_options(parameters or [], white_level=white_level, precision=precision),
                 adaptation,
                 adaptation_parameters or [],
             ),
@@ -158,6 +160,7 @@ def inspect(
     paths: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
     out: Out,
     panels: Annotated[bool, typer.Option(help="Write an image per image: image, heat map, decision.")] = True,
+    precision: Precision = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     as_json: AsJson = False,
@@ -165,15 +168,13 @@ def inspect(
     """Inspect new images: score, heat map and decision for each, and a page that shows them."""
     from kizu.apps import _commands
 
-    run(lambda: _commands.inspect(model, paths, out, panels, overwrite, resume, as_json))
+    run(lambda: _commands.inspect(model, paths, out, panels, precision, overwrite, resume, as_json))
 
 
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model that `kizu fit` wrote.")],
-    data: Annotated[
-        Path, typer.Argument(help="Labelled images: their test split, or all when there is none.")
-    ],
+    data: Annotated[Path, typer.Argument(help="Labelled images: their test split, or all without one.")],
     out: Out,
     dataset: Dataset = "folder",
     category: Category = None,
@@ -185,6 +186,7 @@ def evaluate(
         bool,
         typer.Option("--allow-seen", help="Measure on images that the model has seen too."),
     ] = False,
+    precision: Precision = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -193,7 +195,8 @@ def evaluate(
 
     run(
         lambda: _commands.evaluate(
-            model, data, out, dataset, category, mask_rule, not no_masks, allow_seen, overwrite, as_json
+            *(model, data, out, dataset, category, mask_rule),
+            *(not no_masks, allow_seen, precision, overwrite, as_json),
         )
     )
 
@@ -244,6 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     from kizu.checks import check_name
     from kizu.errors import KizuError
 
+    _waiting.wait_asleep()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:

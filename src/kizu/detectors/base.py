@@ -9,7 +9,6 @@ nn.Module, (FeatureMaps, size) -> (map, score), which holds all that scoring nee
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -23,9 +22,11 @@ from kizu import cards, engine, store
 from kizu.adaptation.base import Adaptation
 from kizu.calibration import Groups
 from kizu.detectors import _predictions
+from kizu.detectors._card import card_of
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
 from kizu.errors import EmptyData, NotFitted, UsageError
+from kizu.precision import Choice
 from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
@@ -61,7 +62,8 @@ class Detector(ABC):
         self.precision, self.device, self.alignment = run.precision, run.device, run.alignment
         self.batch_size, self.white_level = run.batch_size, run.white_level
         self._device = engine.device_named(self.device)
-        self._dtype = engine.inference_dtype(self.precision, self._device)
+        self.precision_: Choice | None = None
+        """In which features are computed, once that was asked."""
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
         self.representation = open_representation(representation, levels=self.preferred_levels)
         self.representation_ = self.representation
@@ -165,19 +167,7 @@ class Detector(ABC):
         tensors, representation = pack(self.representation_)
         tensors |= {f"detector.{name}": tensor for name, tensor in self._state().items()}
         tensors |= self.decision_.tensors() if self.decision_ else {}
-        card = {
-            "kind": "detector",
-            "detector": type(self).__module__.rpartition(".")[2],
-            "parameters": self.parameters,
-            "adaptation": dataclasses.asdict(self.adaptation) if self.adaptation else None,
-            "representation": representation,
-            "calibration": self.decision_.facts() if self.decision_ else None,
-            "images": self.images_seen_,
-            "size": self.size_,
-            "seen": self.seen_,
-            "provenance": store.provenance(),
-        }
-        return store.save(path, tensors, card, overwrite=overwrite)
+        return store.save(path, tensors, card_of(self, representation), overwrite=overwrite)
 
     def clone(self) -> Self:
         """An unfitted detector of the same parameters on the same representation, before any adaptation."""
@@ -210,6 +200,13 @@ class Detector(ABC):
         return f"{type(self).__name__}({' + '.join(names)}, {state})"
 
     # -- within the room -------------------------------------------------------------------------------------
+    @property
+    def _precision(self) -> Choice:
+        """In which features are computed; chosen when it is first asked for."""
+        if self.precision_ is None:
+            self.precision_ = self.representation_.choose_precision(self.precision, self._device)
+        return self.precision_
+
     def _read(
         self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
     ) -> Iterator[Batch]:
@@ -261,7 +258,9 @@ class Detector(ABC):
         """The representation ready for inference, made when first asked for."""
         with _WARM_UP:
             if self._inference is None:
-                self._inference = InferenceCopy(self._scoring_representation(), self._dtype, self._device)
+                self._inference = InferenceCopy(
+                    self._scoring_representation(), self._precision.dtype, self._device
+                )
             return self._inference
 
     def _features(self, batch: Batch) -> FeatureMaps:

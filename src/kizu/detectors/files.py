@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kizu import cards, registry, store
+from kizu import precision as precisions
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.base import Detector
 from kizu.detectors.runtime import Runtime, build
@@ -40,6 +41,7 @@ def load_detector(
         adaptation = Adaptation(**card["adaptation"]) if card.get("adaptation") else None
         detector: Detector = build(kind, base, parameters, adaptation=adaptation)
         detector.representation_ = representation
+        _adopt_precision(detector, card)
     except (KeyError, TypeError, AttributeError, KizuError) as error:
         raise ModelFileError(
             f"{path}: the card does not describe a detector that this kizu can build ({error})."
@@ -51,6 +53,14 @@ def load_detector(
     if card["calibration"]:
         _restore_calibration(path, detector, card["calibration"], tensors)
     return detector
+
+
+def _adopt_precision(detector: Detector, card: dict[str, Any]) -> None:
+    """On the machine where it was fitted "auto" is what it was then: its decision was calibrated so."""
+    choice = precisions.Choice.of(card.get("precision"))
+    here = choice is not None and choice.machine == precisions.machine()
+    if choice is not None and here and detector.precision == "auto" == card["parameters"]["precision"]:
+        detector.precision_ = choice
 
 
 def _restore_state(path: Path | str, detector: Detector, state: dict[str, torch.Tensor]) -> None:

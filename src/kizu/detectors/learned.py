@@ -20,9 +20,10 @@ from kizu import checks
 from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
 from kizu.errors import UsageError
+from kizu.precision import Choice
 from kizu.representations.weights import digest
 from kizu.store import expect, without_prefix
-from kizu.training import FitOptions, Objective, SampleStore, train
+from kizu.training import FitOptions, Objective, SampleStore, checkpoint, train
 from kizu.types import Batch, FeatureMaps
 
 
@@ -31,13 +32,14 @@ class LearnedDetector(Detector):
 
     A member's constructor sets iterations (steps of batch_size samples), seed and training_precision ("auto",
     "fp32" or "bf16"), and calls `_check_training()`. After `fit`: network_, what was trained, in evaluation
-    mode on the CPU; steps_; log_, the rows of the training's log."""
+    mode on the CPU; steps_; trained_in_, the precision of the training; log_, the rows of its log."""
 
     trains_on: ClassVar[Literal["features", "images"]] = "features"
     _shapes: ClassVar[dict[str, str]] = {"steps": "1"}
     iterations: int
     seed: int
     training_precision: str
+    trained_in_: Choice | None = None
 
     # -- what a member adds ----------------------------------------------------------------------------------
 
@@ -78,6 +80,7 @@ class LearnedDetector(Detector):
         """All of them have an effect here."""
 
     def _learn(self, batches: Iterator[Batch], options: FitOptions) -> int:
+        self._adopt_precision(options)
         samples = self._collected(batches, options)
         if not len(samples):
             return 0
@@ -85,9 +88,9 @@ class LearnedDetector(Detector):
             self._first_features(samples)
         self._check_samples(samples)
         network = self.network()
-        seen = len(samples)
+        seen, objective = len(samples), self.objective(network)
         self.log_: list[dict[str, Any]] = train(
-            self.objective(network),
+            objective,
             functools.partial(samples.stream, seed=self.seed),
             steps=self.iterations,
             batch_size=self.batch_size,
@@ -104,7 +107,14 @@ class LearnedDetector(Detector):
             on_step_end=functools.partial(self._on_step_end, network, options, seen),
         )
         self._set_network(network, self.iterations)
+        self.trained_in_ = objective.precision_
         return seen
+
+    def _adopt_precision(self, options: FitOptions) -> None:
+        """A resumed fit computes features in the precision in which it began: then its result is the same."""
+        self.precision_ = None
+        if options.resume and options.folder is not None and self.precision == "auto":
+            self.precision_ = Choice.of(checkpoint.recipe_of(options.folder).get("features"))
 
     def _collected(self, batches: Iterator[Batch], options: FitOptions) -> SampleStore:
         """All samples, as images or as features."""
@@ -121,7 +131,9 @@ class LearnedDetector(Detector):
     def _first_features(self, samples: SampleStore) -> FeatureMaps:
         """Features of the first image before training. Raises NotFinite, naming representation and image."""
         first = samples.take([0])
-        features = self.representation_.inference_copy(self.precision, self.device)(first.require_images())
+        features = self.representation_.inference_copy(self._precision.precision, self.device)(
+            first.require_images()
+        )
         require_finite(features, first, self.representation_.card["name"])
         return features
 
@@ -140,7 +152,7 @@ class LearnedDetector(Detector):
 
     def _fitted_copy(self, network: nn.Module, step: int, seen: int) -> Self:
         twin = self.clone()
-        twin.representation_ = self.representation_
+        twin.representation_, twin.precision_ = self.representation_, self.precision_
         twin._set_network(copy.deepcopy(network), step)
         twin.fitted_, twin.images_seen_ = True, seen
         twin._prepare_scoring()
@@ -160,6 +172,8 @@ class LearnedDetector(Detector):
         }
         known = {"images": images, "representation": self.representation.card["name"]}
         known["weights"] = digest(self.representation)
+        if self.precision == "auto" and self.precision_ is not None:
+            known["features"] = self.precision_.facts()
         return {"detector": type(self).__module__.rpartition(".")[2], **plain, **known}
 
     def _state(self) -> dict[str, Tensor]:

@@ -68,10 +68,10 @@ class ReconstructionDetector(LearnedDetector):
             fold_batch_norms(
                 rebuilder, *(functools.partial(self._rebuild_noise, side=side) for side in SIDES)
             )
-        rebuilder = rebuilder.to(self._dtype)
+        rebuilder = rebuilder.to(self._precision.dtype)
         return ReconstructionScorer(
             self._rebuilding(rebuilder),
-            self._dtype,
+            self._precision.dtype,
             sigma=self.sigma,
             rule=self.score_rule,
             centres=self.centres,

@@ -170,7 +170,7 @@ class ReContrast(ReconstructionDetector):
     def objective(self, network: nn.Module) -> ReconstructionObjective:
         """Both encoders, or the trained one alone without contrastive_pairs."""
         assert isinstance(network, Networks)
-        frozen = self.representation_.inference_copy(self.precision, self.device)
+        frozen = self.representation_.inference_copy(self._precision.precision, self.device)
         return ReconstructionObjective(
             network.rebuilder,
             self._rules(),

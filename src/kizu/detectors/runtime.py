@@ -24,7 +24,7 @@ class Runtime:
     """How images are looked at, the same for every detector.
 
     image_size: side or (H, W) in pixels to which files are resized; tensors are taken at the size they have.
-    precision: "auto" (bf16 where the machine has it), "fp32" or "bf16". device: "auto", "cpu", "cuda",
+    precision: "auto" (the faster one here: kizu.precision), "fp32" or "bf16". device: "auto", "cpu", "cuda",
     "cuda:0". batch_size: images a forward pass. white_level: value of white in grey files of more than 8
     bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. alignment: where the
     scores of cells lie in a map: in the "centres" of what they look at (Representation.offsets; of the finest
@@ -48,7 +48,8 @@ class Runtime:
                 raise UsageError(f"{name} is a name such as 'auto', got {getattr(self, name)!r}.")
         if self.alignment not in ALIGNMENTS:
             raise UsageError(f"alignment is 'centres' or 'grid', got {self.alignment!r}.")
-        engine.inference_dtype(self.precision, engine.device_named(self.device))
+        engine.check_precision(self.precision)
+        engine.device_named(self.device)
         object.__setattr__(self, "image_size", sides)
 
 

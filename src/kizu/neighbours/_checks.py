@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kizu import engine
 from kizu.errors import NotFinite, ShapeError, UsageError
 
 CHUNK = 8192
@@ -31,8 +32,10 @@ def check_rows(name: str, value: Tensor) -> None:
         raise UsageError(f"{name} has no rows: at least one is needed.")
 
 
+@engine.one_thread()
 def check_finite(name: str, value: Tensor) -> None:
-    """Raise NotFinite, naming the first row, when (N, D) holds NaN or infinity. One pass, no copy."""
+    """Raise NotFinite, naming the first row, when (N, D) holds NaN or infinity. One pass of one thread, no
+    copy."""
     for start in range(0, len(value), CHUNK):
         part = value[start : start + CHUNK]
         low, high = torch.aminmax(part)

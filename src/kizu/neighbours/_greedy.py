@@ -14,25 +14,35 @@ its distance (equal values: the smallest index first). When one is, the front, a
 anew. Matrix products are float32 and their bounds include a proven rounding margin (`kizu.accel.frame`): they
 only decide for which rows exact distances are computed, never which row is picked.
 
+One thread does it all, but for bounds and distances of many rows, of which each of torch's threads takes
+whole chunks. A small step that is spread over cores ends when the slowest of them does, and beside other
+programs that takes many times the step itself.
+
 Sources: T. Gonzalez, Clustering to minimize the maximum intercluster distance (1985); K. Roth et al., Towards
 total recall in industrial anomaly detection (PatchCore, 2022), Alg. 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kizu import engine
 from kizu.accel.frame import CHUNK, UNIT32, Frame, squared_norms
 
 Progress = Callable[[int, int], None]
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 BLOCK = 4096
 FRONT = 512
 ROWS, COLUMNS = 512, 1024
 """Shape of one product: a result of 2 MiB stays in the cache of a core."""
+LEAST = 32
+"""Rows of a product, where there are many threads to share the rows."""
 PAIRS = 2**20
 """Numbers of one piece of direct differences."""
 
@@ -42,9 +52,11 @@ def lazy_greedy(features: Tensor, n: int, start: int, progress: Progress | None)
 
     Of rows equally far the smallest index is picked. `progress(picks so far, n)` is called now and then.
     """
-    state = Distances(features, n, start)
-    while state.count < n:
-        _pick_from_block(state, n, progress)
+    frame, threads = Frame.of(features), torch.get_num_threads()
+    with engine.one_thread():
+        state = Distances(features, frame, n, start, threads)
+        while state.count < n:
+            _pick_from_block(state, n, progress)
     return state.picks
 
 
@@ -53,13 +65,16 @@ class Distances:
 
     bound (N,): upper bound, -1 once picked; bound_at (N,): the number of picks it accounts for. exact (N,)
     and exact_at (N,), on the host: the same for the exact distance. centres: the picks as columns of
-    products.
+    products. threads: how many bring rows up to date on a CPU.
     """
 
-    def __init__(self, features: Tensor, n: int, start: int) -> None:
+    def __init__(self, features: Tensor, frame: Frame, n: int, start: int, threads: int) -> None:
         rows, device = features.shape[0], features.device
-        self.features, self.frame = features, Frame.of(features)
-        self.norms = torch.cat([squared_norms(self.frame.shift(part)) for part in features.split(CHUNK)])
+        self.features, self.frame = features, frame
+        self.threads = threads if device.type == "cpu" else 1
+        self.norms = torch.cat(
+            self._map(lambda part: squared_norms(frame.shift(part)), features.split(CHUNK))
+        )
         self.centres = torch.empty((n, features.shape[1] + 1), device=device)
         self.picks, self.count = np.empty(n, dtype=np.int64), 0
         self.bound = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
@@ -81,25 +96,19 @@ class Distances:
 
     def update_bounds(self, index: Tensor) -> None:
         """Bring the bounds of rows `index` up to date; each chunk holds rows whose bounds are of like age."""
-        order = self.bound_at[index].argsort()
-        for chunk in index[order].split(ROWS):
-            oldest = int(self.bound_at[chunk[0]])
-            if oldest == self.count:
-                continue
-            products = _row_maxima(as_rows(self.rows(chunk)), self.centres[oldest : self.count])
-            norms = self.norms[chunk]
-            bound = norms - 2.0 * products + self.frame.margin(norms)
-            self.bound[chunk] = torch.minimum(self.bound[chunk], bound)
-            self.bound_at[chunk] = self.count
+        stale = index[self.bound_at[index] < self.count]
+        rows = min(ROWS, max(LEAST, len(stale) // (2 * self.threads)))
+        chunks = stale[self.bound_at[stale].argsort()].split(rows) if len(stale) else ()
+        for chunk, bound in zip(chunks, self._map(self._bounds, chunks), strict=True):
+            self.bound[chunk], self.bound_at[chunk] = bound, self.count
 
     def update_exact(self, index: np.ndarray) -> np.ndarray:
         """Exact squared distances (E,) float64 of rows `index` to their nearest pick; kept for later."""
-        order = np.argsort(self.exact_at[index], kind="stable")
-        for chunk in np.array_split(index[order], max(1, len(index) // 64)):
-            oldest = int(self.exact_at[chunk].min())
-            if oldest < self.count:
-                self.exact[chunk] = np.minimum(self.exact[chunk], self._nearest_since(chunk, oldest))
-                self.exact_at[chunk] = self.count
+        stale = index[self.exact_at[index] < self.count]
+        order = np.argsort(self.exact_at[stale], kind="stable")
+        chunks = np.array_split(stale[order], max(1, len(stale) // 64)) if len(stale) else []
+        for chunk, distance in zip(chunks, self._map(self._exact, chunks), strict=True):
+            self.exact[chunk], self.exact_at[chunk] = distance, self.count
         return self.exact[index]
 
     def store_front(self, front: np.ndarray, distance: np.ndarray, picked: list[int]) -> None:
@@ -115,8 +124,21 @@ class Distances:
         chosen = self.features[torch.as_tensor(index, device=self.features.device)]
         return (chosen.to(torch.float64) * self.frame.scale).cpu().numpy()
 
-    def _nearest_since(self, chunk: np.ndarray, oldest: int) -> np.ndarray:
-        """Exact squared distances (R,) of some rows to the nearest of the picks from number `oldest` on."""
+    def _map(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+        """[work(part) for part in parts], by several threads on a CPU. `work` changes nothing."""
+        return engine.thread_map(work, parts, threads=self.threads)
+
+    def _bounds(self, chunk: Tensor) -> Tensor:
+        """Upper bounds (R,) float64 of some rows that account for all picks; the oldest bound comes first."""
+        oldest = int(self.bound_at[chunk[0]])
+        products = _row_maxima(as_rows(self.rows(chunk)), self.centres[oldest : self.count])
+        norms = self.norms[chunk]
+        return torch.minimum(self.bound[chunk], norms - 2.0 * products + self.frame.margin(norms))
+
+    def _exact(self, chunk: np.ndarray) -> np.ndarray:
+        """Exact squared distances (R,) of some rows to their nearest pick; the oldest distance comes
+        first."""
+        oldest = int(self.exact_at[chunk[0]])
         index = torch.as_tensor(chunk, device=self.bound.device)
         pairs = _candidate_pairs(
             self.frame, self.rows(index), self.norms[index], self.centres[oldest : self.count]
@@ -128,7 +150,7 @@ class Distances:
             a, b = row[first : first + step], pick[first : first + step]
             difference = self.rows64(chunk[a]) - self.rows64(self.picks[oldest + b])
             np.minimum.at(nearest, a, np.square(difference).sum(1))
-        return nearest
+        return np.minimum(self.exact[chunk], nearest)
 
 
 def _pick_from_block(state: Distances, n: int, progress: Progress | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kizu import engine
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours._checks import check_count, check_finite, to_tensor
 from kizu.neighbours._greedy import Progress
@@ -90,7 +91,8 @@ class StreamingCoreset:
             if self._filled == len(buffer):
                 self._reduce(buffer)
             count = min(len(buffer) - self._filled, len(features))
-            buffer[self._filled : self._filled + count] = features[:count]
+            with engine.one_thread():
+                buffer[self._filled : self._filled + count] = features[:count]
             self._filled, self.seen = self._filled + count, self.seen + count
             features = features[count:]
 

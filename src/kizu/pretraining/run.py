@@ -230,6 +230,7 @@ def _card(
         "skipped_images": skipped,
         "recipe": _without_paths(recipe),
         "curve": [*rows[:-1][::every], *rows[-1:]],
+        "precision": objective.precision_.facts() if objective.precision_ else None,
         "stages": "all",
         "half": half,
         "made": store.provenance(),

@@ -4,7 +4,10 @@ inference."""
 from __future__ import annotations
 
 import copy
+import functools
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -12,8 +15,12 @@ from torch import Tensor, nn
 
 from kizu import engine
 from kizu.errors import ModelFileError, ShapeError
+from kizu.precision import Choice, Run, choose
 from kizu.representations.centres import PROBES, SIDE, UNTRAINED, measured_offsets
 from kizu.types import FeatureMaps
+
+TRIED = 224
+"""Side in pixels of the image on which precisions are tried."""
 
 
 class Representation(nn.Module, ABC):
@@ -61,11 +68,42 @@ class Representation(nn.Module, ABC):
     def inference_copy(self, precision: str = "auto", device: str = "auto") -> InferenceCopy:
         """A copy for inference only; this network stays as it is.
 
-        precision "auto" is bf16 on CPUs with AVX-512 bf16 or AMX and on GPUs with bf16, else fp32; device
-        "auto" is the GPU when there is one. Raises UsageError for a precision or device that is not there.
-        """
+        precision "auto" is what kizu.precision says: the faster one on CPUs with bf16, bf16 on GPUs that have
+        it, else fp32; device "auto" is the GPU when there is one. Raises UsageError for a precision or device
+        that is not there."""
         place = engine.device_named(device)
-        return InferenceCopy(self, engine.inference_dtype(precision, place), place)
+        return InferenceCopy(self, self.choose_precision(precision, place).dtype, place)
+
+    def choose_precision(self, precision: str, device: torch.device) -> Choice:
+        """In which precision copies for inference compute on that device, and why. The first time, "auto"
+        may take a second."""
+        return choose(precision, device, self.network_name, functools.partial(self._trial, device))
+
+    def network_name(self) -> str:
+        """What identifies its networks, weights apart: the same for all that wrap one network."""
+        found = {json.dumps([card.get("architecture"), card.get("levels")]) for card in _backbones(self.card)}
+        return json.dumps(sorted(found)) if found else json.dumps([type(self).__name__, self.channels])
+
+    def _trial(self, device: torch.device, dtype: torch.dtype) -> Run:
+        """A forward pass of one image, by one thread, as batches are computed."""
+        image = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
+        with engine.one_thread():
+            network = self.for_inference(dtype, device)
+
+        def run() -> None:
+            with torch.inference_mode(), engine.one_thread():
+                network(image)
+
+        return run
+
+
+def _backbones(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The cards of the networks within a card."""
+    if "architecture" in card:
+        yield card
+    for inner in (card.get("base"), *(card.get("parts") or ())):
+        if isinstance(inner, dict):
+            yield from _backbones(inner)
 
 
 class InferenceCopy:

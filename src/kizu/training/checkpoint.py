@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kizu import cards, store
 from kizu.errors import ModelFileError, UsageError
+from kizu.precision import Choice
 
 NAME = "checkpoint.kizu"
 
@@ -23,10 +24,15 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def save(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, step: int, recipe: dict[str, Any]
+    folder: Path,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    recipe: dict[str, Any],
+    precision: Choice | None = None,
 ) -> Path:
-    """Write folder/checkpoint.kizu: parameters and buffers, the optimiser's state, the step and the
-    recipe."""
+    """Write folder/checkpoint.kizu: parameters and buffers, the optimiser's state, the step, the recipe and
+    the precision of the run."""
     tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
     state = optimiser.state_dict()
     plain: dict[str, dict[str, Any]] = {}
@@ -40,9 +46,25 @@ def save(
         "kind": "checkpoint",
         "step": step,
         "recipe": recipe,
+        "precision": precision.facts() if precision else None,
         "optimiser": {"groups": state["param_groups"], "plain": plain, "with_state": sorted(state["state"])},
     }
     return store.save(folder / NAME, tensors, card, overwrite=True)
+
+
+def recipe_of(folder: Path | str) -> dict[str, Any]:
+    """The recipe of the run whose checkpoint lies in `folder`; an empty one where there is none. Raises
+    ModelFileError when it is damaged."""
+    path = Path(folder) / NAME
+    recipe = store.load_card(path).get("recipe") if path.exists() else {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def precision_of(folder: Path | str) -> Choice | None:
+    """The precision of the run whose checkpoint lies in `folder`; None where there is none or it does not
+    say. Raises ModelFileError when it is damaged."""
+    path = Path(folder) / NAME
+    return Choice.of(store.load_card(path).get("precision")) if path.exists() else None
 
 
 def step_of(folder: Path, recipe: dict[str, Any]) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kizu.engine import device_named, has_bf16
+from kizu.engine import check_precision, device_named, has_bf16
 from kizu.errors import UsageError
 from kizu.launchers import launched
+from kizu.precision import Choice, said_by_user
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """kizu's name -> Fabric's. bf16 is autocast: weights and optimiser stay float32."""
@@ -22,8 +23,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 def launch_fabric(precision: str, device: str, devices: int | None, nodes: int | None) -> Any:
     """A launched Fabric. None for `devices` or `nodes` is what torchrun or `fabric run` set, or 1; devices=1
     and nodes=1 is this process alone, whoever started it. Raises UsageError."""
-    if precision not in ("auto", *PRECISIONS):
-        raise UsageError(f"precision is auto, {' or '.join(PRECISIONS)}, got {precision!r}.")
+    check_precision(precision)
     if (devices, nodes) == (1, 1):
         with _launcher_hidden():
             return _launched_here(precision, device, 1, 1)
@@ -53,8 +53,18 @@ def _launched_here(precision: str, device: str, count: int, machines: int) -> An
 def _named_precision(precision: str, device: str) -> Any:
     """Fabric's name of a precision of kizu's."""
     if precision == "auto":
-        precision = "bf16" if has_bf16(device_named(device)) else "fp32"
+        native = "bf16" if has_bf16(device_named(device)) else "fp32"
+        precision = said_by_user() or native
     return PRECISIONS[precision]
+
+
+def precision_of_many(precision: str, device: str) -> Choice:
+    """What `launch_fabric` takes for one of several processes, which must agree: nothing is tried."""
+    said = os.environ.get("LT_PRECISION") if _is_fabric_run() and precision == "auto" else None
+    name = said or _named_precision(precision, device)
+    known = {fabric: ours for ours, fabric in PRECISIONS.items()}
+    how = "as asked for" if said or precision != "auto" else "one of several processes: not measured"
+    return Choice(known[name], how)
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from torch import Tensor
 from kizu import store
 from kizu.checks import numbers, switches, whole_numbers
 from kizu.errors import NotFinite, UsageError
-from kizu.launchers import world_size
+from kizu.launchers import is_one_of_many, world_size
 from kizu.training import checkpoint
+from kizu.training._trial import training_precision
 from kizu.training.distributed import total
-from kizu.training.fabric import launch_fabric
+from kizu.training.fabric import launch_fabric, precision_of_many
 from kizu.training.log import Log, Progress
 from kizu.training.objective import Objective
 from kizu.training.prefetch import Position, Prefetch, Stream, noted_signals
@@ -57,9 +58,10 @@ def train(
     """Train `objective` in place for `steps` optimiser steps; return the rows of the log.
 
     batch_size: images of one optimiser step, over all processes and all `accumulate` parts. clip: largest
-    norm of the gradient; None does not clip. precision: "auto" is bf16 (autocast) where the machine has it,
-    else fp32. devices, nodes: processes on this machine, and machines; None is what torchrun set, or 1; both
-    1 is this process alone, whoever started it.
+    norm of the gradient; None does not clip. precision: "auto" is the faster one (kizu.precision; bf16 is
+    autocast), or with several processes bf16 where the machine has it. A resumed run keeps the precision it
+    began with; `objective.precision_` says which that was. devices, nodes: processes on this machine, and
+    machines; None is what torchrun set, or 1; both 1 is this process alone, whoever started it.
     sync_batch_norm: whether several processes share the statistics of batch norms, and so give what one
     process would; None is what the objective says (`Objective.sync_batch_norm`). log_every,
     checkpoint_every: steps between two rows of the log and between two checkpoints.
@@ -82,7 +84,12 @@ def train(
     shares_norms = objective.sync_batch_norm if sync_batch_norm is None else sync_batch_norm
     switches(sync_batch_norm=shares_norms)
     _check_shares(batch_size, world_size(devices, nodes), accumulate)  # before processes are started
-    fabric = launch_fabric(precision, device, devices, nodes)
+    many = is_one_of_many(devices, nodes)
+    chosen = checkpoint.precision_of(folder) if resume and precision == "auto" and folder else None
+    if chosen is None and not many:
+        chosen = training_precision(objective, stream, precision, device, batch_size // accumulate)
+    fabric = launch_fabric(chosen.precision if chosen else precision, device, devices, nodes)
+    objective.precision_ = chosen or precision_of_many(precision, device)
     _check_shares(batch_size, fabric.world_size, accumulate)
     settings = {**(recipe or {}), "steps": steps, "batch_size": batch_size, "accumulate": accumulate}
     if fabric.world_size > 1 and shares_norms:
@@ -129,6 +136,7 @@ class _Run:
         self.objective, self.fabric, self.folder = objective, fabric, folder
         self.recipe, self.parts, self.clip = recipe, parts, clip
         self.on_step_end: OnStepEnd | None = None
+        self.precision = objective.precision_
         self.plain_optimiser = objective.optimiser()
         self.module, self.optimiser = fabric.setup(objective, self.plain_optimiser)
         self.base_rates = [float(group["lr"]) for group in self.plain_optimiser.param_groups]
@@ -256,7 +264,9 @@ class _Run:
 
     def _save(self, step: int) -> None:
         if self.folder is not None and self.fabric.is_global_zero:
-            checkpoint.save(self.folder, self.objective, self.plain_optimiser, step, self.recipe)
+            checkpoint.save(
+                self.folder, self.objective, self.plain_optimiser, step, self.recipe, self.precision
+            )
         self.fabric.barrier()
 
 

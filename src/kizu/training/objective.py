@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kizu.precision import Choice
 from kizu.training.prefetch import Position
 
 
@@ -21,6 +22,8 @@ class Objective(nn.Module):
     """
 
     sync_batch_norm: ClassVar[bool] = True
+    precision_: Choice | None = None
+    """In which it is trained, and why; set by `train`."""
 
     def prepare(self, batch: Any, position: Position) -> Any:
         """A batch of the stream, on the device -> what `loss` takes: views, planted defects.
