@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -94,6 +95,18 @@ def test_photographs_are_measured_where_they_are(
     assert "Real features were left out" in capsys.readouterr().out
     assert "| magnetic tile" not in table.page(tmp_path)
     assert table.WITHOUT in table.page(tmp_path)
+
+
+def test_a_peer_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "slow.py").write_text("import sys, time; sys.stdin.read(); time.sleep(600)")
+    harness = script("_harness", monkeypatch)
+    monkeypatch.setattr(harness, "HERE", tmp_path)
+    monkeypatch.setattr(harness, "PATIENCE", 0.2)
+    monkeypatch.setenv("KIZU_PEER_PYTHON", sys.executable)
+    peer = harness.Peer("slow")
+    peer.close()
+    assert peer.process.returncode < 0
 
 
 def test_engines_that_are_not_there_are_left_out(
