@@ -54,7 +54,7 @@ peer-env:
 	rm -rf .peer
 	$(PYTHON) -m venv .peer
 	.peer/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	.peer/bin/uv pip install --quiet torch==2.13.0 torchvision==0.28.0 anomalib
+	.peer/bin/uv pip install --quiet torch==2.13.0 torchvision==0.28.0 anomalib onnxruntime openvino onnx onnxscript
 
 clean:
 	rm -rf $(VENV) .peer .pytest_cache .mypy_cache .ruff_cache demo site

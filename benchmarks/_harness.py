@@ -25,6 +25,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+PATIENCE = 60.0
+"""Seconds that a peer may take to end."""
 PLACES = {"results": HERE / "results", "pages": ROOT / "docs" / "results", "runs": ROOT / "runs"}
 """Where a benchmark writes: rows as JSON, pages and figures, and what is kept of a run that may break off."""
 
@@ -116,10 +118,14 @@ class Peer:
         raise SystemExit(f"The peer stopped with exit code {self.process.wait()}.")
 
     def close(self) -> None:
-        """End the peer's process."""
+        """End the peer's process, by force when it takes too long: it has answered all it was asked."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        with self.process:  # closes its streams
+            self.process.stdin.close()
+            try:
+                self.process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 def machine() -> dict[str, Any]:

@@ -1,30 +1,41 @@
-"""The coreset of PatchCore: 10 % of 80,000 x 1536 features, random projection to 278 dimensions included.
+"""The coreset of PatchCore: 10 % of 80,000 x 1536 drawn features, projected to 278 dimensions; and of 80,000
+patches of photographs, projected to 128 as PatchCore does.
 
-Ours (exact), ours (approximate), merge and reduce in a quarter of the memory, a plain loop of float64
-matrix-vector products for the picks themselves, and anomalib's KCenterGreedy. The peer's steps all cost the
-same, so `--peer-steps S` runs S of them and multiplies (the row says so); without it the peer runs in full.
+Ours (exact), ours (approximate), merge and reduce in a quarter of the memory, one float32 product of all rows
+with all picks (the limit: it is what the distances alone would cost), a plain loop of float64 matrix-vector
+products for the picks themselves, and anomalib's KCenterGreedy. The peer's steps all cost the same, so
+`--peer-steps S` runs S of them and multiplies (the row says so); without it the peer runs in full.
 
-    python benchmarks/coreset.py [--rows 80000] [--repeats 3] [--peer-steps 300] [--naive-steps 8000]
-    [--no-peer] [--quick --out FOLDER]
+    python benchmarks/coreset.py [--data FOLDER] [--real-rows 80000] [--rows 80000] [--repeats 3]
+    [--peer-steps 300] [--naive-steps 8000] [--no-peer] [--quick --out FOLDER]
+
+FOLDER (or KIZU_DATA) holds magnetic-tile and mvtec-screw; without it the drawn features alone are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from _harness import Peer, interleave, parsed, write
+from _real import RealFeatures, add_options, product, real_features
 
 from kizu.neighbours import StreamingCoreset, covering_radius, greedy_coreset, random_projection
 
+Auto: TypeAlias = Literal["auto"]
 RATIO = 0.1
-QUICK = {"rows": 1500, "size": 160, "repeats": 1, "no_peer": True}
+PROJECTION = 128
+"""Dimensions of PatchCore's default projection."""
+REAL_STEPS = 300
+"""Picks of photographs' patches that are compared with the plain loop, unless said otherwise."""
+QUICK = {"rows": 1500, "size": 160, "repeats": 1, "no_peer": True, "real_rows": 1}
 
 
 def synthetic(rows: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -52,6 +63,13 @@ def plain(features: torch.Tensor, n: int) -> tuple[np.ndarray, float]:
         nearest[last] = -1.0
         picks.append(int(nearest.argmax()))
     return np.array(picks), time.perf_counter() - begin
+
+
+def equal_picks(rows: torch.Tensor, n: int, steps: int) -> dict[str, Any]:
+    """How many of the first picks are those of the plain loop, which is timed."""
+    picks, spent = plain(rows, steps)
+    same = greedy_coreset(rows, n).numpy()[:steps] == picks
+    return {"seconds": spent, "steps": steps, "of": n, "equal_picks": int(same.sum())}
 
 
 def peer_seconds(features: torch.Tensor, steps: int | None) -> dict[str, Any]:
@@ -82,14 +100,15 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer-steps", type=int, help="run only so many steps of the peer and multiply")
     parser.add_argument("--naive-steps", type=int, help="compare only so many picks with the plain loop")
     parser.add_argument("--no-peer", action="store_true")
+    add_options(parser)
     return parsed(parser, arguments, quick=QUICK)
 
 
-def selections(features: torch.Tensor, n: int, repeats: int) -> dict[str, Any]:
-    """Seconds of every selection of n rows, and the covering radius of what it kept."""
+def selections(features: torch.Tensor, n: int, repeats: int, dimensions: int | Auto) -> dict[str, Any]:
+    """Seconds of every selection of n rows, over one product, and the covering radius of what it kept."""
 
     def project() -> torch.Tensor:
-        return random_projection(features, generator=torch.Generator().manual_seed(0))
+        return random_projection(features, dimensions, generator=torch.Generator().manual_seed(0))
 
     narrow = project()
     row = 2 * narrow.shape[1] * 4 + 48
@@ -110,37 +129,50 @@ def selections(features: torch.Tensor, n: int, repeats: int) -> dict[str, Any]:
         "exact": lambda: kept.update(exact=narrow[greedy_coreset(narrow, n)]),
         "approximate": approximate,
         "merge and reduce": stream,
+        "one product": lambda: product(narrow, narrow[:n]),
     }
     seconds = interleave(cases, repeats)
+    limit = seconds["one product"]["median"]
     return {
+        "dimensions": narrow.shape[1],
         "seconds": seconds,
+        "over_one_product": {name: spent["median"] / limit for name, spent in seconds.items()},
         "covering_radius": {name: covering_radius(narrow, rows) for name, rows in kept.items()},
     }
+
+
+def measure(
+    features: torch.Tensor, dimensions: int | Auto, naive_steps: int | None, given: argparse.Namespace
+) -> dict[str, Any]:
+    """Every selection of a tenth of features (N, D), the plain loop, and the peer."""
+    n = int(len(features) * RATIO)
+    found = selections(features, n, given.repeats, dimensions)
+    narrow = random_projection(features, dimensions, generator=torch.Generator().manual_seed(0))
+    found["plain_float64_loop"] = equal_picks(narrow, n, min(n, naive_steps or n))
+    if not given.no_peer:
+        found["anomalib"] = peer_seconds(features, given.peer_steps)
+        own = found["seconds"]["projection + exact"]["median"]
+        found["times_faster_than_anomalib"] = found["anomalib"]["total_seconds"] / own
+    return {"picks": n, **found}
+
+
+def measure_real(name: str, features: RealFeatures, given: argparse.Namespace) -> dict[str, Any]:
+    """`measure` of photographs' patches, in PatchCore's projection."""
+    print(f"{name}: {features.about}", file=sys.stderr)
+    found = measure(features.train, PROJECTION, given.naive_steps or REAL_STEPS, given)
+    return {**features.about, **found}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and write coreset.json."""
     given = options(arguments)
-    features, n = synthetic(given.rows, given.size), int(given.rows * RATIO)
-    found = selections(features, n, given.repeats)
-    narrow = random_projection(features, generator=torch.Generator().manual_seed(0))
-    count = given.naive_steps or n
-    picks, spent = plain(narrow, count)
-    same = greedy_coreset(narrow, n).numpy()[:count] == picks
-    found["plain_float64_loop"] = {"seconds": spent, "steps": count, "of": n, "equal_picks": int(same.sum())}
-    if not given.no_peer:
-        found["anomalib"] = peer_seconds(features, given.peer_steps)
-        found["times_faster_than_anomalib"] = (
-            found["anomalib"]["total_seconds"] / found["seconds"]["projection + exact"]["median"]
-        )
-    workload = {
-        "rows": given.rows,
-        "size": given.size,
-        "dimensions": narrow.shape[1],
-        "picks": n,
-        "threads": torch.get_num_threads(),
+    found = measure(synthetic(given.rows, given.size), "auto", given.naive_steps, given)
+    real = {
+        name: measure_real(name, each, given) for name, each in real_features(given.data, given.real_rows)
     }
-    print(write("coreset", given.results, workload=workload, **found).read_text("utf-8"))
+    workload = {"rows": given.rows, "size": given.size, "threads": torch.get_num_threads()}
+    workload |= {name: found.pop(name) for name in ("dimensions", "picks")}
+    print(write("coreset", given.results, workload=workload, **found, real=real).read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ Speed beside a peer or a limit, as a ratio within one run: cases in turn, median
 `python benchmarks/table.py` writes this page from benchmarks/results/*.json, which also hold quartiles,
 versions and the commit.
 `make peer-env` builds the peers' environment. `--quick --out FOLDER` shows in seconds that a script runs, and
-`--out FOLDER` alone keeps measured rows away from those of this page.
+`--out FOLDER` alone keeps measured rows away from those of this page. `--data FOLDER` (or KIZU_DATA) adds
+photographs to the drawn cases of coreset.py, nearest.py and fit_time.py.
 
 Two cores of a shared host: seconds move by half from day to day, ratios within a run much less. Rows of
 different days do not compare.
@@ -29,10 +30,12 @@ different days do not compare.
 | script | what |
 |---|---|
 | `benchmarks/pixel_metrics.py` | exact pixel metrics, 500 maps of 256 x 256, beside anomalib, scikit-learn |
-| `benchmarks/coreset.py` | greedy k-centre of 80,000 x 1,536 to 10 %, beside anomalib and the plain loop |
-| `benchmarks/nearest.py` | nearest neighbours beside torch.cdist, a product, faiss, the backbone |
+| `benchmarks/coreset.py` | greedy k-centre of 80,000 rows to 10 %, beside one product, anomalib, a loop |
+| `benchmarks/nearest.py` | nearest neighbours beside one product, torch.cdist, faiss, the backbone |
+| `benchmarks/forward.py` | the default features beside timm, onnxruntime and OpenVINO on the same network |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
+| `benchmarks/fit_time.py` | fit of 100 images of 256 pixels with PatchCore's defaults: 10 s wanted |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
 | `benchmarks/busy.py` | each part beside one busy process, and beside one for each core |
@@ -40,6 +43,9 @@ different days do not compare.
 | `benchmarks/residual_promise.py` | the same under an adaptation: [results](results/residual_promise.md) |
 | `benchmarks/table.py` | this page |
 """
+
+
+WITHOUT = "Photographs' patches are not in this run: it had no data folder."
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
@@ -67,24 +73,31 @@ def pixel_metrics(row: dict[str, Any]) -> list[str]:
 
 
 def coreset(row: dict[str, Any]) -> list[str]:
-    """Seconds of each selection, the plain loop and the peer."""
-    lines = ["| selection | median s | best s | covering radius |", "|---|---|---|---|"]
-    for name, seconds in row["seconds"].items():
-        radius = row["covering_radius"].get(name)
-        lines.append(
-            f"| {name} | {seconds['median']:.1f} | {seconds['min']:.1f} | "
-            f"{'' if radius is None else f'{radius:.3f}'} |"
-        )
-    plain, peer = row["plain_float64_loop"], row.get("anomalib")
-    lines.append(
-        f"| plain float64 loop ({plain['equal_picks']} of {plain['steps']} picks equal) | "
-        f"{plain['seconds']:.1f} | | |"
-    )
+    """Seconds of each selection, the plain loop and the peer; then of photographs, where they were there."""
+    lines = [
+        "| features | selection | median s | best s | over one product | covering radius |",
+        "|---" * 6 + "|",
+    ]
+    for name, case in {"drawn": row, **row.get("real", {})}.items():
+        lines += selections(name, case)
+    return lines if row.get("real") else [*lines, "", WITHOUT]
+
+
+def selections(features: str, case: dict[str, Any]) -> list[str]:
+    """Lines of one kind of features."""
+    lines = []
+    for name, seconds in case["seconds"].items():
+        radius, ratio = case["covering_radius"].get(name), case.get("over_one_product", {}).get(name)
+        values = [f"{seconds['median']:.1f}", f"{seconds['min']:.1f}"]
+        values += ["" if ratio is None else f"{ratio:.2f}", "" if radius is None else f"{radius:.3f}"]
+        lines.append(f"| {features} | {name} | {' | '.join(values)} |")
+    plain, peer = case["plain_float64_loop"], case.get("anomalib")
+    equal = f"{plain['equal_picks']} of {plain['steps']} picks equal"
+    lines.append(f"| {features} | plain float64 loop ({equal}) | {plain['seconds']:.1f} | | | |")
     if peer:
-        how = (
-            f"extrapolated from {peer['steps']} of {peer['of']} steps" if peer["extrapolated"] else "in full"
-        )
-        lines.append(f"| anomalib ({how}) | {peer['total_seconds']:.0f} | | |")
+        part = f"extrapolated from {peer['steps']} of {peer['of']} steps"
+        how = part if peer["extrapolated"] else "in full"
+        lines.append(f"| {features} | anomalib ({how}) | {peer['total_seconds']:.0f} | | | |")
     return lines
 
 
@@ -114,12 +127,38 @@ def latency(row: dict[str, Any]) -> list[str]:
 
 def nearest(row: dict[str, Any]) -> list[str]:
     """Milliseconds of each search."""
-    lines = ["| workload | kizu ms | best brute force ms | ratio |", "|---|---|---|---|"]
+    lines = ["| workload | kizu ms | one product ms | best brute force ms | ratio |", "|---|---|---|---|---|"]
     for name, case in row["rows"].items():
-        own = case["seconds"]["kizu"]["median"]
+        own, product = case["seconds"]["kizu"]["median"], case["seconds"].get("one product")
+        limit = "" if product is None else f"{product['median'] * 1e3:.1f}"
         faster = case["times_faster_than_best_brute_force"]
-        lines.append(f"| {name} | {own * 1e3:.1f} | {own * faster * 1e3:.1f} | {faster:.2f} |")
+        lines.append(f"| {name} | {own * 1e3:.1f} | {limit} | {own * faster * 1e3:.1f} | {faster:.2f} |")
+    return lines if row.get("photographs") else [*lines, "", WITHOUT]
+
+
+def forward(row: dict[str, Any]) -> list[str]:
+    """Milliseconds of our features, and their ratio to every engine's pass."""
+    engines = list(dict.fromkeys(name for case in row["rows"] for name in case["ours_over"]))
+    heads = ["pixels", "batch", "ours ms", *(f"over {name}" for name in engines)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for case in row["rows"]:
+        own = case["seconds"]["kizu, features"]["median"] * 1e3
+        ratios = [case["ours_over"].get(name) for name in engines]
+        values = [f"{own:.1f}", *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)]
+        lines.append(f"| {case['size']} | {case['batch']} | {' | '.join(values)} |")
     return lines
+
+
+def fit_time(row: dict[str, Any]) -> list[str]:
+    """Seconds of each fit and of its parts."""
+    lines = ["| images | bank | fit s | features s | coreset s | one product s |", "|---" * 6 + "|"]
+    for name, case in row["rows"].items():
+        parts = ("fit", "features", "coreset", "one product")
+        seconds = [f"{case['seconds'][part]['median']:.1f}" for part in parts]
+        size = f"{case['images']} x {case['size']} px"
+        lines.append(f"| {name}, {size} | {case['bank'][0]} | {' | '.join(seconds)} |")
+    lines += ["", "Wanted: 10 s on a quiet machine, 25 s beside a busy core."]
+    return lines if len(row["rows"]) > 1 else [*lines, WITHOUT]
 
 
 def whole_job(row: dict[str, Any]) -> list[str]:
@@ -193,6 +232,8 @@ SECTIONS = {
     "pixel_metrics": ("Pixel metrics", pixel_metrics),
     "coreset": ("Coreset", coreset),
     "nearest": ("Nearest neighbours", nearest),
+    "forward": ("Forward pass", forward),
+    "fit_time": ("Fit by default settings", fit_time),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),
     "busy": ("Beside other programs", busy),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +23,7 @@ FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 NOT_QUICK = ("table", "whole_job")
 """The page has no size, and the whole job needs real data and a peer."""
+WITH_PHOTOGRAPHS = ("coreset", "fit_time", "nearest")
 KEPT = (FOLDER / "results", ROOT / "docs", ROOT / "runs")
 pytestmark = [
     pytest.mark.slow,
@@ -59,6 +62,7 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in NOT_QUICK])
 def test_a_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes its result or its page into the folder that was named, and nothing else anywhere."""
+    monkeypatch.delenv("KIZU_DATA", raising=False)
     before = state()
     script(name, monkeypatch).main(["--quick", "--out", str(tmp_path)])
     assert state() == before
@@ -70,6 +74,67 @@ def test_a_quick_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     table.main(["--out", str(tmp_path)])
     sections = re.findall(r"^## (.*)$", (tmp_path / "benchmarks.md").read_text("utf-8"), re.MULTILINE)
     assert sections == ([table.SECTIONS[name][0]] if name in table.SECTIONS else [])
+
+
+@pytest.mark.parametrize("name", WITH_PHOTOGRAPHS)
+def test_photographs_are_measured_where_they_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of the two data sets is there: it has rows in the result and on the page, of the other one is said
+    why not; without a data folder the page says so."""
+    trees.magnetic_tile(tmp_path / "data" / "magnetic-tile")
+    arguments = ["--quick", "--out", str(tmp_path)]
+    script(name, monkeypatch).main([*arguments, "--data", str(tmp_path / "data")])
+    assert "screw was left out: there is no mvtec-screw" in capsys.readouterr().out
+    table = script("table", monkeypatch)
+    page = table.page(tmp_path)
+    assert "| magnetic tile" in page
+    assert table.WITHOUT not in page
+    monkeypatch.delenv("KIZU_DATA", raising=False)
+    script(name, monkeypatch).main(arguments)
+    assert "Real features were left out" in capsys.readouterr().out
+    assert "| magnetic tile" not in table.page(tmp_path)
+    assert table.WITHOUT in table.page(tmp_path)
+
+
+def test_a_peer_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "slow.py").write_text("import sys, time; sys.stdin.read(); time.sleep(600)")
+    harness = script("_harness", monkeypatch)
+    monkeypatch.setattr(harness, "HERE", tmp_path)
+    monkeypatch.setattr(harness, "PATIENCE", 0.2)
+    monkeypatch.setenv("KIZU_PEER_PYTHON", sys.executable)
+    peer = harness.Peer("slow")
+    peer.close()
+    assert peer.process.returncode < 0
+
+
+def test_engines_that_are_not_there_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KIZU_PEER_PYTHON", str(tmp_path / "none"))
+    forward = script("forward", monkeypatch)
+    assert forward.opened() is None
+    assert "onnxruntime and OpenVINO were left out. No peer environment" in capsys.readouterr().err
+
+
+def test_ours_over_every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a peer that answers at once: seconds of its own, and its columns on the page."""
+    forward, table = script("forward", monkeypatch), script("table", monkeypatch)
+
+    class Answers:
+        def ask(self, **request: object) -> dict[str, object]:
+            return (
+                {"engines": ["fast"], "missing": {"other": "gone"}}
+                if "load" in request
+                else {"seconds": 1e-9}
+            )
+
+    row = forward.measure(64, 1, Answers(), argparse.Namespace(rounds=1, passes=1))
+    assert row["ours_over"]["fast"] > 1e3
+    assert row["seconds"]["fast"]["median"] == 1e-9
+    assert 0 <= row["difference"] < 0.1
+    assert "over fast" in table.forward({"rows": [row]})[0]
 
 
 def test_every_result_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ are bounds."""
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -269,3 +271,15 @@ def test_several_threads_at_once() -> None:
     index = NearestNeighbours(bank)
     for distance, rows in thread_map(index.query, [queries] * 8):
         same((distance, rows), queries, bank, 1)
+
+
+@pytest.mark.slow
+def test_compiling_is_said_and_code_from_the_disk_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    caplog.set_level(logging.INFO, "kizu")
+    compiled_module.search.__wrapped__()
+    assert caplog.messages == [compiled_module.COMPILING]
+    compiled_module.search.__wrapped__()
+    assert caplog.messages == [compiled_module.COMPILING]

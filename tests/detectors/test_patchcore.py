@@ -11,6 +11,7 @@ from kizu.neighbours import greedy_coreset
 from kizu.nn.patches import align_levels, local_mean, to_rows
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation
+from kizu.training import FitOptions
 from kizu.types import Batch
 
 
@@ -135,3 +136,19 @@ def test_approximate_selection_is_by_name(net: Representation) -> None:
     assert len(detector.bank_) == 32
     assert torch.equal(detector.bank_, fitted(net, selection="approximate", coreset=0.1).bank_)
     assert not torch.equal(detector.bank_, fitted(net, coreset=0.1).bank_)
+
+
+@pytest.mark.parametrize("selection", ["exact", "approximate"])
+def test_the_share_of_the_coreset_is_reported(net: Representation, selection: str) -> None:
+    """Up to all of it, in order; and the bank is the same with it as without."""
+    said: list[str] = []
+    options = FitOptions(progress=lambda done, what: said.append(f"{done} {what}"))
+    settings = {"image_size": 64, "precision": "fp32", "selection": selection, "coreset": 0.4}
+    detector = kizu.detector("patchcore", net, **settings).fit(images(6), options=options)
+    assert "6 building the model" in said
+    shares = [int(line.split()[-2]) for line in said if line.endswith("%")]
+    assert shares
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert torch.equal(detector.bank_, fitted(net, selection=selection, coreset=0.4).fit(images(6)).bank_)
+    assert detector._building is None  # nothing of the caller's is kept

@@ -14,7 +14,16 @@ from kizu.evaluation.plan import read_experiment
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["screw_one_class", "ksdd_one_class", "magnetic_tile_few_shot_starter"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "screw_one_class",
+        "ksdd_one_class",
+        "magnetic_tile_few_shot_starter",
+        "coreset_share",
+        "coreset_share_ksdd",
+    ],
+)
 def test_results_md_is_made_from_results_csv(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,12 @@ them into the tree's directions, and search for one after the other.
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 import numpy as np
 from numba import cfunc, from_dtype, types
+from numba.core import event
 from numba.np.numpy_support import carray
 
 from kizu.accel.vectors import LANES, ROWS, STEP, WIDTH, boxes16, fetch_add, pointer, rotate4
@@ -25,6 +27,9 @@ QUERIES = 28
 """Queries that a thread fetches at a time, a multiple of 4."""
 TRIES = 16
 """Queries after which all that follow are left unresolved, if most of them were."""
+COMPILING = (
+    "Compiling the nearest-neighbour search to machine code, once after an installation: some seconds."
+)
 INSTRUCTIONS = "ae30c78d01e61a6d"
 """Digest of vectors.py and walk.py. Machine code kept on disk counts as stale when this file changes; a test
 checks that the digest follows the two others."""
@@ -197,10 +202,25 @@ def _search(address):  # type: ignore[no-untyped-def]
 def search() -> Any:
     """The search as machine code: its `address` is a C function that receives the address of a CALL.
 
-    Kept on disk where that is possible.
+    Kept on disk where that is possible; the logger of this module says when it is compiled.
     """
     signature = types.void(types.CPointer(from_dtype(CALL)))
-    try:
-        return cfunc(signature, cache=True, **OPTIONS)(_search)
-    except (RuntimeError, OSError):  # no folder that can be written to, or no space
-        return cfunc(signature, **OPTIONS)(_search)
+    with event.install_listener("numba:run_pass", _Announcement()):
+        try:
+            return cfunc(signature, cache=True, **OPTIONS)(_search)
+        except (RuntimeError, OSError):  # no folder that can be written to, or no space
+            return cfunc(signature, **OPTIONS)(_search)
+
+
+class _Announcement(event.Listener):
+    """Says once that numba compiles, when its first step begins: there is none for code kept on disk."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            self.said = True
+            logging.getLogger(__name__).info(COMPILING)
+
+    def on_end(self, event: Any) -> None:
+        pass

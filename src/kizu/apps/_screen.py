@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,9 @@ class Screen:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.command = " ".join(["kizu", *sys.argv[1:]])
+        logger = logging.getLogger("kizu")
+        logger.handlers = [_Notices(self)]  # of the command at hand alone
+        logger.setLevel(logging.INFO)
 
     def say(self, sentence: str, *, plain: bool = False) -> None:
         """A sentence for a person. plain: it is a result and goes to stdout."""
@@ -90,3 +94,15 @@ class Screen:
                 bar.update(task, completed=done, description=what)
 
             yield update
+
+
+class _Notices(logging.Handler):
+    """What the library says while it works (that it compiles, say), as lines of a screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self.screen.say(record.getMessage())

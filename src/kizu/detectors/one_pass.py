@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from kizu import engine
 from kizu.detectors.base import Detector
 from kizu.training import FitOptions
-from kizu.types import Batch, FeatureMaps
+from kizu.types import Batch, FeatureMaps, Progress
 
 
 class OnePassDetector(Detector):
     """A member writes `_reset`, `_partial_fit`, `_finalize`, `scorer`, `_state` and `_restore`, and nothing
     else."""
+
+    _building: Callable[[int, int], None] | None = None
+    """While the model is built, what takes long calls it with (done, of how many), unless it is None."""
 
     @abstractmethod
     def _reset(self) -> None:
@@ -43,9 +46,11 @@ class OnePassDetector(Detector):
             if options.progress:
                 options.progress(seen, "features of good images")
         if seen:
-            if options.progress:
-                options.progress(seen, "building the model")
-            self._finalize()
+            self._building = _share_built(seen, options.progress)
+            try:
+                self._finalize()
+            finally:
+                self._building = None
         return seen
 
     def _consume(self, batches: Iterable[Batch]) -> Iterator[tuple[int, FeatureMaps]]:
@@ -68,3 +73,11 @@ class OnePassDetector(Detector):
     @torch.inference_mode()
     def _preprocessed(self, batch: Batch) -> tuple[int, FeatureMaps]:
         return len(batch), self._preprocess(self._features(batch))
+
+
+def _share_built(seen: int, progress: Progress | None) -> Callable[[int, int], None] | None:
+    """Reports to `progress` that a model is being built from `seen` images, and how far; None without it."""
+    if progress is None:
+        return None
+    progress(seen, "building the model")
+    return lambda done, of: progress(seen, f"building the model, {100 * done // of} %")

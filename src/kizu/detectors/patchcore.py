@@ -148,8 +148,8 @@ class PatchCore(OnePassDetector):
         if self.projection is not None and self.projection < rows.shape[1]:
             rows = random_projection(rows, self.projection, generator=generator)
         if self.selection == "exact":
-            return greedy_coreset(rows, n)
-        return greedy_coreset(rows, n, method="approximate", generator=generator)
+            return greedy_coreset(rows, n, progress=self._building)
+        return greedy_coreset(rows, n, method="approximate", generator=generator, progress=self._building)
 
     def _state(self) -> dict[str, Tensor]:
         return {"bank": self.bank_}
