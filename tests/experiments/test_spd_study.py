@@ -99,7 +99,8 @@ def test_a_trained_network_is_continued(
     rows = pl.read_csv(tmp_path / "docs" / "results.csv")
     assert rows.filter(pl.col("objective") == "untrained").height == 2, "the network it begins with"
     text = (tmp_path / "docs" / "README.md").read_text("utf-8")
-    assert "| random/resnet10t |" in text and "continued from random/resnet10t" in text
+    assert "| random/resnet10t |" in text
+    assert "continued from random/resnet10t" in text
 
 
 def test_jobs_are_what_the_objectives_take(study: ModuleType, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_level_is_the_stage_of_its_stride() -> None:
 def test_images_smaller_than_a_cell_are_refused() -> None:
     net = open_representation("random/resnet10t@2,4").inference_copy("fp32")
     assert [tuple(level.shape[2:]) for level in net(torch.rand(1, 3, 32, 40))] == [(4, 5), (1, 2)]
-    with pytest.raises(ShapeError, match=r"40 x 31 pixels are smaller than one cell of the coarsest level, 32"):
+    with pytest.raises(ShapeError, match="40 x 31 pixels are smaller than one cell"):
         net(torch.rand(1, 3, 40, 31))
     with pytest.raises(ShapeError, match="take larger images"):
         kizu.detector("gaussian", "random/resnet10t@4", image_size=16).fit(torch.rand(3, 3, 16, 16))
