@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-UV = $(BIN)/uv pip install --quiet --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --constraint constraints.txt
+UV = $(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --constraint constraints.txt
 
 .PHONY: demo test fast processors check format docs peer-env clean
 
@@ -54,7 +54,7 @@ peer-env:
 	rm -rf .peer
 	$(PYTHON) -m venv .peer
 	.peer/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	.peer/bin/uv pip install --quiet torch==2.13.0 torchvision==0.28.0 anomalib onnxruntime openvino onnx onnxscript
+	.peer/bin/uv pip install --python .peer/bin/python --quiet torch==2.13.0 torchvision==0.28.0 anomalib onnxruntime openvino onnx onnxscript
 
 clean:
 	rm -rf $(VENV) .peer .pytest_cache .mypy_cache .ruff_cache demo site
