@@ -131,6 +131,12 @@ def test_preferred_levels_only_count_when_none_are_named() -> None:
     assert open_representation("random/resnet10t", levels=(1, 2)).levels == (1, 2)
     assert open_representation("random/resnet10t@3", levels=(1, 2)).levels == (3,)
     assert open_representation("random/vit_tiny_patch16_224", levels=(2, 3)).levels == (6, 9)
+    of_imagenet = {"levels": (1, 2, 3), "imagenet_levels": (2, 3)}
+    assert open_representation("random/resnet10t", **of_imagenet).levels == (1, 2, 3)
+    assert open_representation(None, **of_imagenet).levels == (2, 3)
+    assert open_representation("imagenet/efficientnet_lite0@1", **of_imagenet).levels == (1,)
+    assert kizu.detector("padim").representation.levels == (2, 3)
+    assert kizu.detector("padim", "random/resnet10t").representation.levels == (1, 2, 3)
 
 
 def test_random_weights_are_a_seed(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class Detector(ABC):
     supervision: ClassVar[Supervision] = "normal"
     """"normal": learns from good images alone and is never handed a label. "labelled": learns from both."""
     preferred_levels: ClassVar[tuple[int, ...]] = (2, 3)
+    imagenet_levels: ClassVar[tuple[int, ...] | None] = None  # of imagenet/..., where measured to be better
     _shapes: ClassVar[dict[str, str]] = {}
 
     def __init__(
@@ -62,10 +63,11 @@ class Detector(ABC):
         self.precision, self.device, self.alignment = run.precision, run.device, run.alignment
         self.batch_size, self.white_level = run.batch_size, run.white_level
         self._device = engine.device_named(self.device)
-        self.precision_: Choice | None = None
-        """In which features are computed, once that was asked."""
+        self.precision_: Choice | None = None  # in which features are computed, once that was asked
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
-        self.representation = open_representation(representation, levels=self.preferred_levels)
+        self.representation = open_representation(
+            representation, levels=self.preferred_levels, imagenet_levels=self.imagenet_levels
+        )
         self.representation_ = self.representation
         self._inference: InferenceCopy | None = None
         self._scorer: nn.Module | None = None

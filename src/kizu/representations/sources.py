@@ -27,6 +27,7 @@ def open_representation(
     name_or_path: Representation | str | Path | None = None,
     *,
     levels: tuple[int, ...] | None = None,
+    imagenet_levels: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> Representation:
     """Open a representation; one that is open is given back.
@@ -35,7 +36,8 @@ def open_representation(
     "random/ARCH", "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
     "@2,3" naming levels; None is the default. `levels` is what a detector prefers and counts only when the
     name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of
-    its depth; a network of fewer stages gives those it has). Raises UnknownName, UsageError,
+    its depth; a network of fewer stages gives those it has); `imagenet_levels` stands in for it under
+    imagenet/... . Raises UnknownName, UsageError,
     WeightsUnavailable, ModelFileError."""
     if isinstance(name_or_path, Representation):
         return name_or_path
@@ -51,7 +53,8 @@ def open_representation(
         return Backbone(architecture, levels=wanted, source=kind, seed=seed)
     if kind == "imagenet":
         timms = imagenet.architecture_of(architecture)
-        return Backbone(timms, levels=named_levels or levels, source=kind, weights=architecture)
+        wanted = named_levels or imagenet_levels or levels
+        return Backbone(timms, levels=wanted, source=kind, weights=architecture)
     architecture, _, file = body.partition(":")
     if file.endswith(".safetensors"):
         return Backbone(
