@@ -37,7 +37,7 @@ while os.getppid() == parent:
         pass
 """
 """Computes until its parent is gone."""
-QUICK = {"rounds": 1, "images": 8, "size": 64, "rows": 600, "steps": 2, "batch_size": 4, "loads": "0,1"}
+QUICK = {"rounds": 1, "images": 8, "size": 64, "rows": 600, "loads": "0,1", "parts": "coreset,fit"}
 
 
 @contextlib.contextmanager

@@ -340,6 +340,8 @@ def test_an_inspection_is_resumed_with_its_own_model_only(
     code, _, err = run_cli("inspect", other, *files, "-o", out, "--resume")
     one_line(code, err, "holds results of another model")
     assert "another -o" in err
+    code, _, err = run_cli("inspect", model, *files, "-o", out, "--resume", "--precision", "bf16")
+    one_line(code, err, "holds results in another --precision")
     assert {name: (out / name).read_bytes() for name in before} == before
     as_folder = tmp_path / "as_folder"
     shutil.unpack_archive(shutil.copy(model, tmp_path / "m.zip"), as_folder)

@@ -42,16 +42,17 @@ def inspect_images(
     UsageError."""
     found = find_images(paths)
     files = found.images
+    what = {"model_digest": digest, "precision_asked": detector.precision}
     if resume and (out / RESULTS).exists():
-        done = _rows_before(out, digest, found, screen)
+        done = _rows_before(out, what, found, screen)
     else:
-        done = _begin(out, digest, overwrite)
+        done = _begin(out, what, overwrite)
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
     facts: dict[str, Any] = {
         "model": detector.parameters,
-        "model_digest": digest,
+        **what,
         "detector": type(detector).__name__,
         "calibration": detector.decision_.facts() if detector.decision_ else None,
     }
@@ -102,28 +103,30 @@ def _failed(path: str, reason: str) -> dict[str, Any]:
     return {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
 
 
-def _begin(out: Path, digest: str, overwrite: bool) -> dict[str, dict[str, Any]]:
+def _begin(out: Path, what: dict[str, str], overwrite: bool) -> dict[str, dict[str, Any]]:
     """Make the output folder; no image is done. Raises OutputExists."""
     store.check_output(out, RECORD, overwrite=overwrite)
     store.remove_folder(out, RECORD)
     (out / "panels").mkdir(parents=True, exist_ok=True)
-    store.write_record(out, RECORD, {"model_digest": digest})
+    store.write_record(out, RECORD, what)
     return {}
 
 
-def _rows_before(out: Path, digest: str, found: Found, screen: Screen) -> dict[str, dict[str, Any]]:
+def _rows_before(out: Path, what: dict[str, str], found: Found, screen: Screen) -> dict[str, dict[str, Any]]:
     """The rows that an interrupted run left, by path; a last one that is not whole is dropped, and those of
     files that have changed since.
 
-    Raises OutputExists for a folder of something else, UsageError for one of another model or of other
+    Raises OutputExists for a folder of something else, UsageError for another model, precision or other
     images, LayoutError for damage."""
     if not store.has_record(out, RECORD):
         raise OutputExists(out, f"its {RESULTS} is not beside an {RECORD} of kizu's")
-    if store.read_record(out, RECORD).get("model_digest") != digest:
-        raise UsageError(
-            f"{out} holds results of another model, and one page shows those of one model: give another -o, "
-            "or say --overwrite without --resume to inspect all images anew."
-        )
+    record = store.read_record(out, RECORD)
+    for name, words in (("model_digest", "of another model"), ("precision_asked", "in another --precision")):
+        if record.get(name) != what[name]:
+            raise UsageError(
+                f"{out} holds results {words}, and one page shows those of one model in one precision: give "
+                "another -o, or say --overwrite without --resume to inspect all images anew."
+            )
     rows = store.read_rows(out / RESULTS)
     if not all(isinstance(row.get("path"), str) and "error" in row for row in rows):
         raise LayoutError(f"{out / RESULTS} is damaged: a line is of no image. Begin anew, with --overwrite.")
