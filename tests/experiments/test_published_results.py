@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[2]
     [
         "screw_one_class",
         "ksdd_one_class",
+        "magnetic_tile_few_shot",
         "magnetic_tile_few_shot_starter",
+        "eyes/planted",
+        "eyes/ksdd",
+        "eyes/few_shot",
+        "eyes/rotations",
         "coreset_share",
         "coreset_share_ksdd",
     ],
