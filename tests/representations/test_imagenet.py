@@ -52,7 +52,7 @@ def test_the_trained_network_sees_more_than_chance() -> None:
 
 
 def test_it_is_the_default_at_the_levels_that_detectors_prefer() -> None:
-    for name, levels in (("patchcore", "2,3"), ("padim", "1,2,3"), ("gaussian", "4")):
+    for name, levels in (("patchcore", "2,3"), ("padim", "2,3"), ("recontrast", "1,2,3"), ("gaussian", "4")):
         card = kizu.detector(name).representation.card
         assert card["name"] == f"imagenet/efficientnet_lite0@{levels}"
     assert card["trained_on"] == ["imagenet-1k"]
