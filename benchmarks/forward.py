@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _harness import Peer, interleave, parsed, write
+from _harness import Peer, interleave, network_pass, parsed, write
 from safetensors.torch import save_file
 
 import kizu
@@ -51,14 +51,7 @@ def forward(representation: Representation, images: torch.Tensor, dtype: torch.d
     """timm's forward pass in one precision, channels last."""
     net = build_network(NETWORK, LEVELS)[0].eval()
     net.load_state_dict(weights_of(representation))
-    net = net.to(dtype).to(memory_format=torch.channels_last)
-    ready = images.to(dtype).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def run() -> None:
-        net(ready)
-
-    return run
+    return network_pass(net, images, dtype)
 
 
 def weights_of(representation: Representation) -> dict[str, torch.Tensor]:

@@ -97,14 +97,7 @@ def limit(network: str, levels: tuple[int, ...], images: torch.Tensor) -> Callab
     """timm's forward pass on prepared input."""
     dtype = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
     net = build_network(network, levels)[0].eval()  # timm's own would run all stages of EfficientNets
-    net = net.to(dtype).to(memory_format=torch.channels_last)
-    ready = images.to(dtype).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def forward() -> None:
-        net(ready)
-
-    return forward
+    return _harness.network_pass(net, images, dtype)
 
 
 def turns(detector: Any, test: torch.Tensor, count: int) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ import torch
 import kizu
 from kizu import maps, store
 from kizu.detectors._objective import ReconstructionObjective
-from kizu.detectors.reconstruction import ReconstructionDetector
+from kizu.detectors.reconstruction import ReconstructionDetector, has_both_signs
 from kizu.detectors.recontrast import ABLATIONS, ReContrast
 from kizu.detectors.reverse_distillation import ReverseDistillation
 from kizu.errors import NotFinite, NotFitted, UnknownName, UsageError
@@ -202,6 +202,24 @@ def test_a_network_of_linear_bottlenecks_is_rebuilt_with_both_signs(name: str, t
         rebuilder = model.network_.rebuilder
         levels = rebuilder.decoder(rebuilder.embedding(net(images(2))), net(images(2)))
         assert all((level < 0).any() for level in levels)
+
+
+def test_the_probe_of_signs_is_small_whatever_a_file_says(
+    net: Representation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The side of images may come from a stranger's file: 8,192 pixels would take gigabytes."""
+    sides: list[int] = []
+    forward = type(net).forward
+
+    def noted(self: Representation, given: torch.Tensor) -> list[torch.Tensor]:
+        sides.append(max(given.shape[2:]))
+        return forward(self, given)
+
+    monkeypatch.setattr(type(net), "forward", noted)
+    assert not has_both_signs(net, 8192), "what leaves a ReLU is not negative"
+    assert has_both_signs(open_representation("random/tf_efficientnet_lite0@2,3"), 8192)
+    assert max(sides) <= 256
+    assert has_both_signs(open_representation("random/swin_tiny_patch4_window7_224@1"), 512), "of one size"
 
 
 @pytest.mark.slow

@@ -49,8 +49,7 @@ class PatchCore(OnePassDetector):
     squared: squared distances, as the released code. rotations: good images are learned in this many
     orientations, evenly over the full turn: for few images of products that lie in any direction. sigma:
     smoothing of the map in pixels. memory: GiB for patches during fit (None: a quarter of what is free);
-    beyond it they are reduced on the way. Learned:
-    bank_ (N, D), reductions_ (0: the selection is exact)."""
+    beyond it they are reduced on the way. Learned: bank_ (N, D), reductions_ (0: the selection is exact)."""
 
     _shapes: ClassVar[dict[str, str]] = {"bank": "N D"}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kizu import accel, checks, maps
 from kizu.accel.batch_norm_folding import fold_batch_norms
 from kizu.detectors.learned import LearnedDetector
-from kizu.errors import UnknownName, UsageError
+from kizu.errors import ShapeError, UnknownName, UsageError
 from kizu.losses.cosine import distance_map
 from kizu.nn.landscape import landscape
 from kizu.nn.mirror import DecoderSpec, decoder_spec
@@ -27,6 +27,8 @@ SCORE_RULES = ("max", "mean", "top")
 DECODERS = ("code", "mirrored")
 SIDES = (64, 96)
 """Of the images from whose noise it is seen which batch norms can be folded."""
+PROBE = 256
+"""Side of the largest image from which it is seen whether features have both signs."""
 Pairs = list[tuple[FeatureMaps, FeatureMaps]]
 """(rebuilt, target) features."""
 
@@ -139,7 +141,7 @@ class ReconstructionDetector(LearnedDetector):
     def _decoder_spec(self) -> DecoderSpec:
         net: Any = self.representation_
         levels = getattr(net, "levels", range(1, len(net.channels) + 1))
-        signed = has_both_signs(net, self.image_size)
+        signed = has_both_signs(net, min(self.image_size))
         return decoder_spec(getattr(net, "net", net), levels, net.channels, net.strides, signed=signed)
 
 
@@ -174,11 +176,18 @@ class ReconstructionScorer(nn.Module):
         return total, maps.image_score(total, self.rule)
 
 
-def has_both_signs(representation: Representation, size: tuple[int, int]) -> bool:
-    """Whether features are negative anywhere: those of an image of noise of `size` (H, W)."""
-    with torch.device("cpu"), torch.inference_mode():
-        noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-        levels = copy.deepcopy(representation).to("cpu").eval()(noise)
+def has_both_signs(representation: Representation, side: int) -> bool:
+    """Whether features are negative anywhere: those of noise, of `side` pixels or of PROBE if that is less,
+    for the side may come from a stranger's file. A network that takes no other size than its own is a
+    transformer, whose features have both signs."""
+    stride = max(representation.strides)
+    side = max(min(side, PROBE) // stride, 1) * stride
+    with torch.device("cpu"):
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        try:
+            levels = representation.inference_copy("fp32", "cpu")(noise)
+        except ShapeError:
+            return True
     return any(bool((level < 0).any()) for level in levels)
 
 

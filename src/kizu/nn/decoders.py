@@ -17,7 +17,8 @@ class MirroredDecoder(nn.Module):
     convolution (Deng and Li, CVPR 2022, section 3.3). width: channels of the embedding, 2 C_L unless given.
     blocks "code": the coarsest level gets as many blocks as the encoder's finest (3, 4, 6 from the top of
     Wide ResNet-50), as in the released code, with which the published sizes agree; "mirrored": 6, 4, 3, each
-    level as many as in the encoder. What doubling overshoots, where a grid's side is odd, is cut off."""
+    level as many as in the encoder. The last block of each level is linear where features are signed.
+    What doubling overshoots, where a grid's side is odd, is cut off."""
 
     def __init__(self, plan: DecoderSpec, *, blocks: str = "code", width: int | None = None) -> None:
         super().__init__()

@@ -19,8 +19,8 @@ class ResidualBlock(nn.Module):
 
     inner: width of the 3x3 convolution of a bottleneck block; 0 makes a basic block. down: h' = ceil(h /
     down); up: h' = h * up; one of the two is 1. The skip is a 1x1 convolution (down) or a transposed one (up)
-    with batch norm, nothing when shapes agree. linear: without
-    the last ReLU, for features of both signs."""
+    with batch norm, nothing when shapes agree. linear: without the last ReLU, for
+    features of both signs."""
 
     def __init__(
         self,
