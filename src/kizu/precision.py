@@ -1,10 +1,10 @@
 """In which precision a network computes where none is named ("auto").
 
 A processor that multiplies bfloat16 is not always faster with it: small networks pay for the conversions. So
-the network is tried on this machine, in float32 and in bfloat16 in turn, for a second at most. bfloat16 stays
-unless float32 is faster by more than a tenth. The answer is kept in this process and in a small file of the
-user's cache folder, by machine and network; a file that cannot be read or written is no error. Without
-bfloat16 it is float32, and on a GPU that has it bfloat16, untried.
+the network is tried on this machine, in float32 and in bfloat16 in turn, once at least and for about a
+second. bfloat16 stays unless float32 is faster by more than a tenth. The answer is kept in this process and
+in a small file of the user's cache folder, by machine and network; a file that cannot be read or written is
+no error. Without bfloat16 it is float32, and on a GPU that has it bfloat16, untried.
 
 The environment variable KIZU_PRECISION (fp32 or bf16) says what "auto" is, and nothing is tried."""
 
