@@ -148,7 +148,13 @@ class _Stacked(_Representation):
     parts: Annotated[list[AnyRepresentation], Field(min_length=1, max_length=MAX_NETWORKS)]
 
 
-_KINDS = ("backbone", "residual", "stacked")
+class _Small(_Representation):
+    architecture: Name
+    levels: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1, max_length=8)]
+    seed: Seed | None = None
+
+
+_KINDS = ("backbone", "residual", "stacked", "small")
 
 
 def _schema(card: Any) -> str:
@@ -161,6 +167,7 @@ AnyRepresentation = Annotated[
     Annotated[_Backbone, Tag("<backbone>")]
     | Annotated[_Residual, Tag("<residual>")]
     | Annotated[_Stacked, Tag("<stacked>")]
+    | Annotated[_Small, Tag("<small>")]
     | Annotated[_Representation, Tag("<other>")],
     Discriminator(_schema),
 ]

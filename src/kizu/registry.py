@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {
 SUPPORT: dict[str, frozenset[str]] = {
     "adaptation": frozenset({"base"}),
     "datasets": frozenset({"checking"}),
-    "detectors": frozenset({"base", "decision", "files", "learned", "one_pass", "reconstruction", "runtime"}),
+    "detectors": frozenset({"base", "decision", "encoder", "files", "learned", "one_pass", "reconstruction", "runtime"}),
     "papers": frozenset({"base"}),
     "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),

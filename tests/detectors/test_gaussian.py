@@ -10,7 +10,7 @@ import sklearn.covariance
 import torch
 
 import kizu
-from kizu.detectors.gaussian import ledoit_wolf, pool, whitening
+from kizu.nn.density import ledoit_wolf, pool, whitening
 from kizu.errors import UsageError
 from kizu.representations.sources import open_representation
 

@@ -10,6 +10,7 @@ from kizu import registry
 if TYPE_CHECKING:
     from kizu.detectors import base as base
     from kizu.detectors import decision as decision
+    from kizu.detectors import encoder as encoder
     from kizu.detectors import files as files
     from kizu.detectors import learned as learned
     from kizu.detectors import one_pass as one_pass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.detectors.classifier import Classifier
     from kizu.detectors.decision import Decision
+    from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
     from kizu.detectors.one_pass import OnePassDetector
@@ -30,13 +32,14 @@ if TYPE_CHECKING:
     from kizu.detectors.simplenet import SimpleNet
 
 __all__ = [
-    "Classifier", "Decision", "Detector", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector",
-    "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector", "ReconstructionScorer",
-    "ReverseDistillation", "Runtime", "SimpleNet",
+    "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector",
+    "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector",
+    "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
-    "Decision": "decision", "Detector": "base", "LearnedDetector": "learned", "Networks": "reconstruction",
-    "OnePassDetector": "one_pass", "ReconstructionDetector": "reconstruction",
-    "ReconstructionScorer": "reconstruction", "Runtime": "runtime",
+    "Decision": "decision", "Detector": "base", "EncoderDetector": "encoder", "EncoderNetwork": "encoder",
+    "LearnedDetector": "learned", "Networks": "reconstruction", "OnePassDetector": "one_pass",
+    "ReconstructionDetector": "reconstruction", "ReconstructionScorer": "reconstruction",
+    "Runtime": "runtime",
 })  # fmt: skip

@@ -24,6 +24,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError
+from kizu.nn.density import density, pool
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.representations.base import Representation
 from kizu.types import Centres, FeatureMaps
@@ -69,8 +70,8 @@ class Gaussian(OnePassDetector):
         self._rows.append(pooled / length)
 
     def _finalize(self) -> None:
-        mean, covariance, self.shrinkage_ = ledoit_wolf(torch.cat(self._rows).double().cpu())
-        self.mean_, self.whitening_ = mean.float(), whitening(covariance).float().contiguous()
+        mean, matrix, self.shrinkage_ = density(torch.cat(self._rows).double().cpu())
+        self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
         self._rows = []
 
     def scorer(self) -> GaussianScorer:
@@ -118,53 +119,3 @@ class GaussianScorer(nn.Module):
         share = torch.einsum("bd,bdhw->bhw", gradient, position) - (gradient @ self.mean)[:, None, None]
         centre = finest_centre(features, self.centres)
         return maps.upsample(share, size, sigma=self.sigma, centre=centre), score
-
-
-def pool(features: FeatureMaps) -> tuple[Tensor, Tensor]:
-    """Mean over the positions of each level (B, C_l, h_l, w_l), stacked: (B, D), and its length (B, 1).
-
-    >>> pool([torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 1, 1), 4.0)])
-    (tensor([[3., 4.]]), tensor([[5.]]))
-    """
-    pooled = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
-    return pooled, pooled.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def ledoit_wolf(rows: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Rows (n, D) -> mean (D,), covariance (D, D) and its shrinkage in [0, 1]. In float64.
-
-    The covariance is (1 - b / d) S + (b / d) m 1 with S that of the sample (denominator n), m its mean
-    variance, d = |S - m 1|^2 / D, and b = sum_i |x_i x_i^T - S|^2 / (n^2 D), at most d (x_i centred; Ledoit
-    and Wolf 2004, sections 3.2 and 3.3). One row alone, or equal rows, give the unit covariance: distances
-    are then Euclidean.
-
-    >>> ledoit_wolf(torch.tensor([[0.0, 0.0], [2.0, 2.0]]).double())
-    (tensor([1., 1.], dtype=torch.float64), tensor([[1., 1.], [1., 1.]], dtype=torch.float64), 0.0)
-    """
-    n, D = rows.shape
-    mean = rows.mean(0)
-    centred = rows - mean
-    sample = centred.T @ centred / n
-    variance = sample.diagonal().mean()
-    identity = torch.eye(D, dtype=rows.dtype)
-    if variance <= 0:
-        return mean, identity, 1.0
-    spread = (sample - variance * identity).square().sum() / D
-    error = (centred.square().sum(1).square().mean() - sample.square().sum()) / (n * D)
-    shrinkage = float(error.clamp(0.0, float(spread)) / spread) if spread > 0 else 1.0
-    return mean, (1 - shrinkage) * sample + shrinkage * variance * identity, shrinkage
-
-
-def whitening(covariance: Tensor) -> Tensor:
-    """W = L^-1 with S = L L^T, for a covariance S (D, D): |W (f - mu)| is the Mahalanobis distance.
-
-    1e-6 of the mean variance is added to the diagonal, so that a singular S has a factor too.
-
-    >>> whitening(torch.diag(torch.tensor([4.0, 1.0])))
-    tensor([[0.5000, 0.0000], [0.0000, 1.0000]])
-    """
-    identity = torch.eye(len(covariance), dtype=covariance.dtype)
-    offset = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
-    return torch.linalg.solve_triangular(
-        torch.linalg.cholesky(covariance + offset * identity), identity, upper=False
-    )

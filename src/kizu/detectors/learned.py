@@ -57,6 +57,9 @@ class LearnedDetector(Detector):
     def _check_samples(self, samples: SampleStore) -> None:
         """Raise UsageError for samples that cannot be learned from."""
 
+    def _complete(self, samples: SampleStore) -> None:
+        """What is computed once from the trained network and the samples: a density, a bank."""
+
     # -- the same for all ------------------------------------------------------------------------------------
 
     @property
@@ -104,9 +107,10 @@ class LearnedDetector(Detector):
             nodes=1,
             title=type(self).__name__,
             show=options.progress is None,
-            on_step_end=functools.partial(self._on_step_end, network, options, seen),
+            on_step_end=functools.partial(self._on_step_end, network, options, samples),
         )
         self._set_network(network, self.iterations)
+        self._complete(samples)
         self.trained_in_ = objective.precision_
         return seen
 
@@ -141,20 +145,21 @@ class LearnedDetector(Detector):
         return self._features(Batch(images))
 
     def _on_step_end(
-        self, network: nn.Module, options: FitOptions, seen: int, step: int, steps: int
+        self, network: nn.Module, options: FitOptions, samples: SampleStore, step: int, steps: int
     ) -> dict[str, float] | None:
         """Progress, and every `evaluate_every` steps the caller's figures of a fitted copy."""
         if options.progress is not None:
-            options.progress(seen, f"training, step {step} of {steps}")
+            options.progress(len(samples), f"training, step {step} of {steps}")
         if options.evaluate is None or (step % options.evaluate_every and step < steps):
             return None
-        return options.evaluate(step, self._fitted_copy(network, step, seen))
+        return options.evaluate(step, self._fitted_copy(network, step, samples))
 
-    def _fitted_copy(self, network: nn.Module, step: int, seen: int) -> Self:
+    def _fitted_copy(self, network: nn.Module, step: int, samples: SampleStore) -> Self:
         twin = self.clone()
         twin.representation_, twin.precision_ = self.representation_, self.precision_
         twin._set_network(copy.deepcopy(network), step)
-        twin.fitted_, twin.images_seen_ = True, seen
+        twin._complete(samples)
+        twin.fitted_, twin.images_seen_ = True, len(samples)
         twin._prepare_scoring()
         return twin
 

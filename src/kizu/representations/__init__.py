@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from kizu.representations.backbone import Backbone
     from kizu.representations.base import InferenceCopy, Representation
     from kizu.representations.imagenet import Package
+    from kizu.representations.pixels import Pixels
     from kizu.representations.residual import Residual
+    from kizu.representations.small import Small
     from kizu.representations.stacked import Stacked
 
-__all__ = ["Backbone", "InferenceCopy", "Package", "Representation", "Residual", "Stacked"]
+__all__ = ["Backbone", "InferenceCopy", "Package", "Pixels", "Representation", "Residual", "Small", "Stacked"]
 
 registry.open_room(__name__, {"InferenceCopy": "base", "Package": "imagenet", "Representation": "base"})

@@ -16,6 +16,8 @@ from kizu.representations import imagenet
 from kizu.representations.backbone import Backbone
 from kizu.representations.base import Representation
 from kizu.representations.networks import is_transformer
+from kizu.representations.pixels import Pixels
+from kizu.representations.small import Small
 from kizu.representations.weights import DEFAULT, STARTER
 
 STARTER_FOLDER = Path(__file__).parent / "_starter"
@@ -33,7 +35,7 @@ def open_representation(
     """Open a representation; one that is open is given back.
 
     name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded), "timm/ARCH.TAG",
-    "random/ARCH", "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
+    "random/ARCH", "small/lenet" (a small untrained network), "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
     "@2,3" naming levels; None is the default. `levels` is what a detector prefers and counts only when the
     name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of
     its depth; a network of fewer stages gives those it has). `imagenet_levels` takes its place for imagenet/
@@ -47,6 +49,10 @@ def open_representation(
     if Path(body).exists():
         return _from_disk(Path(body), named_levels, levels)
     kind, _, architecture = body.partition("/")
+    if body == "pixels":
+        return Pixels()
+    if kind == "small":
+        return Small(architecture, levels=named_levels, seed=seed)
     if kind in ("timm", "random") and architecture:
         wanted = named_levels or _preferred(architecture, levels)
         return Backbone(architecture, levels=wanted, source=kind, seed=seed)
@@ -66,6 +72,7 @@ def open_representation(
             DEFAULT,
             "timm/ARCHITECTURE.TAG",
             "random/ARCHITECTURE",
+            "small/lenet",
             "ARCHITECTURE:FILE.safetensors",
             "PATH",
             STARTER,
