@@ -39,12 +39,14 @@ ROOMS: dict[str, str] = {
 SUPPORT: dict[str, frozenset[str]] = {
     "adaptation": frozenset({"base"}),
     "datasets": frozenset({"checking"}),
-    "detectors": frozenset({"base", "decision", "encoder", "files", "learned", "one_pass", "reconstruction", "runtime"}),
+    "detectors": frozenset(
+        {"base", "decision", "encoder", "files", "learned", "one_pass", "reconstruction", "runtime"}
+    ),
     "papers": frozenset({"base"}),
     "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),
     "representations": frozenset(
-        {"base", "centres", "grad_cam", "imagenet", "networks", "sources", "weights"}
+        {"base", "centres", "grad_cam", "imagenet", "networks", "sources", "trainable", "weights"}
     ),
 }
 """Room -> its public files that hold no member: contracts, and what works on every member.

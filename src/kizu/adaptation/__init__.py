@@ -10,8 +10,11 @@ from kizu import registry
 if TYPE_CHECKING:
     from kizu.adaptation import base as base
     from kizu.adaptation.base import Adaptation
+    from kizu.adaptation.fewshot_contrastive import fewshot_contrastive
+    from kizu.adaptation.mean_shifted import mean_shifted
+    from kizu.adaptation.panda import panda
     from kizu.adaptation.residual import residual
 
-__all__ = ["Adaptation", "residual"]
+__all__ = ["Adaptation", "fewshot_contrastive", "mean_shifted", "panda", "residual"]
 
 registry.open_room(__name__, {"Adaptation": "base"})

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from kizu import checks, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.learned import LearnedDetector
-from kizu.detectors.reconstruction import trainable_copy
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName, UsageError
 from kizu.losses import focal
 from kizu.reader import Supervision
 from kizu.representations.base import Representation
+from kizu.representations.trainable import trainable_copy
 from kizu.training import Objective, Position, SampleStore
 from kizu.types import Centres, FeatureMaps
 from kizu.views import weak

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from kizu.detectors.learned import LearnedDetector
-from kizu.detectors.reconstruction import trainable_copy
 from kizu.nn.density import pool
 from kizu.representations.base import Representation
+from kizu.representations.trainable import trainable_copy
 from kizu.training import SampleStore
 
 

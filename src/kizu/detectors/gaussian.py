@@ -13,6 +13,7 @@ is s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -23,18 +24,26 @@ from kizu import checks, maps, store
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import ShapeError
-from kizu.nn.density import density, pool
+from kizu.errors import ShapeError, UnknownName
+from kizu.nn.density import COVARIANCES, density, pool
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.representations.base import Representation
-from kizu.types import Centres, FeatureMaps
+from kizu.training import Position
+from kizu.types import Batch, Centres, FeatureMaps
+from kizu.views.affine import AUGMENTATIONS, affine
+
+ORIGINS = ("mean", "zero")
 
 
 class Gaussian(OnePassDetector):
     """Score: the Mahalanobis distance of the pooled feature. Map: each position's share of it, which may be
     negative.
 
-    sigma: smoothing of the map in pixels. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in [0, 1].
+    copies: N_A, how many augmented copies of each image are learned instead of the image itself (Eq. 4); 0
+    for none. augmentation: of the copies, "industrial" (affine, blur, grey) or "affine". normalise: whether
+    pooled features have length one. covariance: "ledoit_wolf", "pseudo_inverse" or "ridge" with `ridge` on
+    the diagonal. origin: distances from the "mean", or from "zero", as Eq. 5 is printed. sigma: smoothing
+    of the map in pixels. seed: of the copies. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in [0, 1].
 
     Source: Rippel et al., ICPR 2020; few-shot contrastive fine-tuning, Eq. 4-5."""
 
@@ -45,13 +54,36 @@ class Gaussian(OnePassDetector):
         self,
         representation: Representation | str | Path | None = None,
         *,
+        copies: int = 0,
+        augmentation: str = "industrial",
+        normalise: bool = True,
+        covariance: str = "ledoit_wolf",
+        ridge: float = 1e-6,
+        origin: str = "mean",
         sigma: float = 4.0,
+        seed: int = 0,
         adaptation: Adaptation | str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
+        for name, value, known in (
+            ("augmentation", augmentation, tuple(AUGMENTATIONS)),
+            ("covariance", covariance, COVARIANCES),
+            ("origin", origin, ORIGINS),
+        ):
+            if value not in known:
+                raise UnknownName(name, str(value), known)
+        checks.whole_numbers(least=0, copies=copies, seed=seed)
+        checks.switches(normalise=normalise)
         checks.numbers(least=0.0, sigma=sigma)
-        self.sigma = sigma
+        checks.numbers(least=0.0, above=True, ridge=ridge)
+        if not copies:
+            checks.without_effect("without copies", augmentation=(augmentation, "industrial"), seed=(seed, 0))
+        if covariance != "ridge":
+            checks.without_effect("with another covariance than 'ridge'", ridge=(ridge, 1e-6))
+        self.copies, self.augmentation, self.normalise = copies, augmentation, normalise
+        self.covariance, self.ridge, self.origin = covariance, ridge, origin
+        self.sigma, self.seed = sigma, seed
 
     @classmethod
     def tiny(
@@ -62,21 +94,44 @@ class Gaussian(OnePassDetector):
             representation, sigma=2.0, adaptation=adaptation, runtime=Runtime(image_size=64, precision="fp32")
         )
 
+    @property
+    def takes_features(self) -> bool:
+        """Whether it can be fitted on features: not when it augments images."""
+        return super().takes_features and not self.copies
+
+    def _consume(self, batches: Iterable[Batch]) -> Iterator[tuple[int, FeatureMaps]]:
+        """As of the base, or of augmented copies; these have features, but only the first of them counts."""
+        if not self.copies:
+            yield from super()._consume(batches)
+            return
+        seen = 0
+        for batch in batches:
+            draws = Position(0, seen, len(batch)).generators(self.seed)
+            seen += len(batch)
+            for number in range(self.copies):
+                view = affine(batch.require_images(), generator=draws, **AUGMENTATIONS[self.augmentation])
+                for count, features in super()._consume([Batch(view)]):
+                    yield (0 if number else count), features
+
     def _reset(self) -> None:
         self._rows: list[Tensor] = []
 
     def _partial_fit(self, features: FeatureMaps) -> None:
         pooled, length = pool(features)
-        self._rows.append(pooled / length)
+        self._rows.append(pooled / length if self.normalise else pooled)
 
     def _finalize(self) -> None:
-        mean, matrix, self.shrinkage_ = density(torch.cat(self._rows).double().cpu())
+        rows = torch.cat(self._rows).double().cpu()
+        mean, matrix, self.shrinkage_ = density(rows, self.covariance, ridge=self.ridge)
         self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
         self._rows = []
 
     def scorer(self) -> GaussianScorer:
         """The Mahalanobis distance and its shares."""
-        return GaussianScorer(self.mean_, self.whitening_, sigma=self.sigma, centres=self.centres)
+        mean = self.mean_ if self.origin == "mean" else torch.zeros_like(self.mean_)
+        return GaussianScorer(
+            mean, self.whitening_, sigma=self.sigma, normalise=self.normalise, centres=self.centres
+        )
 
     def _state(self) -> dict[str, Tensor]:
         return {"mean": self.mean_, "whitening": self.whitening_}
@@ -89,19 +144,26 @@ class Gaussian(OnePassDetector):
 class GaussianScorer(nn.Module):
     """Features [(B, C_l, h_l, w_l)], size (H, W) -> map (B, H, W), score (B,).
 
-    mean: (D,). whitening: W (D, D) with W S W^T = 1. sigma: of the map's smoothing, in pixels.
+    mean: (D,), from which distances are. whitening: W (D, D) with W S W^T = 1. sigma: of the map's smoothing,
+    in pixels. normalise: whether pooled features have length one.
     """
 
     mean: Tensor
     whitening: Tensor
 
     def __init__(
-        self, mean: Tensor, whitening: Tensor, *, sigma: float, centres: Centres | None = None
+        self,
+        mean: Tensor,
+        whitening: Tensor,
+        *,
+        sigma: float,
+        normalise: bool = True,
+        centres: Centres | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("whitening", whitening)
-        self.sigma, self.centres = sigma, centres
+        self.sigma, self.normalise, self.centres = sigma, normalise, centres
 
     def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Higher is more anomalous. Raises ShapeError for features of other channels than it was fitted
@@ -112,6 +174,7 @@ class GaussianScorer(nn.Module):
                 f"The representation gives {channels} channels, the model was fitted on {len(self.mean)}."
             )
         pooled, length = pool(features)
+        length = length if self.normalise else torch.ones_like(length)
         white = (pooled / length - self.mean) @ self.whitening.T  # (B, D): W (f - mu)
         score = white.norm(dim=1)
         gradient = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # (B, D): S^-1 (f - mu) / s

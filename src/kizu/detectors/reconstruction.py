@@ -189,10 +189,3 @@ def has_both_signs(representation: Representation, side: int) -> bool:
         except ShapeError:
             return True
     return any(bool((level < 0).any()) for level in levels)
-
-
-def trainable_copy(representation: Representation) -> Representation:
-    """A copy to be trained; the original is left alone. Its offsets stay those from before the training."""
-    copied = copy.deepcopy(representation).requires_grad_(True)
-    copied.card["offsets"] = list(representation.offsets)
-    return copied

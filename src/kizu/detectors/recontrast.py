@@ -25,13 +25,14 @@ from torch import nn
 from kizu import checks
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._objective import BATCH_NORMS, ReconstructionObjective, Rules
-from kizu.detectors.reconstruction import Networks, Pairs, ReconstructionDetector, trainable_copy
+from kizu.detectors.reconstruction import Networks, Pairs, ReconstructionDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import NotFitted, UnknownName, UsageError
 from kizu.nn.batch_norm import unstabilise
 from kizu.nn.rebuilder import Rebuilder
 from kizu.representations.base import Representation
 from kizu.representations.stacked import Stacked
+from kizu.representations.trainable import trainable_copy
 from kizu.types import FeatureMaps
 
 ABLATIONS: dict[str, dict[str, Any]] = {

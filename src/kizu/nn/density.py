@@ -42,12 +42,14 @@ def density(
 
 
 def pool(features: FeatureMaps) -> tuple[Tensor, Tensor]:
-    """Mean over the positions of each level (B, C_l, h_l, w_l), stacked: (B, D), and its length (B, 1).
+    """Mean over the positions of each level (B, C_l, h_l, w_l), stacked: (B, D), and its length (B, 1);
+    float32, or float64 when the features are.
 
     >>> pool([torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 1, 1), 4.0)])
     (tensor([[3., 4.]]), tensor([[5.]]))
     """
-    pooled = torch.cat([level.mean(dim=(2, 3)) for level in features], dim=1)
+    exact = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features]
+    pooled = torch.cat([level.mean(dim=(2, 3)) for level in exact], dim=1)
     return pooled, pooled.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 

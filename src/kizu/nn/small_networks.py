@@ -12,6 +12,7 @@ table 1. Nothing of any code is used."""
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import torch
@@ -67,7 +68,7 @@ def _lenet() -> SmallNetwork:
             nn.LeakyReLU(),
             nn.MaxPool2d(2),
         )
-        for before, after in zip(widths, widths[1:], strict=False)
+        for before, after in itertools.pairwise(widths)
     ]
     return SmallNetwork(stages, widths[1:], (2, 4, 8))
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from kizu.checks import numbers, whole_numbers
 from kizu.losses.negative_cosine import negative_cosine
-from kizu.pretraining.base import Pretraining, ema_update
+from kizu.nn.ema import ema_update
+from kizu.pretraining.base import Pretraining
 from kizu.training import cosine_schedule
 
 WARMUP = 0.01

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from kizu.checks import numbers, whole_numbers
 from kizu.errors import UnknownName, UsageError
 from kizu.losses.info_nce import info_nce
-from kizu.pretraining.base import Pretraining, ema_update
+from kizu.nn.ema import ema_update
+from kizu.pretraining.base import Pretraining
 from kizu.training import Position, cosine_schedule, gather, multistep, rank_and_world
 
 TEMPERATURES = {"v1": 0.07, "v2": 0.2}

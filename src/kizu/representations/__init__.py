@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kizu.representations import imagenet as imagenet
     from kizu.representations import networks as networks
     from kizu.representations import sources as sources
+    from kizu.representations import trainable as trainable
     from kizu.representations import weights as weights
     from kizu.representations.backbone import Backbone
     from kizu.representations.base import InferenceCopy, Representation

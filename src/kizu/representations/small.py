@@ -29,7 +29,10 @@ class Small(Representation):
         self.net = drawn(architecture, seed)
         stages = len(self.net.channels)
         self.levels = levels or (stages,)
-        if sorted(set(self.levels)) != list(self.levels) or not 1 <= self.levels[0] <= self.levels[-1] <= stages:
+        if (
+            sorted(set(self.levels)) != list(self.levels)
+            or not 1 <= self.levels[0] <= self.levels[-1] <= stages
+        ):
             raise UsageError(
                 f"small/{architecture} has stages 1 to {stages}; levels are some of them, rising, got "
                 f"{list(self.levels)}."

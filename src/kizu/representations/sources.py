@@ -34,12 +34,13 @@ def open_representation(
 ) -> Representation:
     """Open a representation; one that is open is given back.
 
-    name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded), "timm/ARCH.TAG",
-    "random/ARCH", "small/lenet" (a small untrained network), "ARCH:FILE.safetensors", or the path of a saved representation, each with an optional
-    "@2,3" naming levels; None is the default. `levels` is what a detector prefers and counts only when the
-    name says nothing and the network has stages (a transformer then takes the blocks at the same fractions of
-    its depth; a network of fewer stages gives those it has). `imagenet_levels` takes its place for imagenet/
-    names. Raises UnknownName, UsageError, WeightsUnavailable, ModelFileError."""
+    name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded),
+    "timm/ARCH.TAG", "random/ARCH", "small/lenet" (a small untrained network), "ARCH:FILE.safetensors", or
+    the path of a saved representation, each with an optional "@2,3" naming levels; None is the default.
+    `levels` is what a detector prefers and counts only when the name says nothing and the network has
+    stages (a transformer then takes the blocks at the same fractions of its depth; a network of fewer
+    stages gives those it has). `imagenet_levels` takes its place for imagenet/ names. Raises UnknownName,
+    UsageError, WeightsUnavailable, ModelFileError."""
     if isinstance(name_or_path, Representation):
         return name_or_path
     text = str(name_or_path) if name_or_path is not None else DEFAULT
