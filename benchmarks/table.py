@@ -40,7 +40,7 @@ different days do not compare.
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
 | `benchmarks/busy.py` | each part beside one busy process, and beside one for each core |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
-| `benchmarks/residual_promise.py` | the same under an adaptation: [results](results/residual_promise.md) |
+| `benchmarks/adaptation_promise.py` | the same under an adaptation: [results](results/README.md) |
 | `benchmarks/table.py` | this page |
 """
 
