@@ -53,6 +53,7 @@ def objective(**given: Any) -> ContrastiveObjective:
     chosen = {
         "positives": ("cross_instance", 0.8),
         "negatives": ("cutpaste", 0.6, "view"),
+        "symmetric": False,
         "augmentation": "industrial",
         "batch_norm": "eval",
         "heads": (16, 8),
@@ -74,10 +75,11 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
 
 
-def test_the_loss_is_equations_1_to_3_summed() -> None:
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_is_equations_1_to_3_summed(symmetric: bool) -> None:
     """Each equation written out, image by image. Batch norms of the heads see the batch, so the heads'
     outputs are taken from one pass."""
-    of = objective()
+    of = objective(symmetric=symmetric)
     batch = prepared(of)
     n = len(batch["view1"])
 
@@ -90,7 +92,9 @@ def test_the_loss_is_equations_1_to_3_summed() -> None:
         twin = copy.deepcopy(of)
         q = [twin.predictor(twin.projector(one)) for one in z[:2]]
         g = [twin.target_projector(one) for one in t]
-        contrastive = -sum(cosine(q[0][i], g[1][i]) + cosine(q[1][i], g[0][i]) for i in range(n)) / (2 * n)
+        contrastive = -sum(cosine(q[0][i], g[1][i]) for i in range(n)) / n
+        if symmetric:
+            contrastive = (contrastive - sum(cosine(q[1][i], g[0][i]) for i in range(n)) / n) / 2
         p = batch["partner"].tolist()
         positive = -sum(cosine(z[0][i], t[1][p[i]]) + cosine(z[0][p[i]], t[1][i]) for i in range(n)) / (2 * n)
         negative = sum(cosine(t[1][i], z[2][i]) for i in range(n)) / n
@@ -111,6 +115,7 @@ def test_the_fixed_centre_is_the_mean_direction_before_training() -> None:
         centre=rows,
         positives=("fixed_centre", 1.0),
         negatives=("none", 0.6, "view"),
+        symmetric=False,
         augmentation="affine",
         batch_norm="eval",
         heads=(4, 2),

@@ -12,7 +12,7 @@ from kizu import checks
 from kizu.errors import NotFinite, UnknownName
 from kizu.nn.density import pool
 from kizu.representations.base import Representation
-from kizu.representations.trainable import adapted_card
+from kizu.representations.trainable import adapted_card, lay_out
 from kizu.representations.weights import digest
 from kizu.training import FitOptions, Objective, Position, SampleStore, train
 
@@ -34,10 +34,11 @@ def check_training(
 
 class EncoderObjective(Objective):
     """An objective over a copy of a representation, `encoder`, whose batch norms learn statistics or keep
-    them."""
+    them; the copy is laid out for training."""
 
     def __init__(self, encoder: Representation, *, batch_norm: str) -> None:
         super().__init__()
+        lay_out(encoder, channels_last=True)
         self.encoder = encoder
         self._learns_norms = batch_norm == "train"
 
@@ -81,6 +82,7 @@ def run(
 
     def result(encoder: Representation) -> Representation:
         made = copy.deepcopy(encoder).cpu().eval().requires_grad_(False)
+        lay_out(made, channels_last=False)
         made.card = {**adapted_card(base.card, method, len(good)), "offsets": list(base.offsets)}
         return made
 

@@ -7,7 +7,8 @@ Liao et al., IEEE TIP 33, 2024), sections 3.1 to 3.3. No official code. Given by
 momentum 0.99 (BYOL's for short trainings), the number of steps, the ranges of the augmentation (views.affine;
 blur and grey with the probabilities of BYOL and SimSiam), the mode of batch norms.
 
-Differences: the features of all levels of the representation are pooled and stacked, which is the paper's
+Differences: Eq. 1 is printed one way, from one view to the other; BYOL's both ways are `symmetric=True`. The
+features of all levels of the representation are pooled and stacked, which is the paper's
 512-dimensional feature for a ResNet-18 of its last level alone. A negative is planted into an augmented view,
 not into the image as it came: else the network learns that what is not augmented is a negative, and test
 images are not augmented (`negative_of="image"` is that reading). A permutation may pair an image with itself,
@@ -55,6 +56,7 @@ def check_parameters(
     negative_of: str,
     positive_weight: float,
     negative_weight: float,
+    symmetric: bool,
     augmentation: str,
     batch_norm: str,
     hidden: int,
@@ -76,6 +78,7 @@ def check_parameters(
         if value not in known:
             raise UnknownName(name, str(value), known)
     checks.numbers(least=0.0, positive_weight=positive_weight, negative_weight=negative_weight)
+    checks.switches(symmetric=symmetric)
     checks.whole_numbers(hidden=hidden, dimensions=dimensions)
     checks.numbers(least=0.0, most=1.0, momentum=momentum)
     if positives == "none":
@@ -103,6 +106,7 @@ def fewshot_contrastive(
     negative_of: str = "view",
     positive_weight: float = 0.8,
     negative_weight: float = 0.6,
+    symmetric: bool = False,
     augmentation: str = "industrial",
     batch_norm: str = "train",
     hidden: int = 4096,
@@ -143,6 +147,7 @@ def fewshot_contrastive(
         centre=pooled_features(base, good),
         positives=(positives, positive_weight),
         negatives=(negatives, negative_weight, negative_of),
+        symmetric=symmetric,
         augmentation=augmentation,
         batch_norm=batch_norm,
         heads=(hidden, dimensions),
@@ -189,6 +194,7 @@ class ContrastiveObjective(EncoderObjective):
         centre: Tensor,
         positives: tuple[str, float],
         negatives: tuple[str, float, str],
+        symmetric: bool,
         augmentation: str,
         batch_norm: str,
         heads: tuple[int, int],
@@ -209,6 +215,7 @@ class ContrastiveObjective(EncoderObjective):
         self._seed, self._momentum, self._rate = seed, momentum, learning_rate
         self._positives, self._positive_weight = positives
         self._negatives, self._negative_weight, self._negative_of = negatives
+        self._symmetric = symmetric
         self._regular = functools.partial(affine, **AUGMENTATIONS[augmentation])
 
     def prepare(self, batch: dict[str, Tensor], position: Position) -> dict[str, Tensor]:
@@ -226,18 +233,18 @@ class ContrastiveObjective(EncoderObjective):
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The three terms and their weighted sum."""
-        z1, z2 = self.embed(batch["view1"]), self.embed(batch["view2"])
-        with torch.no_grad():
-            t1, t2 = (self._target(batch[name]) for name in ("view1", "view2"))
-            g1, g2 = self.target_projector(t1), self.target_projector(t2)
-        predicted1, predicted2 = (self.predictor(self.projector(z)) for z in (z1, z2))
-        terms = {"contrastive": (negative_cosine(predicted1, g2) + negative_cosine(predicted2, g1)) / 2}
+        online, predicted = self._predict(batch["view1"])
+        target, wanted = self._target(batch["view2"])
+        terms = {"contrastive": negative_cosine(predicted, wanted)}
+        if self._symmetric:
+            other = negative_cosine(self._predict(batch["view2"])[1], self._target(batch["view1"])[1])
+            terms["contrastive"] = (terms["contrastive"] + other) / 2
         total = terms["contrastive"]
         if self._positives != "none":
-            terms["positive"] = self._pull(z1, t2, batch["partner"])
+            terms["positive"] = self._pull(online, target, batch["partner"])
             total = total + self._positive_weight * terms["positive"]
         if self._negatives != "none":
-            terms["negative"] = -negative_cosine(self.embed(batch["negative"]), t2)
+            terms["negative"] = -negative_cosine(self.embed(batch["negative"]), target)
             total = total + self._negative_weight * terms["negative"]
         return {"loss": total, **{f"loss_{name}": value.detach() for name, value in terms.items()}}
 
@@ -257,8 +264,16 @@ class ContrastiveObjective(EncoderObjective):
             return negative_cosine(online, self.centre.expand_as(online))
         return cross_instance(online, target, partner)
 
-    def _target(self, images: Tensor) -> Tensor:
-        return pool(self.target_encoder(images))[0]
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D), and what the predictor makes of their projection."""
+        features = self.embed(images)
+        return features, self.predictor(self.projector(features))
+
+    @torch.no_grad()
+    def _target(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) of the moving copy and their projection."""
+        features = pool(self.target_encoder(images))[0]
+        return features, self.target_projector(features)
 
 
 def cross_instance(online: Tensor, target: Tensor, partner: Tensor) -> Tensor:

@@ -21,6 +21,15 @@ def trainable_copy(representation: Representation) -> Representation:
     return copied
 
 
+def lay_out(representation: Representation, *, channels_last: bool) -> None:
+    """Lay out a timm network's weights and images channels last, in which its training takes about two thirds
+    of the time on a CPU, or plainly again. Others stay as they are."""
+    if isinstance(representation, Backbone):
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        representation.net.to(memory_format=layout)
+        representation.wants_channels_last = channels_last
+
+
 def require_network(representation: Representation, what: str) -> None:
     """Raise UsageError for a representation that is no network of its own: there is nothing to train in what
     is built around others."""
