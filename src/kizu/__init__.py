@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kizu import apps as apps
     from kizu import arrays as arrays
     from kizu import calibration as calibration
+    from kizu import card_fields as card_fields
     from kizu import cards as cards
     from kizu import checks as checks
     from kizu import datasets as datasets

@@ -11,17 +11,29 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     ConfigDict,
     Discriminator,
-    FailFast,
     Field,
     Tag,
     ValidationError,
     model_validator,
 )
 
+from kizu.card_fields import (
+    Architecture,
+    Card,
+    Count,
+    Digests,
+    Name,
+    Number,
+    Positive,
+    Seed,
+    Setting,
+    Settings,
+    Text,
+    Texts,
+    Width,
+)
 from kizu.checks import MAX_SIDE
 from kizu.errors import ModelFileError, UsageError
 
@@ -29,47 +41,10 @@ MAX_PIXELS = 2**28
 """In one batch: 3 GiB of images."""
 MAX_NETWORKS = 16
 """Representations within one card."""
-LARGEST = 1e12
-"""Of a number whose bounds are not known by its name."""
-
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Positive = Annotated[int, Field(ge=1, le=10**9)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Width = Annotated[int, Field(ge=1, le=65_536)]
-Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=4000)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-Architecture = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
-"""timm's own names, never those with which timm fetches from elsewhere (hf-hub:, local-dir:)."""
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Digests = Annotated[list[Digest], FailFast()]
-Texts = Annotated[list[Text], FailFast(), Field(max_length=10_000)]
 
 
-def _setting(value: Any) -> Any:
-    """A parameter whose name says nothing of its bounds: nothing, a switch, a number, a word, or a few of
-    these."""
-    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
-    for part in parts:
-        number = isinstance(part, int | float) and abs(part) <= LARGEST
-        word = part is None or (isinstance(part, str) and len(part) <= 200)
-        if not (number or word) or len(parts) > 32:
-            raise ValueError(f"a parameter is a number up to {LARGEST:g}, a word, or a few of these")
-    return value
-
-
-Setting = Annotated[Any, AfterValidator(_setting)]
-Settings = Annotated[dict[str, Setting], Field(max_length=100)]
-
-
-class _Card(BaseModel):
-    """Types are not converted: 1.0 is no whole number, "1" none at all. Other fields are documentation."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _Parameters(_Card):
-    """Of a detector. What decides over memory or time has bounds; others are held to `_setting`."""
+class _Parameters(Card):
+    """Of a detector. What decides over memory or time has bounds; others are held to `Setting`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, Setting]
@@ -99,32 +74,32 @@ class _Parameters(_Card):
         return self
 
 
-class _Adaptation(_Card):
+class _Adaptation(Card):
     name: Name
     parameters: Settings
     seed: Seed
 
 
-class _Calibration(_Card):
+class _Calibration(Card):
     method: Literal["split", "cross"]
     false_alarm_rate: Annotated[float, Field(ge=1e-9, lt=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
 
 
-class _Seen(_Card):
+class _Seen(Card):
     fitted: Digests
     calibrated: Digests
 
 
-class _Representation(_Card):
+class _Representation(Card):
     """What is read of a representation of any kind; a kind without a schema of its own is held to this."""
 
     kind: Name
     name: Text
     licence: Text | None = None
-    trained_on: Texts = []
-    images_seen: Digests = []
+    trained_on: Texts = Field(default_factory=list)
+    images_seen: Digests = Field(default_factory=list)
 
 
 class _Backbone(_Representation):
@@ -175,11 +150,11 @@ _Residual.model_rebuild()
 _Stacked.model_rebuild()
 
 
-class _RepresentationFile(_Card):
+class _RepresentationFile(Card):
     representation: AnyRepresentation
 
 
-class _Detector(_Card):
+class _Detector(Card):
     detector: Name
     parameters: _Parameters
     adaptation: _Adaptation | None
@@ -190,19 +165,19 @@ class _Detector(_Card):
     seen: _Seen
 
 
-class _Optimiser(_Card):
+class _Optimiser(Card):
     groups: Annotated[list[dict[str, Any]], Field(max_length=1000)]
     plain: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Settings]
     with_state: Annotated[list[Count], Field(max_length=1_000_000)]
 
 
-class _Checkpoint(_Card):
+class _Checkpoint(Card):
     step: Count
     recipe: dict[str, Any]
     optimiser: _Optimiser
 
 
-class _Run(_Card):
+class _Run(Card):
     """Keywords of `kizu.training.train`, and those of the pretraining."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -221,7 +196,7 @@ class _Run(_Card):
     white_level: Annotated[int, Field(ge=255, lt=2**31)] | None = None
 
 
-class _Pretraining(_Card):
+class _Pretraining(Card):
     """Parameters of an objective."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -234,7 +209,7 @@ class _Pretraining(_Card):
     spd: bool | Settings | None = None
 
 
-class _Recipe(_Card):
+class _Recipe(Card):
     objective: Name
     parameters: _Pretraining
     data: Annotated[Texts, Field(min_length=1)]
@@ -242,7 +217,7 @@ class _Recipe(_Card):
     run: _Run
 
 
-_SCHEMAS: dict[str, type[_Card]] = {
+_SCHEMAS: dict[str, type[Card]] = {
     "detector": _Detector,
     "representation": _RepresentationFile,
     "checkpoint": _Checkpoint,
@@ -282,7 +257,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise UsageError(str(error)) from error
 
 
-def _validate(schema: type[_Card], card: Any, begin: str) -> None:
+def _validate(schema: type[Card], card: Any, begin: str) -> None:
     try:
         schema.model_validate(card)
     except ValidationError as error:

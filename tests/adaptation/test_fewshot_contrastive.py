@@ -11,13 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import kizu
+from kizu.adaptation._contrastive import ContrastiveObjective, cross_instance, planted, planting_views
 from kizu.adaptation.base import Adaptation
-from kizu.adaptation.fewshot_contrastive import (
-    ContrastiveObjective,
-    cross_instance,
-    planted,
-    planting_views,
-)
 from kizu.errors import NotFinite, TooFewImages, UnknownName, UsageError
 from kizu.nn.density import pool
 from kizu.representations.base import Representation

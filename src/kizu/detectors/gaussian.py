@@ -104,12 +104,13 @@ class Gaussian(OnePassDetector):
         if not self.copies:
             yield from super()._consume(batches)
             return
-        seen = 0
+        seen, (blur, grey) = 0, AUGMENTATIONS[self.augmentation]
         for batch in batches:
+            images = batch.require_images()
             draws = Position(0, seen, len(batch)).generators(self.seed)
             seen += len(batch)
             for number in range(self.copies):
-                view = affine(batch.require_images(), generator=draws, **AUGMENTATIONS[self.augmentation])
+                view = affine(images, generator=draws, blur_chance=blur, grey_chance=grey)
                 for count, features in super()._consume([Batch(view)]):
                     yield (0 if number else count), features
 

@@ -18,11 +18,9 @@ from kizu.views import _colour, _linear
 from kizu.views._images import working_images
 from kizu.views._random import Draws, Range, between, check_range, log_between, uniforms
 
-AUGMENTATIONS: dict[str, dict[str, float]] = {
-    "industrial": {"blur_chance": 0.5, "grey_chance": 0.2},
-    "affine": {},
-}
-"""Keywords by the name that detectors and adaptations take; "affine" is the paper's choice for CIFAR."""
+AUGMENTATIONS = {"industrial": (0.5, 0.2), "affine": (0.0, 0.0)}
+"""Probabilities of blur and of grey by the name that detectors and adaptations take; "affine" is the paper's
+choice for CIFAR."""
 _COLUMNS = 7
 
 
