@@ -243,19 +243,20 @@ def mvtec_loco(root: Path) -> None:
 
 
 def aitex(root: Path) -> None:
-    """Four good strips of two fabrics, three defective ones (one with two masks), and one known to have
-    none."""
+    """22 good strips of two fabrics, 256 x 264, three defective ones, 256 x 600 (one with two masks), and one
+    known to have no mask."""
     size = (256, 600)
-    for number, fabric in enumerate(("00", "00", "01", "01")):
-        name = f"{number:04}_000_{fabric}.png"
-        draw_image(root / "NODefect_images" / f"fabric{fabric}" / name, number, size=size, mode="L")
-    for number, name in enumerate(("0011_002_00", "0012_019_01", "0013_036_01", "0100_025_08")):
-        draw_image(root / "Defect_images" / f"{name}.png", 10 + number, size=size, mode="L")
+    for number in range(22):
+        name = f"{number:04}_000_{number % 2:02}.png"
+        folder = root / "NODefect_images" / f"fabric{number % 2}"
+        draw_image(folder / name, number, size=(256, 264), mode="L")
+    for number, name in enumerate(("0111_002_00", "0112_019_01", "0113_036_01", "0100_025_08")):
+        draw_image(root / "Defect_images" / f"{name}.png", 30 + number, size=size, mode="L")
     masks = root / "Mask_images"
-    mask(masks / "0011_002_00_mask.png", size=size, box=(0, 0, 9, 9))
-    mask(masks / "0012_019_01_mask1.png", size=size, box=(20, 30, 25, 35))
-    mask(masks / "0012_019_01_mask2.png", size=size, box=(100, 400, 140, 440))
-    mask(masks / "0013_036_01_mask.png", size=size, box=(200, 580, 256, 600))
+    mask(masks / "0111_002_00_mask.png", size=size, box=(0, 0, 9, 9))
+    mask(masks / "0112_019_01_mask1.png", size=size, box=(20, 30, 25, 35))
+    mask(masks / "0112_019_01_mask2.png", size=size, box=(100, 400, 140, 440))
+    mask(masks / "0113_036_01_mask.png", size=size, box=(200, 580, 256, 600))
 
 
 def volume(path: Path, seed: int, *, shape: tuple[int, int, int] = (4, 12, 16)) -> Path:

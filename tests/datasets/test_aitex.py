@@ -22,10 +22,10 @@ def pixels(path: str | Path) -> np.ndarray:
 def test_patches_are_cut_out_of_their_strip(tmp_path: Path) -> None:
     tree(tmp_path)
     samples = aitex(tmp_path, crops=3, train_images=2)
-    assert (len(samples.train), len(samples.test.normal), len(samples.test.anomalous)) == (6, 6, 3)
+    assert (len(samples.train), len(samples.test.normal), len(samples.test.anomalous)) == (6, 60, 3)
     assert set(samples.anomalous.table["defect"]) == {"broken_end", "fuzzyball", "weft_crack"}
     assert not set(samples.train.table["group"]) & set(samples.test.table["group"])
-    assert samples.table["group"].n_unique() == 7
+    assert samples.table["group"].n_unique() == 25
     assert set(samples.normal.table["view"]) == {"fabric 00", "fabric 01"}
     for path, group in samples.table.select("image", "group").iter_rows():
         (strip,) = tmp_path.glob(f"*_images/**/{group}.png")
@@ -35,7 +35,7 @@ def test_patches_are_cut_out_of_their_strip(tmp_path: Path) -> None:
 
 def test_every_defective_patch_shows_the_middle_of_its_largest_defect(tmp_path: Path) -> None:
     tree(tmp_path)
-    middles = {"0011_002_00": (4, 4), "0012_019_01": (119, 419), "0013_036_01": (227, 589)}
+    middles = {"0111_002_00": (4, 4), "0112_019_01": (119, 419), "0113_036_01": (227, 589)}
     places = set()
     for seed in range(6):
         for path, cut, group in (
@@ -49,7 +49,7 @@ def test_every_defective_patch_shows_the_middle_of_its_largest_defect(tmp_path: 
             whole = np.maximum.reduce([pixels(m) for m in (tmp_path / "Mask_images").glob(f"{group}_mask*")])
             assert np.array_equal(pixels(cut), whole[:, left : left + 256])
             places.add((group, left))
-    assert len({left for group, left in places if group == "0012_019_01"}) > 3, "places are drawn"
+    assert len({left for group, left in places if group == "0112_019_01"}) > 3, "places are drawn"
 
 
 def test_draws_depend_on_the_seed_and_on_the_strip_alone(tmp_path: Path) -> None:
@@ -71,24 +71,24 @@ def test_copies_are_made_once_whole_and_anew_when_a_strip_changes(tmp_path: Path
     assert [Path(path).stat().st_mtime_ns for path in again.paths] == times
     Path(samples.paths[0]).unlink()
     assert aitex(tmp_path / "data", train_images=1, copies=tmp_path / "out") == samples
-    strip = tmp_path / "data" / "Defect_images" / "0011_002_00.png"
+    strip = tmp_path / "data" / "Defect_images" / "0111_002_00.png"
     draw_image(strip, 99, size=(256, 600), mode="L")
     aitex(tmp_path / "data", train_images=1, copies=tmp_path / "out")
-    (patch,) = (tmp_path / "out").rglob("images/0011_*.png")
+    (patch,) = (tmp_path / "out").rglob("images/0111_*.png")
     left = int(patch.stem.rpartition("_x")[2])
     assert np.array_equal(pixels(patch), pixels(strip)[:, left : left + 256])
 
 
 def test_a_failure_leaves_nothing_and_a_foreign_folder_stays(tmp_path: Path) -> None:
     tree(tmp_path)
-    mask(tmp_path / "Mask_images" / "0013_036_01_mask.png", size=(256, 599))
+    mask(tmp_path / "Mask_images" / "0113_036_01_mask.png", size=(256, 599))
     with pytest.raises(MaskError, match="They must agree"):
         aitex(tmp_path, train_images=1)
     assert list((tmp_path / "kizu_copies").iterdir()) == []
-    mask(tmp_path / "Mask_images" / "0013_036_01_mask.png", size=(256, 600), value=0)
+    mask(tmp_path / "Mask_images" / "0113_036_01_mask.png", size=(256, 600), value=0)
     with pytest.raises(MaskError, match="marks no defect"):
         aitex(tmp_path, train_images=1)
-    mask(tmp_path / "Mask_images" / "0013_036_01_mask.png", size=(256, 600))
+    mask(tmp_path / "Mask_images" / "0113_036_01_mask.png", size=(256, 600))
     place = tmp_path / "kizu_copies" / "aitex_5x256_seed0"
     place.mkdir()
     (place / "notes.txt").write_text("mine")
@@ -101,22 +101,22 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="no NODefect_images, Defect_images, Mask_images"):
         aitex(tmp_path)
     tree(tmp_path)
-    with pytest.raises(UsageError, match="of 4 good strips leaves none"):
-        aitex(tmp_path)
-    with pytest.raises(UsageError, match="345 places"):
+    with pytest.raises(UsageError, match="of 22 good strips leaves none"):
+        aitex(tmp_path, train_images=22)
+    with pytest.raises(UsageError, match="9 places"):
         aitex(tmp_path, crops=400, train_images=1)
-    (tmp_path / "Mask_images" / "0011_002_00_mask.png").rename(
+    (tmp_path / "Mask_images" / "0111_002_00_mask.png").rename(
         tmp_path / "Mask_images" / "0099_002_00_mask.png"
     )
     with pytest.raises(
-        MaskError, match=r"0011_002_00\.png\), 1 masks without a strip \(0099_002_00_mask\.png"
+        MaskError, match=r"0111_002_00\.png\), 1 masks without a strip \(0099_002_00_mask\.png"
     ):
         aitex(tmp_path, train_images=1)
     draw_image(tmp_path / "Defect_images" / "holiday.png")
     with pytest.raises(LayoutError, match="not so: holiday"):
         aitex(tmp_path, train_images=1)
-    draw_image(tmp_path / "NODefect_images" / "0011_002_00.png")
-    with pytest.raises(LayoutError, match="several strips of one name: 0011_002_00"):
+    draw_image(tmp_path / "NODefect_images" / "0111_002_00.png")
+    with pytest.raises(LayoutError, match="several strips of one name: 0111_002_00"):
         aitex(tmp_path, train_images=1)
 
 
@@ -127,19 +127,19 @@ def test_short_strips_are_refused(tmp_path: Path) -> None:
         aitex(tmp_path, train_images=1)
 
 
-def test_data_check_counts_patches_and_names_the_strip_without_a_mask(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_data_check_counts_the_patches_of_strips_with_a_mask(tmp_path: Path) -> None:
     """105 defective strips, two without a usable mask; 140 good ones, 20 of them to learn from."""
     size = (256, 261)
     for number in range(140):
         draw_image(tmp_path / "NODefect_images" / f"{number:04}_000_00.png", number, size=size, mode="L")
-    for number in [*range(140, 243), "0100_025_08", "0106_010_03"]:
-        name = number if isinstance(number, str) else f"{number:04}_002_00"
-        draw_image(tmp_path / "Defect_images" / f"{name}.png", hash(name) % 1000, size=size, mode="L")
-        if not isinstance(number, str):
+    defective = [*(f"{number:04}_002_00" for number in range(140, 243)), "0100_025_08", "0106_010_03"]
+    for number, name in enumerate(defective):
+        draw_image(tmp_path / "Defect_images" / f"{name}.png", 200 + number, size=size, mode="L")
+        if number < 103:
             mask(tmp_path / "Mask_images" / f"{name}_mask.png", size=size)
     report = check("aitex", tmp_path)
     assert report.ok, report.lines
-    assert any("0100_025_08.png (no mask of it marks a defect)" in line for line in report.lines)
     draw_image(tmp_path / "NODefect_images" / "0300_000_00.png", 5, size=size, mode="L")
     problems = [line for line in check("aitex", tmp_path).lines if line.startswith("problem")]
     assert "aitex, test, normal: 605 images where 600 are published" in "\n".join(problems)

@@ -17,6 +17,7 @@ from trees import cifar100 as tree_100
 from trees import cifar100_c as tree_100_c
 from trees import cifar_pictures, corrupted_arrays
 
+from kizu.apps._commands import read
 from kizu.datasets.checking import check
 from kizu.datasets.cifar10 import cifar10
 from kizu.datasets.cifar10_c import NINE, cifar10_c
@@ -71,9 +72,25 @@ def test_cifar10_packs_of_jpeg(tmp_path: Path) -> None:
     np.savez(tmp_path / "cifar10_test.npz", jpeg=np.array([{}], dtype=object), offsets=offsets, labels=labels)
     with pytest.raises(LayoutError, match="damaged or another file"):
         cifar10(tmp_path, good="bird")
+    Image.new("RGB", (64, 32)).save(stream := io.BytesIO(), "JPEG")
+    wide = np.frombuffer(stream.getvalue(), np.uint8)
+    np.savez(tmp_path / "cifar10_test.npz", jpeg=wide, offsets=np.array([0, len(wide)]), labels=labels[:1])
+    with pytest.raises(LayoutError, match="a picture has 64 x 32 pixels"):
+        cifar10(tmp_path, good="bird")
     np.savez(tmp_path / "cifar10_test.npz", jpeg=jpeg, labels=labels)
     with pytest.raises(LayoutError, match="no array offsets"):
         cifar10(tmp_path, good="bird")
+
+
+def test_a_category_of_the_command_line_makes_that_one_into_files(tmp_path: Path) -> None:
+    tree_c(tmp_path)
+    assert read("cifar10_c", tmp_path, "ship") == cifar10_c(tmp_path, category="ship")
+    assert [folder.name for folder in (tmp_path / "kizu_copies" / "cifar10_c" / "train").iterdir()] == [
+        "ship"
+    ]
+    assert read("cifar10", tmp_path, "cat") == cifar10(tmp_path, good="cat")
+    with pytest.raises(UnknownName, match="'cat'"):
+        read("cifar10", tmp_path, "cats")
 
 
 class Bomb:
@@ -169,6 +186,34 @@ def test_generated_corruptions_are_drawn_by_the_seed(tmp_path: Path) -> None:
         assert np.array_equal(pixels(mine), pixels(drawn)) != random
     clean = pixels(first.test.normal.paths[0])
     assert all(not np.array_equal(clean, pixels(path)) for path in first.anomalous.paths)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_damaged_arrays_are_layout_errors(tmp_path: Path) -> None:
+    """Bytes of an array's head are spoiled, and a pack is cut short: a LayoutError comes."""
+    tree_c(tmp_path)
+    file = tmp_path / "CIFAR-10-C" / "labels.npy"
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    one_array = whole
+    refused = 0
+    for _ in range(150):
+        spoiled = bytearray(whole)
+        for at in random.integers(0, 128, size=3):
+            spoiled[at] = random.integers(0, 256)
+        file.write_bytes(bytes(spoiled))
+        try:
+            cifar10_c(tmp_path, category="cat", corruptions="fog")
+        except LayoutError:
+            refused += 1
+    assert refused > 100
+    np.savez(tmp_path / "cifar10_test.npz", jpeg=np.zeros(5000, np.uint8))
+    shutil.rmtree(tmp_path / "cifar-10-batches-bin")
+    whole = (tmp_path / "cifar10_test.npz").read_bytes()
+    (tmp_path / "cifar10_train.npz").write_bytes(whole)
+    for part in (*(whole[:size] for size in (0, 3, 100, len(whole) - 9)), whole, one_array):
+        (tmp_path / "cifar10_train.npz").write_bytes(part)
+        with pytest.raises(LayoutError):
+            cifar10(tmp_path)
 
 
 def test_corrupted_refusals(tmp_path: Path) -> None:

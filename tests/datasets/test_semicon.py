@@ -99,8 +99,12 @@ def test_values_are_kept(tmp_path: Path) -> None:
     np.save(tmp_path / "good" / "deep.npy", deep)
     np.save(tmp_path / "good" / "share.npy", deep / 65535)
     np.save(tmp_path / "good" / "cut.npy", deep > 30000)
+    np.save(tmp_path / "good" / "other_end.npy", deep.astype(">u2"))
+    pages = [Image.fromarray(page) for page in deep]
+    pages[0].save(tmp_path / "good" / "pages.tif", save_all=True, append_images=pages[1:])
     samples = semicon(tmp_path)
-    for name, expected in (("deep", deep), ("share", deep), ("cut", (deep > 30000) * 255)):
+    wholes = dict.fromkeys(("deep", "share", "other_end", "pages"), deep)
+    for name, expected in (wholes | {"cut": (deep > 30000) * 255}).items():
         planes = [np.asarray(Image.open(path)) for path in samples.where(group=name).paths]
         assert np.array_equal(np.stack(planes), expected)
 

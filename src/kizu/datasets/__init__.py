@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kizu.datasets.aptos import aptos
     from kizu.datasets.checking import Report
     from kizu.datasets.cifar10 import cifar10
-    from kizu.datasets.cifar100_c import cifar100_c
     from kizu.datasets.cifar10_c import cifar10_c
+    from kizu.datasets.cifar100_c import cifar100_c
     from kizu.datasets.folder import folder
     from kizu.datasets.isic2018 import isic2018
     from kizu.datasets.ksdd import ksdd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kizu.datasets.visa import visa
 
 __all__ = [
-    "Report", "aitex", "aptos", "cifar10", "cifar100_c", "cifar10_c", "folder", "isic2018", "ksdd",
+    "Report", "aitex", "aptos", "cifar10", "cifar10_c", "cifar100_c", "folder", "isic2018", "ksdd",
     "magnetic_tile", "mvtec", "mvtec_loco", "oct2017", "planted", "semicon", "visa",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kizu.datasets._copies import made_once, source_facts, write_pixels
+from kizu.datasets._copies import DAMAGED, made_once, source_facts, write_pixels
 from kizu.datasets._layout import folders_in
 from kizu.errors import LayoutError, some
 
@@ -156,7 +156,10 @@ def _read_records(
 def _read_pack(file: Path) -> Pictures:
     """A pack of JPEG files: jpeg uint8, all bytes one after another; offsets int64 (n + 1); labels uint8."""
     try:
-        with np.load(file, allow_pickle=False) as pack:
+        with file.open("rb") as stream:
+            pack = np.load(stream, allow_pickle=False)
+            if not isinstance(pack, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array, no pack of them")
             missing = sorted(_PACK_KEYS - set(pack.files))
             if missing:
                 raise LayoutError(
@@ -165,7 +168,7 @@ def _read_pack(file: Path) -> Pictures:
             data, offsets, labels = pack["jpeg"].tobytes(), pack["offsets"], pack["labels"].astype(np.int64)
             images = [_decoded(data[a:b]) for a, b in itertools.pairwise(offsets)]
             stacked = np.stack(images)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except DAMAGED as error:
         raise LayoutError(f"{file} is damaged or another file ({error}). Fetch it again.") from error
     if stacked.shape != (len(labels), SIDE, SIDE, 3) or labels.max() >= len(CLASSES):
         raise LayoutError(f"{file} holds pictures {stacked.shape} and {len(labels)} labels that do not fit.")
@@ -174,4 +177,6 @@ def _read_pack(file: Path) -> Pictures:
 
 def _decoded(data: bytes) -> NDArray[Any]:
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        if image.size != (SIDE, SIDE):
+            raise ValueError(f"a picture has {image.size[0]} x {image.size[1]} pixels")
         return np.asarray(image.convert("RGB"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kizu import checks
 from kizu.datasets import _cifar
-from kizu.datasets._copies import folder_of_copies, made_once, source_facts, write_pixels
+from kizu.datasets._copies import DAMAGED, folder_of_copies, made_once, source_facts, write_pixels
 from kizu.datasets._corruptions import CORRUPTIONS, LEVEL, corrupted
 from kizu.datasets._layout import chosen, folders_in, root_of, to_samples
 from kizu.datasets._masks import Row
@@ -180,7 +180,7 @@ def _array(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """An array (n, *shape) of whole numbers, left on disk. Raises LayoutError; no Python object is read."""
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise LayoutError(
             f"{file} is damaged or no array of numbers ({error}). Download it again."
         ) from error

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,12 @@ from kizu.outputs import has_record, read_record, replacing_folder, write_record
 COPIES = "kizu_copies"
 """Folder of the copies, below that of the data set, where no other is named."""
 RECORD = "prepared.json"
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, SyntaxError, ArithmeticError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, RecursionError, MemoryError),
+    Image.DecompressionBombError,
+)
+"""What NumPy and Pillow raise for a file that is not what its name says."""
 
 
 class _Made(Exception):

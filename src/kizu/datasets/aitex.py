@@ -51,7 +51,6 @@ class _Strips(NamedTuple):
     defective: list[Path]
     masks: dict[Path, list[Path]]
     """Several files where a strip has several defects: <strip>_mask1.png, <strip>_mask2.png."""
-    passed_over: list[tuple[str, str]]
 
 
 def aitex(
@@ -91,8 +90,7 @@ def aitex(
     order = np.random.default_rng([seed, 1]).permutation(len(strips.good))
     train = {strips.good[number].stem for number in order[:train_images]}
     rows = [_row(image, folder, train) for image in images]
-    found = _beside(root, strips)
-    return to_samples(rows, "aitex", found).where(split=split)
+    return to_samples(rows, "aitex", _beside(root, strips)).where(split=split)
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
@@ -123,8 +121,7 @@ def _strips(root: Path) -> _Strips:
             f"{some(wrong)}."
         )
     masks = _masks(root / FOLDERS[2], bad)
-    passed = [(str(strip), "no mask of it marks a defect") for strip in bad if strip.stem in NO_MASK]
-    return _Strips(good, [strip for strip in bad if strip.stem not in NO_MASK], masks, passed)
+    return _Strips(good, [strip for strip in bad if strip.stem not in NO_MASK], masks)
 
 
 def _masks(folder: Path, bad: list[Path]) -> dict[Path, list[Path]]:
@@ -224,9 +221,7 @@ def _row(image: Path, folder: Path, train: set[str]) -> Row:
 
 
 def _beside(root: Path, strips: _Strips) -> Found:
-    """What lies among the strips and is none, and the strips that give no patch."""
+    """What lies among the strips and is none; the two that give no patch belong to the data set."""
     of_strips = [Row(strip, "aitex", "good", 0) for strip in (*strips.good, *strips.defective)]
-    aside = [Path(path) for path, _ in strips.passed_over]
-    found = unread(of_strips, [root / FOLDERS[0], root / FOLDERS[1]], aside=aside)
-    found.passed_over += strips.passed_over
-    return found
+    aside = [image for image in list_images(root / FOLDERS[1]) if image.stem in NO_MASK]
+    return unread(of_strips, [root / FOLDERS[0], root / FOLDERS[1]], aside=aside)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from kizu import checks
-from kizu.datasets._copies import folder_of_copies, made_once, source_facts, write_pixels
+from kizu.datasets._copies import DAMAGED, folder_of_copies, made_once, source_facts, write_pixels
 from kizu.datasets._layout import folders_in, need_good, root_of, to_samples
 from kizu.datasets._masks import Row
 from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, UsageError, some
@@ -227,7 +227,7 @@ def _storable(plane: NDArray[Any]) -> NDArray[Any]:
         return plane.astype(np.uint8) * 255
     if np.issubdtype(plane.dtype, np.floating):
         return np.rint(plane.astype(np.float64) * 65535).astype(np.uint16)
-    return plane
+    return plane.astype(plane.dtype.newbyteorder("="))
 
 
 def _opened(file: Path) -> NDArray[Any]:
@@ -238,16 +238,17 @@ def _opened(file: Path) -> NDArray[Any]:
             if file.suffix.lower() != ".npy"
             else np.load(file, mmap_mode="r", allow_pickle=False)
         )
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except DAMAGED as error:
         raise LayoutError(f"{file} is damaged or no volume ({error}).") from error
     if values.ndim != 3 or 0 in values.shape:
         raise LayoutError(f"{file} has the shape {values.shape}; a grey volume (z, y, x) is due.")
-    if values.dtype not in (np.uint8, np.uint16, np.bool_) and not np.issubdtype(values.dtype, np.floating):
+    kind = values.dtype.newbyteorder("=")
+    if kind not in (np.uint8, np.uint16, np.bool_) and not np.issubdtype(kind, np.floating):
         raise LayoutError(
             f"{file} holds numbers of the type {values.dtype}; uint8, uint16, bool or floats from 0 to 1 are "
             "read. Save it as one of these."
         )
-    if np.issubdtype(values.dtype, np.floating):
+    if np.issubdtype(kind, np.floating):
         low, high = float(np.min(values)), float(np.max(values))
         if not (low >= 0 and high <= 1):
             raise LayoutError(
