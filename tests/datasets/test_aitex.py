@@ -79,6 +79,19 @@ def test_copies_are_made_once_whole_and_anew_when_a_strip_changes(tmp_path: Path
     assert np.array_equal(pixels(patch), pixels(strip)[:, left : left + 256])
 
 
+def test_copies_of_all_sets_below_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIZU_COPIES", str(tmp_path / "copies"))
+    for place in ("a/data", "b/data"):
+        tree(tmp_path / place)
+        draw_image(tmp_path / place / "NODefect_images" / f"{ord(place[0])}_000_00.png", 1, size=(256, 300))
+        aitex(tmp_path / place)
+        assert not (tmp_path / place / "kizu_copies").exists()
+    first, second = (tmp_path / "copies").iterdir()
+    assert first.name[:5] == second.name[:5] == "data_"
+    aitex(tmp_path / "a" / "data", copies=tmp_path / "said")
+    assert (tmp_path / "said").is_dir()
+
+
 def test_a_failure_leaves_nothing_and_a_foreign_folder_stays(tmp_path: Path) -> None:
     tree(tmp_path)
     mask(tmp_path / "Mask_images" / "0113_036_01_mask.png", size=(256, 599))

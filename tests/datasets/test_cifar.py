@@ -259,3 +259,20 @@ def test_data_check(tmp_path: Path) -> None:
         ("cifar100_c", "hundred", "fish, test, normal: 1 images where 500 are published"),
     ):
         assert any(line in text for text in check(name, tmp_path / folder).lines)
+
+
+@pytest.mark.data
+def test_real_pack(tmp_path: Path, data_root: Path) -> None:
+    """60,000 pictures as JPEG, and the nine corruptions of one class made from them: none of them leaves the
+    pictures as they are, all keep what they show (correlation)."""
+    samples = cifar10(data_root / "cifar10", good="cat", copies=tmp_path / "ten")
+    counts = (len(samples.train), len(samples.test.normal), len(samples.test.anomalous))
+    assert counts == (5000, 1000, 9000)
+    corrupt = cifar10_c(data_root / "cifar10", category="ship", source="generated", copies=tmp_path / "c")
+    assert (len(corrupt.train), len(corrupt.test.normal), len(corrupt.anomalous)) == (5000, 1000, 9000)
+    clean = np.stack([pixels(path) for path in corrupt.test.normal.paths[:100]]).astype(float)
+    for name in NINE:
+        paths = corrupt.where(defect=name).paths[:100]
+        after = np.stack([pixels(path) for path in paths]).astype(float)
+        assert 0.8 < np.corrcoef(clean.ravel(), after.ravel())[0, 1] < 1, name
+        assert np.abs(clean - after).mean() > 1, name

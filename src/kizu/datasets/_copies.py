@@ -3,13 +3,15 @@ whole or not at all, and used again.
 
 A row of Samples is an image file. What is none is written as PNG into a folder of copies: images/, and masks/
 where there are any, with a record that says what they were made of. Where that has changed since, the copies
-are made anew. The folder lies below that of the data set, or in `copies=` where the data set may not be
-written to."""
+are made anew. The folder lies below that of the data set; where that may not be written to, in `copies=` or
+below the folder that the environment variable KIZU_COPIES names."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import struct
 import tokenize
 import zipfile
@@ -22,12 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kizu.checks import check_name
 from kizu.errors import LayoutError
 from kizu.image_files import list_images
 from kizu.outputs import has_record, read_record, replacing_folder, write_record
 
 COPIES = "kizu_copies"
 """Folder of the copies, below that of the data set, where no other is named."""
+VARIABLE = "KIZU_COPIES"
+"""A folder for the copies of every data set, each in a folder of its own, where `copies` is not said."""
 RECORD = "prepared.json"
 DAMAGED = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, SyntaxError, ArithmeticError, struct.error),
@@ -42,8 +47,13 @@ class _Made(Exception):
 
 
 def folder_of_copies(root: Path, copies: Path | str | None) -> Path:
-    """Where the copies of the data set in `root` lie."""
-    return root / COPIES if copies is None else Path(copies).absolute()
+    """Where the copies of the data set in `root` lie. Raises LayoutError for a name that is not UTF-8."""
+    elsewhere = os.environ.get(VARIABLE)
+    if copies is None and elsewhere:
+        copies = Path(elsewhere) / f"{root.name}_{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    place = root / COPIES if copies is None else Path(copies).absolute()
+    check_name(place)
+    return place
 
 
 def source_facts(files: Iterable[Path]) -> list[list[Any]]:
