@@ -39,7 +39,7 @@ def test_every_defective_patch_shows_the_middle_of_its_largest_defect(tmp_path: 
     places = set()
     for seed in range(6):
         for path, cut, group in (
-            aitex(tmp_path, train_images=1, seed=seed)
+            aitex(tmp_path, crops=1, train_images=1, seed=seed)
             .anomalous.table.select("image", "mask", "group")
             .iter_rows()
         ):
@@ -54,26 +54,26 @@ def test_every_defective_patch_shows_the_middle_of_its_largest_defect(tmp_path: 
 
 def test_draws_depend_on_the_seed_and_on_the_strip_alone(tmp_path: Path) -> None:
     tree(tmp_path)
-    names = [Path(path).name for path in aitex(tmp_path, train_images=1).paths]
-    assert names != [Path(path).name for path in aitex(tmp_path, train_images=1, seed=1).paths]
+    names = [Path(path).name for path in aitex(tmp_path, crops=1, train_images=1).paths]
+    assert names != [Path(path).name for path in aitex(tmp_path, crops=1, train_images=1, seed=1).paths]
     draw_image(tmp_path / "NODefect_images" / "f" / "0200_000_01.png", 3, size=(256, 600), mode="L")
-    more = [Path(path).name for path in aitex(tmp_path, train_images=1).paths]
+    more = [Path(path).name for path in aitex(tmp_path, crops=1, train_images=1).paths]
     assert set(names) < set(more)
 
 
 def test_copies_are_made_once_whole_and_anew_when_a_strip_changes(tmp_path: Path) -> None:
     tree(tmp_path / "data")
-    samples = aitex(tmp_path / "data", train_images=1, copies=tmp_path / "out")
+    samples = aitex(tmp_path / "data", crops=1, train_images=1, copies=tmp_path / "out")
     assert not (tmp_path / "data" / "kizu_copies").exists()
     assert all(Path(path).is_relative_to(tmp_path / "out") for path in samples.paths)
     times = [Path(path).stat().st_mtime_ns for path in samples.paths]
-    again = aitex(tmp_path / "data", train_images=2, copies=tmp_path / "out")
+    again = aitex(tmp_path / "data", crops=1, train_images=2, copies=tmp_path / "out")
     assert [Path(path).stat().st_mtime_ns for path in again.paths] == times
     Path(samples.paths[0]).unlink()
-    assert aitex(tmp_path / "data", train_images=1, copies=tmp_path / "out") == samples
+    assert aitex(tmp_path / "data", crops=1, train_images=1, copies=tmp_path / "out") == samples
     strip = tmp_path / "data" / "Defect_images" / "0111_002_00.png"
     draw_image(strip, 99, size=(256, 600), mode="L")
-    aitex(tmp_path / "data", train_images=1, copies=tmp_path / "out")
+    aitex(tmp_path / "data", crops=1, train_images=1, copies=tmp_path / "out")
     (patch,) = (tmp_path / "out").rglob("images/0111_*.png")
     left = int(patch.stem.rpartition("_x")[2])
     assert np.array_equal(pixels(patch), pixels(strip)[:, left : left + 256])
@@ -84,11 +84,11 @@ def test_copies_of_all_sets_below_one_folder(tmp_path: Path, monkeypatch: pytest
     for place in ("a/data", "b/data"):
         tree(tmp_path / place)
         draw_image(tmp_path / place / "NODefect_images" / f"{ord(place[0])}_000_00.png", 1, size=(256, 300))
-        aitex(tmp_path / place)
+        aitex(tmp_path / place, crops=1)
         assert not (tmp_path / place / "kizu_copies").exists()
     first, second = (tmp_path / "copies").iterdir()
     assert first.name[:5] == second.name[:5] == "data_"
-    aitex(tmp_path / "a" / "data", copies=tmp_path / "said")
+    aitex(tmp_path / "a" / "data", crops=1, copies=tmp_path / "said")
     assert (tmp_path / "said").is_dir()
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from kizu.datasets._corruptions import CORRUPTIONS, corrupted
+from kizu.datasets._corruptions import CORRUPTIONS, _clouds, corrupted
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -112,6 +112,27 @@ def test_fog_is_a_smooth_cloud_of_half_the_range() -> None:
     assert np.abs(np.diff(cloud[..., 0], axis=1)).max() < 0.1, "fine structure fades by 9 with each octave"
     assert 0.2 < cloud.mean() < 0.8
     assert cloud.mean(axis=(1, 2, 3)).std() > 0.05
+
+
+def test_a_cloud_is_rougher_by_nine_with_each_octave() -> None:
+    """Points between four others are their mean and uniform noise. What is left after taking the mean away is
+    that noise: as wide along the axes as on the diagonals, nine times as wide for steps of twice the size."""
+    heights = _clouds(10, generator(), side=64)
+
+    def rest(step: int, *, diagonal: bool) -> float:
+        near = [(step, step), (step, -step), (-step, step), (-step, -step)]
+        near = near if diagonal else [(step, 0), (-step, 0), (0, step), (0, -step)]
+        mean = sum(np.roll(heights, move, axis=(1, 2)) for move in near) / 4
+        odd, even = slice(step, None, 2 * step), slice(None, None, 2 * step)
+        left = (heights - mean)[:, odd, odd if diagonal else even]
+        assert left.max() / left.std(axis=(1, 2)).max() < 1.9, "uniform: sqrt(3) deviations at most"
+        return float(np.sqrt((left**2).mean()))
+
+    for step in (1, 2, 4):
+        assert rest(2 * step, diagonal=True) / rest(step, diagonal=True) == pytest.approx(9, rel=0.08)
+        assert rest(step, diagonal=False) / rest(step, diagonal=True) == pytest.approx(1, rel=0.08)
+    assert heights.min(axis=(1, 2)).max() == 0
+    assert heights.max(axis=(1, 2)).min() == 1
 
 
 def test_bytes_in_and_out() -> None:
