@@ -242,6 +242,105 @@ def mvtec_loco(root: Path) -> None:
     )
 
 
+def aitex(root: Path) -> None:
+    """22 good strips of two fabrics, 256 x 264, three defective ones, 256 x 600 (one with two masks), and one
+    known to have no mask."""
+    size = (256, 600)
+    for number in range(22):
+        name = f"{number:04}_000_{number % 2:02}.png"
+        folder = root / "NODefect_images" / f"fabric{number % 2}"
+        draw_image(folder / name, number, size=(256, 264), mode="L")
+    for number, name in enumerate(("0111_002_00", "0112_019_01", "0113_036_01", "0100_025_08")):
+        draw_image(root / "Defect_images" / f"{name}.png", 30 + number, size=size, mode="L")
+    masks = root / "Mask_images"
+    mask(masks / "0111_002_00_mask.png", size=size, box=(0, 0, 9, 9))
+    mask(masks / "0112_019_01_mask1.png", size=size, box=(20, 30, 25, 35))
+    mask(masks / "0112_019_01_mask2.png", size=size, box=(100, 400, 140, 440))
+    mask(masks / "0113_036_01_mask.png", size=size, box=(200, 580, 256, 600))
+
+
+def volume(path: Path, seed: int, *, shape: tuple[int, int, int] = (4, 12, 16)) -> Path:
+    """A grey volume (z, y, x), uint8, as .npy or TIFF stack by its suffix."""
+    values = np.random.default_rng(seed).integers(60, 200, shape, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        pages = [Image.fromarray(page) for page in values]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+def semicon(root: Path) -> None:
+    """Two good volumes and one defective, whose mask marks slices 1 and 2 of 4."""
+    volume(root / "good" / "die0.npy", 0)
+    volume(root / "good" / "die1.tif", 1)
+    volume(root / "defect" / "die2.npy", 2)
+    marks = np.zeros((4, 12, 16), np.uint8)
+    marks[1:3, 3:8, 4:9] = 1
+    (root / "masks").mkdir()
+    np.save(root / "masks" / "die2.npy", marks)
+
+
+def cifar_pictures(seed: int, count: int) -> np.ndarray:
+    """(count, 32, 32, 3) uint8, smooth and noisy."""
+    base = np.linspace(40, 200, 32)[None, None, :, None]
+    noisy = base + np.random.default_rng(seed).normal(0, 20, (count, 32, 32, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def cifar_records(path: Path, labels: Sequence[Sequence[int]], seed: int) -> Path:
+    """One file of the binary version: label bytes and three planes of bytes a picture."""
+    pictures = cifar_pictures(seed, len(labels)).transpose(0, 3, 1, 2).reshape(len(labels), -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.concatenate([np.array(labels, np.uint8), pictures], axis=1).tofile(path)
+    return path
+
+
+def cifar10(root: Path) -> None:
+    """The binary version: 2 training pictures of each class in 5 files, 1 test picture of each."""
+    for number in range(5):
+        labels = [[(4 * number + n) % 10] for n in range(4)]
+        cifar_records(root / "cifar-10-batches-bin" / f"data_batch_{number + 1}.bin", labels, number)
+    cifar_records(root / "cifar-10-batches-bin" / "test_batch.bin", [[9 - n] for n in range(10)], 9)
+
+
+def cifar100(root: Path) -> None:
+    """The binary version: for each superclass 2 training pictures and 1 test picture, in real names."""
+    from kizu.datasets.cifar100_c import SUPERCLASSES
+
+    folder = root / "cifar-100-binary"
+    cifar_records(folder / "train.bin", [[n % 20, n] for n in range(40)], 0)
+    cifar_records(folder / "test.bin", [[n, n + 20] for n in range(20)], 1)
+    (folder / "coarse_label_names.txt").write_text("\n".join(SUPERCLASSES) + "\n\n")
+    (folder / "fine_label_names.txt").write_text("\n".join(f"kind_{n}" for n in range(100)) + "\n")
+
+
+def corrupted_arrays(folder: Path, labels: Sequence[int], *, names: Sequence[str] = ()) -> None:
+    """Official arrays: five levels, each picture a flat grey of its level and corruption."""
+    from kizu.datasets.cifar10_c import NINE
+
+    folder.mkdir(parents=True)
+    count = len(labels)
+    np.save(folder / "labels.npy", np.tile(np.array(labels, np.uint8), 5))
+    for number, name in enumerate(names or NINE):
+        grey = np.repeat(np.arange(1, 6), count) * 40 + number
+        np.save(
+            folder / f"{name}.npy",
+            np.broadcast_to(grey[:, None, None, None], (5 * count, 32, 32, 3)).astype(np.uint8),
+        )
+
+
+def cifar10_c(root: Path) -> None:
+    cifar10(root)
+    corrupted_arrays(root / "CIFAR-10-C", [9 - n for n in range(10)])
+
+
+def cifar100_c(root: Path) -> None:
+    cifar100(root)
+    corrupted_arrays(root / "CIFAR-100-C", [n + 20 for n in range(20)])
+
+
 def nothing(root: Path) -> None:
     """For data sets that make their own files: the folder is not even there."""
     root.rmdir()
@@ -258,5 +357,10 @@ TREES: dict[str, Callable[[Path], None]] = {
     "isic2018": isic2018,
     "mvtec_loco": mvtec_loco,
     "planted": nothing,
+    "aitex": aitex,
+    "semicon": semicon,
+    "cifar10": cifar10,
+    "cifar10_c": cifar10_c,
+    "cifar100_c": cifar100_c,
 }
 """Data set -> what builds a tiny one in an empty folder."""

@@ -72,7 +72,7 @@ def _body(room: str, names: dict[str, str]) -> str:
     package = f"kizu.{room}"
     used = [file for file in registry.files(room) if file not in registry.names(room)]
     lines = [f"    from {package} import {file} as {file}" for file in used]
-    for file in sorted(set(names.values())):
+    for file in sorted(set(names.values()), key=_natural):
         lines += _import(f"{package}.{file}", [name for name, other in names.items() if other == file])
     typing = ["from typing import TYPE_CHECKING", ""] if lines else []
     block = ["if TYPE_CHECKING:", *lines, ""] if lines else []
@@ -127,9 +127,14 @@ def _defined(room: str, file: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
-def _order(name: str) -> tuple[int, str]:
-    """The order of ruff's isort: CONSTANTS, Classes, functions."""
-    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+def _order(name: str) -> tuple[int, list[str | int]]:
+    """The order of ruff's isort: CONSTANTS, Classes, functions; numbers in names by their value."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, _natural(name))
+
+
+def _natural(name: str) -> list[str | int]:
+    """Text and numbers in turn: cifar10_c comes before cifar100_c."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     "inspection.json": ("results.jsonl", "index.html", "report.html", "panels/#.png"),
     "attention.json": ("attention.npz", "attention.png", "attention.html"),
     "experiment.json": ("cells.jsonl", "results.csv", "results.md", "README.md", "*.png", "*.html"),
-    "prepared.json": ("train/*.png", "test/*.png"),
+    "prepared.json": ("train/*.png", "test/*.png", "images/*.png", "masks/*.png"),
 }
 """Record that marks a folder as kizu's -> patterns of the other names that kizu gives in it (* also matches
 what lies deeper, # is a number)."""

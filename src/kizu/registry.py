@@ -61,7 +61,7 @@ def names(room: str) -> list[str]:
     Raises UnknownName for a room that does not exist.
 
     >>> names("protocols")
-    ['few_shot', 'one_class', ...]
+    ['few_shot', 'imbalanced', ...]
     """
     return [name for name in files(room) if name not in SUPPORT.get(room, frozenset())]
 

@@ -15,7 +15,7 @@ from kizu.samples import Samples
 
 NAMES = registry.names("datasets")
 PARAMETERS: dict[str, dict[str, object]] = {
-    "planted": {"products": "all", "train": 2, "test_good": 1, "test_defective": 1, "size": 32}
+    "planted": {"products": "all", "train": 2, "test_good": 1, "test_defective": 1, "size": 32},
 }
 """Arguments that keep a data set tiny."""
 

@@ -13,6 +13,8 @@ from kizu.samples import Samples
 
 BOTH_CLASSES = {"two_class"}
 """Protocols that learn from anomalous images as well."""
+FEW: dict[str, dict[str, object]] = {"imbalanced": {"anomalies": 5, "normals": 8, "shots": 3}}
+"""Protocols that test on few of the anomalous images: what they are asked for."""
 
 
 @pytest.fixture(params=registry.names("protocols"))
@@ -27,7 +29,8 @@ def test_contract(protocol: Callable[..., Split], official: bool, tiny_planted: 
     samples = (
         tiny_planted if official else Samples(tiny_planted.table.with_columns(split=pl.lit(None, pl.String)))
     )
-    split = protocol(samples, seed=1)
+    parameters = FEW.get(protocol.__name__, {})
+    split = protocol(samples, seed=1, **parameters)
     assert isinstance(split, Split)
     assert split.protocol == protocol.__name__
     assert split.seed == 1
@@ -37,8 +40,8 @@ def test_contract(protocol: Callable[..., Split], official: bool, tiny_planted: 
     assert not set(split.train.paths) & set(split.test.paths)
     assert not set(split.calibration.paths) & set(split.test.paths)
     assert len(split.test.normal) > 0
-    assert len(split.test.anomalous) + len(split.train.anomalous) == 12
+    assert len(split.test.anomalous) + len(split.train.anomalous) == parameters.get("anomalies", 12)
     assert len(split.test.anomalous) > 0
-    again = protocol(samples, seed=1)
+    again = protocol(samples, seed=1, **parameters)
     assert again.train == split.train
     assert again.test == split.test

@@ -19,6 +19,7 @@ STRAY = {
     "magnetic_tile": ("MT_Free/0.jpg", "MT_Dent/0.jpg", "MT_Crack/Imgs/more/0.jpg"),
     "ksdd": ("kos01/more/0.jpg",),
     "oct2017": ("valid/NORMAL/0.jpeg",),
+    "aitex": ("Defect_images/more/0.png",),
     "isic2018": ("ISIC2018_Task3_Training_Input/0.png", "ISIC2018_Task3_Validation_Input/more/0.jpg"),
     "mvtec_loco": ("pushpins/val/good/0.png", "pushpins/photo.png"),
 }
@@ -28,6 +29,8 @@ OFFICIAL = {
     "isic2018": ("ISIC2018_Task3_Test_Input/0.jpg",),
     "ksdd": ("example.jpg",),
     "visa": ("thumbnail.jpg",),
+    "cifar10": ("sample.png",),
+    "aitex": ("fabrics.jpg",),
 }
 """Pictures beside the images: of the page that shows the data set, and those without labels."""
 PUBLISHED = sorted(TREES.keys() - {"folder", "planted"})

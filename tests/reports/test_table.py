@@ -133,15 +133,20 @@ def test_aupro_by_the_image_is_not_comparable_with_that_of_the_data_set() -> Non
     )
 
 
-def test_a_few_shot_row_without_shots_is_not_comparable() -> None:
-    ours = [
-        run("gaussian", "", 0, 0.6, dataset="semicon", shots=10, protocol="few_shot") | {"category": None}
-    ]
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        ("imbalanced", "shots not stated by the paper"),
+        ("few_shot", "protocol: imbalanced; here: few_shot"),
+    ],
+)
+def test_a_few_shot_row_without_shots_is_not_comparable(protocol: str, reason: str) -> None:
+    ours = [run("gaussian", "", 0, 0.6, dataset="semicon", shots=10, protocol=protocol) | {"category": None}]
     text = reports.table(
         pl.DataFrame(ours, schema_overrides={"category": pl.String}),
         published=papers.fewshot_contrastive("8").filter(pl.col("detector") == "gaussian"),
     )
-    assert cells(text, "| Ours, 5 anomalies (resnet18) |")[-2] == "shots not stated by the paper"
+    assert cells(text, "| Ours, 5 anomalies (resnet18) |")[-2] == reason
 
 
 def test_a_published_row_under_the_same_conditions_is_comparable() -> None:

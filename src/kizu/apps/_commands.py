@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kizu
 from kizu import registry
@@ -176,7 +176,11 @@ def read(
         raise UsageError(f"--no-masks is for the data set folder; {dataset} is read as it was published.")
     if not use_masks and mask_rule:
         raise UsageError("--mask-rule has no effect with --no-masks: leave one of them away.")
-    samples = kizu.dataset(dataset, path, **({} if use_masks else {"use_masks": False}))
+    filters: dict[str, Any] = {} if use_masks else {"use_masks": False}
+    keyword = getattr(registry.module("datasets", dataset), "CATEGORY_KEYWORD", None)
+    if category and keyword:  # a large set, of which the one category alone is made into files
+        filters[keyword] = category
+    samples = kizu.dataset(dataset, path, **filters)
     samples = samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
     return samples.where(category=category) if category else samples
 

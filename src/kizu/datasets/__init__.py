@@ -9,8 +9,12 @@ from kizu import registry
 
 if TYPE_CHECKING:
     from kizu.datasets import checking as checking
+    from kizu.datasets.aitex import aitex
     from kizu.datasets.aptos import aptos
     from kizu.datasets.checking import Report
+    from kizu.datasets.cifar10 import cifar10
+    from kizu.datasets.cifar10_c import cifar10_c
+    from kizu.datasets.cifar100_c import cifar100_c
     from kizu.datasets.folder import folder
     from kizu.datasets.isic2018 import isic2018
     from kizu.datasets.ksdd import ksdd
@@ -19,11 +23,12 @@ if TYPE_CHECKING:
     from kizu.datasets.mvtec_loco import mvtec_loco
     from kizu.datasets.oct2017 import oct2017
     from kizu.datasets.planted import planted
+    from kizu.datasets.semicon import semicon
     from kizu.datasets.visa import visa
 
 __all__ = [
-    "Report", "aptos", "folder", "isic2018", "ksdd", "magnetic_tile", "mvtec", "mvtec_loco", "oct2017",
-    "planted", "visa",
+    "Report", "aitex", "aptos", "cifar10", "cifar10_c", "cifar100_c", "folder", "isic2018", "ksdd",
+    "magnetic_tile", "mvtec", "mvtec_loco", "oct2017", "planted", "semicon", "visa",
 ]  # fmt: skip
 
 registry.open_room(__name__, {"Report": "checking"})

@@ -11,7 +11,8 @@ The columns:
     value, spread      per cent, as printed, higher is better; spread: standard deviation over runs, or null
     dataset, category  "mean", "mean_textures" and "mean_objects" are averages printed by the paper; category
                        is null where the data set has none
-    protocol, shots    shots: null for all good images, under few_shot where the paper does not say
+    protocol, shots    shots: null for all good images, under few_shot and imbalanced where the paper does
+                       not say
     runs               null where the paper does not say
     detector, backbone, weights
     selection          "last": the last training step; "best_on_test" where the paper or its code reports

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from kizu.protocols import base as base
     from kizu.protocols.base import Split
     from kizu.protocols.few_shot import few_shot
+    from kizu.protocols.imbalanced import imbalanced
     from kizu.protocols.one_class import one_class
     from kizu.protocols.two_class import two_class
     from kizu.protocols.unified import unified
 
-__all__ = ["Split", "few_shot", "one_class", "two_class", "unified"]
+__all__ = ["Split", "few_shot", "imbalanced", "one_class", "two_class", "unified"]
 
 registry.open_room(__name__, {"Split": "base"})

@@ -61,7 +61,7 @@ def why_not(facts: dict[str, Any], frame: pl.DataFrame, metric: str) -> str:
         present = ours[name].unique().to_list()
         if name == "weights" and (wanted is None or present == [None]):
             return "weights not stated " + ("by the paper" if wanted is None else "by these results")
-        if name == "shots" and wanted is None and facts["protocol"] == "few_shot":
+        if name == "shots" and wanted is None and facts["protocol"] in ("few_shot", "imbalanced"):
             return "shots not stated by the paper"
         ours = ours.filter(pl.col(name).eq_missing(pl.lit(wanted, dtype=pl.String)))
         if ours.is_empty():
