@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from kizu import registry
 
 if TYPE_CHECKING:
+    from kizu.views.colour_jitter import colour_jitter
     from kizu.views.cutpaste import cutpaste
     from kizu.views.perlin import perlin
     from kizu.views.smooth_blend import smooth_blend
     from kizu.views.strong import strong
     from kizu.views.weak import weak
 
-__all__ = ["cutpaste", "perlin", "smooth_blend", "strong", "weak"]
+__all__ = ["colour_jitter", "cutpaste", "perlin", "smooth_blend", "strong", "weak"]
 
 registry.open_room(__name__)
