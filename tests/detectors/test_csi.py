@@ -15,7 +15,10 @@ import kizu
 from kizu.detectors._csi_parts import CSIObjective
 from kizu.detectors.csi import CSI, FLOOR
 from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError
+from kizu.images import open_image
 from kizu.losses import nt_xent
+from kizu.metrics import image_metrics
+from kizu.samples import Samples
 from kizu.training import FitOptions, Position
 from kizu.views import strong
 
@@ -169,6 +172,22 @@ def test_turned_images_are_found_and_so_is_their_place() -> None:
     foreign[:, :, 18:30, 18:30] = torch.tensor([0.9, 0.1, 0.8])[:, None, None]
     changed = (fitted.predict(foreign).map - fitted.predict(upright(8, 4)).map).abs().mean(0)
     assert changed[18:30, 18:30].mean() > 2 * changed[:8, :8].mean()
+
+
+@pytest.mark.slow
+def test_it_finds_planted_flaws_with_trained_weights(tiny_planted: Samples) -> None:
+    """Half the image painted over scores above every good test image, and where it is painted."""
+    chosen = {"image_size": 64, "batch_size": 8, "iterations": 30, "copies": 1, "dimensions": 128}
+    fitted = kizu.detector("csi", "kizu/starter@3", **{**SMALL, **chosen}).fit(tiny_planted.train)
+    test = fitted.predict(tiny_planted.test)
+    assert image_metrics(test.score, tiny_planted.test.labels)["auroc"] > 0.55
+    good = fitted.predict(tiny_planted.test.normal)
+    painted = torch.stack([torch.from_numpy(open_image(path)) for path in tiny_planted.test.normal.paths])
+    painted = painted.permute(0, 3, 1, 2).float() / 255
+    painted[:, :, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.8])[:, None, None]
+    foreign = fitted.predict(painted)
+    assert foreign.score.min() > good.score.max()
+    assert foreign.map[:, 16:48, 16:48].mean() > foreign.map[:, :8].mean()
 
 
 def test_an_image_is_scored_as_alone_and_as_after_opening(tmp_path: Path) -> None:
