@@ -238,3 +238,13 @@ def test_nonsense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((UsageError, UnknownName), match=list(wrong)[-1]):
         detector(**wrong)
     assert issubclass(UnknownName, KizuError)
+
+
+def test_half_precision_scores_nearly_the_same_and_after_opening_the_very_same(tmp_path: Path) -> None:
+    given: dict[str, Any] = {**{"score": "dirichlet"}, "training_precision": "bf16"}
+    half = detector(**given, precision="bf16").fit(images(6))
+    loaded = kizu.load(half.save(tmp_path / "model.kizu"))
+    found = half.predict(images(3, 5))
+    assert torch.equal(loaded.predict(images(3, 5)).map, found.map)
+    full = kizu.load(tmp_path / "model.kizu", precision="fp32").predict(images(3, 5))
+    assert torch.allclose(full.score, found.score, rtol=0.05, atol=0.05)

@@ -78,7 +78,9 @@ def test_weak_is_weak_and_strong_is_strong() -> None:
     assert change["weak"] < 0.7 * change["strong"]
 
 
-@pytest.mark.parametrize(("recipe", "least"), [("simsiam", 0.2), ("moco_v1", 0.2), ("simclr", 0.08), ("csi", 0.08)])
+@pytest.mark.parametrize(
+    ("recipe", "least"), [("simsiam", 0.2), ("moco_v1", 0.2), ("simclr", 0.08), ("csi", 0.08)]
+)
 def test_crop_areas(recipe: str, least: float) -> None:
     """Grey or not, jittered or not: the recipe's boxes alone."""
     from kizu.views import _augment, _random

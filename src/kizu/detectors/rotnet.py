@@ -166,7 +166,7 @@ class RotNet(EncoderDetector):
         positions = self._first_features(samples)[-1][0, 0].numel()
         if positions * self.batch_size * self.drawn < 2:
             raise UsageError(
-                "Batch norm takes at least 2 positions a step: larger images, or a larger batch_size or drawn."
+                "Batch norm takes at least 2 positions a step: larger images, batch_size or drawn."
             )
         if self.score == "dirichlet" and len(samples) < 2:
             raise UsageError("A Dirichlet distribution is fitted to at least 2 good images: score='softmax'.")
