@@ -8,9 +8,9 @@ row: class, transforms, score, seed, steps, batch, AUROC, the published one, sec
 
 The whole of the paper's run is --transforms geometric --score dirichlet --iterations 8438: 3 passes over 72 x
 5,000 pairs of image and transformation in batches of 128, here 32 images in 4 transformations each. The
-default is shorter: the four turns, 2,000 steps, and the plain softmax score. One core of a Xeon with bf16 took
-0.8 s a step (2.1 s in fp32), so half an hour a class and about 3 minutes for its test; the paper's run is 2
-hours and, with 72 looks at each test image, one more.
+default is shorter: the four turns, 2,000 steps, and the plain softmax score. One core of an AMD EPYC with
+bf16 took 0.8 s a step (2.1 s in fp32), so half an hour a class and about 3 minutes for its test; the paper's
+run is 2 hours and, with 72 looks at each test image, one more.
 
 PUBLISHED: Golan and El-Yaniv, NeurIPS 2018, table 1, 72 transformations, the mean of five runs; their mean,
 86.0, is that of later papers that cite it. The images at hand (shared/data/cifar10) are JPEGs of CIFAR-10, so

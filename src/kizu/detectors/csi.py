@@ -6,8 +6,8 @@ Shifted Instances", NeurIPS 2020. Official code: alinlab/CSI (no licence file); 
 of the constants (code and paper, section 3 and appendix A): four turns as shifting transformations, NT-Xent
 at temperature 0.5 over two views of each image in each turn plus the cross-entropy of the turn, projection to
 128, LARS with momentum 0.9 and weight decay 1e-6, its rate rising to 1.0 (ten times the code's 0.1) in the
-first 10 of 1,000 epochs, then half a cosine; views "csi" of views.strong; 10 copies with crops of 0.54 of the area when scoring. The
-paper trains a ResNet-18 for 32-pixel images from nothing ("small/resnet18").
+first 10 of 1,000 epochs, then half a cosine; views "csi" of views.strong; 10 copies with crops of 0.54 of the
+area when scoring. The paper trains a ResNet-18 for 32-pixel images from nothing ("small/resnet18").
 
 Where paper and code differ: the paper weighs the norm term by the mean of max <z, z_m> over good images, the
 code by the mean length of z; here as in the code. Differences: LARS is lightly's, for all parameters alike,
