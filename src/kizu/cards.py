@@ -63,6 +63,11 @@ class _Parameters(Card):
     dimensions: Width | None = None
     projection: Width | None = None
     hidden: Width = 1
+    head_layers: Annotated[int, Field(ge=1, le=16)] = 1
+    copies: Annotated[int, Field(ge=0, le=1000)] = 0
+    drawn: Annotated[int, Field(ge=1, le=72)] = 1
+    crop: Annotated[int, Field(ge=8, le=MAX_SIDE)] | None = None
+    stride: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
     embedding_width: Width | None = None
 
     @model_validator(mode="after")

@@ -129,3 +129,19 @@ def test_misuse_is_refused() -> None:
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(UsageError, match="temperature"):
             nt_xent(torch.ones(2, 3), torch.ones(2, 3), temperature=temperature)
+
+
+def test_nt_xent_leaves_out_rows_of_one_group() -> None:
+    first, second = (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)).double() for n in (0, 1))
+    groups = torch.tensor([5, 2, 5, 7])
+    views, label = torch.nn.functional.normalize(torch.cat([first, second])), groups.repeat(2)
+    found = nt_xent(first, second, temperature=0.3, groups=groups, reduction="none")
+    for i in range(8):
+        partner = (i + 4) % 8
+        kept = [j for j in range(8) if j == partner or label[j] != label[i]]
+        expected = (views[kept] @ views[i] / 0.3).logsumexp(0) - views[partner] @ views[i] / 0.3
+        assert found[i].item() == pytest.approx(expected.item(), rel=1e-9)
+    different = nt_xent(first, second, temperature=0.3, groups=torch.arange(4))
+    assert torch.equal(different, nt_xent(first, second, temperature=0.3))
+    with pytest.raises(ShapeError, match="groups"):
+        nt_xent(first, second, groups=torch.arange(3))

@@ -78,7 +78,9 @@ def test_weak_is_weak_and_strong_is_strong() -> None:
     assert change["weak"] < 0.7 * change["strong"]
 
 
-@pytest.mark.parametrize(("recipe", "least"), [("simsiam", 0.2), ("moco_v1", 0.2), ("simclr", 0.08)])
+@pytest.mark.parametrize(
+    ("recipe", "least"), [("simsiam", 0.2), ("moco_v1", 0.2), ("simclr", 0.08), ("csi", 0.08)]
+)
 def test_crop_areas(recipe: str, least: float) -> None:
     """Grey or not, jittered or not: the recipe's boxes alone."""
     from kizu.views import _augment, _random
@@ -90,6 +92,14 @@ def test_crop_areas(recipe: str, least: float) -> None:
     share = tall * wide / 224**2
     assert share.min() == pytest.approx(least, abs=0.012)
     assert share.max() > 0.99
+
+
+def test_the_looks_of_csi_have_one_area() -> None:
+    from kizu.views import _augment, _random
+
+    u, recipe = _random.uniforms(seeded(5), 3000, 22), RECIPES["csi_fixed"]
+    _, _, tall, wide = _augment.crop_boxes(u, 224, 224, recipe.crop_scale, recipe.crop_ratio)
+    assert ((tall * wide / 224**2 - 0.54).abs() < 0.01).all()
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))

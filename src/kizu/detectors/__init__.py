@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kizu.detectors import runtime as runtime
     from kizu.detectors.base import Detector
     from kizu.detectors.classifier import Classifier
+    from kizu.detectors.csi import CSI
+    from kizu.detectors.cutpaste import CutPaste
     from kizu.detectors.decision import Decision
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
     from kizu.detectors.reconstruction import Networks, ReconstructionDetector, ReconstructionScorer
     from kizu.detectors.recontrast import ReContrast
     from kizu.detectors.reverse_distillation import ReverseDistillation
+    from kizu.detectors.rotnet import RotNet
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
 
 __all__ = [
-    "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector",
-    "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector",
-    "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
+    "CSI", "Classifier", "CutPaste", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian",
+    "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
+    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kizu import checks, maps, store
+from kizu import checks, store
 from kizu.adaptation.base import Adaptation
+from kizu.detectors._density_scorer import DensityScorer
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import ShapeError, UnknownName
+from kizu.errors import UnknownName
 from kizu.nn.density import COVARIANCES, density, pool
-from kizu.nn.patches import align_levels, finest_centre
 from kizu.representations.base import Representation
 from kizu.training import Position
-from kizu.types import Batch, Centres, FeatureMaps
+from kizu.types import Batch, FeatureMaps
 from kizu.views.affine import AUGMENTATIONS, affine
 
 ORIGINS = ("mean", "zero")
@@ -127,10 +127,10 @@ class Gaussian(OnePassDetector):
         self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
         self._rows = []
 
-    def scorer(self) -> GaussianScorer:
+    def scorer(self) -> DensityScorer:
         """The Mahalanobis distance and its shares."""
         mean = self.mean_ if self.origin == "mean" else torch.zeros_like(self.mean_)
-        return GaussianScorer(
+        return DensityScorer(
             mean, self.whitening_, sigma=self.sigma, normalise=self.normalise, centres=self.centres
         )
 
@@ -140,46 +140,3 @@ class Gaussian(OnePassDetector):
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         store.expect("Gaussian", tensors, {"mean": f"{sum(self.representation_.channels)}"})
         self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()
-
-
-class GaussianScorer(nn.Module):
-    """Features [(B, C_l, h_l, w_l)], size (H, W) -> map (B, H, W), score (B,).
-
-    mean: (D,), from which distances are. whitening: W (D, D) with W S W^T = 1. sigma: of the map's smoothing,
-    in pixels. normalise: whether pooled features have length one.
-    """
-
-    mean: Tensor
-    whitening: Tensor
-
-    def __init__(
-        self,
-        mean: Tensor,
-        whitening: Tensor,
-        *,
-        sigma: float,
-        normalise: bool = True,
-        centres: Centres | None = None,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("whitening", whitening)
-        self.sigma, self.normalise, self.centres = sigma, normalise, centres
-
-    def forward(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Higher is more anomalous. Raises ShapeError for features of other channels than it was fitted
-        on."""
-        channels = sum(level.shape[1] for level in features)
-        if channels != len(self.mean):
-            raise ShapeError(
-                f"The representation gives {channels} channels, the model was fitted on {len(self.mean)}."
-            )
-        pooled, length = pool(features)
-        length = length if self.normalise else torch.ones_like(length)
-        white = (pooled / length - self.mean) @ self.whitening.T  # (B, D): W (f - mu)
-        score = white.norm(dim=1)
-        gradient = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # (B, D): S^-1 (f - mu) / s
-        position = align_levels(features) / length[:, :, None, None]  # (B, D, h, w): x_p / |mean x|
-        share = torch.einsum("bd,bdhw->bhw", gradient, position) - (gradient @ self.mean)[:, None, None]
-        centre = finest_centre(features, self.centres)
-        return maps.upsample(share, size, sigma=self.sigma, centre=centre), score

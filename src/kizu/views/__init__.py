@@ -10,12 +10,15 @@ from kizu import registry
 if TYPE_CHECKING:
     from kizu.views.affine import affine
     from kizu.views.blur_brightness import blur_brightness
+    from kizu.views.colour_jitter import colour_jitter
     from kizu.views.cutpaste import cutpaste
     from kizu.views.perlin import perlin
     from kizu.views.smooth_blend import smooth_blend
     from kizu.views.strong import strong
     from kizu.views.weak import weak
 
-__all__ = ["affine", "blur_brightness", "cutpaste", "perlin", "smooth_blend", "strong", "weak"]
+__all__ = [
+    "affine", "blur_brightness", "colour_jitter", "cutpaste", "perlin", "smooth_blend", "strong", "weak",
+]  # fmt: skip
 
 registry.open_room(__name__)
