@@ -4,11 +4,11 @@ it starts from.
     python experiments/fewshot/steps.py [--data planted ksdd] [--variants bare con con+pp ...] [--shots 5 10]
     [--seeds 0 1 2] [--iterations 30] [--every 10] [--set name=value ...] [--data-root FOLDER] [--out FILE]
 
-For every data set, number of good images and seed, and for each variant: the representation is adapted to the
-drawn good images, and every few steps the detectors are fitted on the same images with the network as it
-is by then. One row of the CSV a step and detector; step 0 is the network before any training. The last step
-is what counts; the best one is an oracle. Started again, it goes on with what is missing. Choices are made on planted
-products and KolektorSDD alone."""
+For every data set, number of good images and seed, and for each variant: the representation is adapted to
+the drawn good images, and every few steps the detectors are fitted on the same images with the network as
+it is by then. One row of the CSV a step and detector; step 0 is the network before any training. The last
+step is what counts; the best one is an oracle. Started again, it goes on with what is missing. Choices are
+made on planted products and KolektorSDD alone."""
 
 from __future__ import annotations
 
