@@ -89,6 +89,11 @@ class _Parameters(_Card):
     projection: Width | None = None
     hidden: Width = 1
     embedding_width: Width | None = None
+    width: Width = 1
+    pyramids: Annotated[int, Field(ge=1, le=1000)] = 1
+    coarsest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
+    finest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
+    scale_factor: Annotated[float, Field(ge=0.1, le=0.95)] = 0.5
 
     @model_validator(mode="after")
     def _bounded_batch(self) -> Self:

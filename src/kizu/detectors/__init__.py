@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from kizu.detectors.reverse_distillation import ReverseDistillation
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
+    from kizu.detectors.tdg import TDG
 
 __all__ = [
-    "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector",
-    "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector",
-    "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
+    "TDG", "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian",
+    "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
+    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
