@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 import kizu
+from kizu.datasets.planted import planted
 from kizu.detectors._tdg_objective import TDGObjective, place_of, scaled
 from kizu.detectors.tdg import TDG, lowest, right_probabilities
 from kizu.errors import UsageError
+from kizu.images import open_image
+from kizu.metrics import image_metrics
 from kizu.nn.transformations import every_one, transformations
+from kizu.samples import Samples
 from kizu.training import FitOptions, Position
 
 SMALL: dict[str, Any] = {
@@ -229,6 +233,57 @@ def test_the_map_turns_with_the_image() -> None:
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
+
+
+def painted(given: Tensor) -> Tensor:
+    """The same images, half of each painted over."""
+    given = given.clone()
+    given[:, :, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.8])[:, None, None]
+    return given
+
+
+def opened(samples: Samples) -> Tensor:
+    read = [torch.from_numpy(open_image(path)) for path in samples.paths]
+    return torch.stack(read).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.mark.slow
+def test_it_finds_planted_flaws(tiny_planted: Samples) -> None:
+    """Half the image painted over scores above every good test image, and flaws above chance."""
+    fitted = TDG.tiny("pixels").fit(tiny_planted.train)
+    good = opened(tiny_planted.test.normal)
+    assert fitted.predict(painted(good)).score.min() > fitted.predict(good).score.max()
+    test = fitted.predict(tiny_planted.test)
+    assert image_metrics(test.score, tiny_planted.test.labels)["auroc"] > 0.55
+
+
+@pytest.mark.slow
+def test_one_image_is_enough_to_know_it() -> None:
+    fitted = TDG.tiny("pixels").fit(images(1, side=64))
+    same, other = (fitted.predict(images(1, seed, 64)).score.item() for seed in (0, 9))
+    assert other > same
+
+
+@pytest.mark.slow
+def test_the_map_shows_where_on_a_textured_product(tmp_path: Path) -> None:
+    """Leather, whose ground is no less known than the rest."""
+    leather = planted(
+        tmp_path / "data", products="leather", train=6, test_good=4, test_defective=4, size=64, seed=3
+    )
+    tiny = TDG.tiny("pixels").parameters
+    more = {
+        "coarsest": 24,
+        "finest": 40,
+        "width": 12,
+        "batch_size": 1,
+        "iterations": 200,
+        "learning_rate": 0.01,
+    }
+    fitted = kizu.detector("tdg", **{**tiny, **more}).fit(leather.train)
+    good = opened(leather.test.normal)
+    foreign = fitted.predict(painted(good))
+    assert foreign.score.min() > fitted.predict(good).score.max()
+    assert foreign.map[:, 16:48, 16:48].mean() > foreign.map[:, :8].mean()
 
 
 def test_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def score_distributions(
         area = auroc(np.concatenate([good, anomalous]), truth)
         axes.set_title(f"{name}\nAUROC {area:.3f}", fontsize=9.5)
     every[0].set_ylabel("density", fontsize=8.5, color=_chart.SOFT)
-    drawn.supxlabel("anomaly score", fontsize=8.5, color=_chart.SOFT)
+    for axes in every[-_chart.PER_ROW :]:  # beneath which no other panel stands
+        axes.set_xlabel("anomaly score", fontsize=8.5, color=_chart.SOFT)
     drawn.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=2)
     return _chart.save(drawn, out)
 
