@@ -207,7 +207,7 @@ class TDGScorer(nn.Module):
             scaled(image, self.sizes[:scales], self.sizes[-1]), self.discriminators, strict=True
         ):
             every = every_one(real, self.transforms)
-            found = [right_probabilities(net(every)) for net in discriminators]  # type: ignore[union-attr]
+            found = [right_probabilities(net(every)) for net in discriminators.children()]
             normal = torch.stack([lowest(right, self.fraction) for right in found])
             best = int(normal.argmax())
             scores.append(1 - normal[best])
