@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import kizu
@@ -99,6 +99,17 @@ def test_a_scale_begins_with_the_weights_of_the_one_below() -> None:
         for name, value in getattr(pyramid[1], side).state_dict().items():
             assert torch.equal(value, getattr(pyramid[0], side).state_dict()[name])
     made.after_step(13, 14)
+
+
+def test_scales_that_are_trained_stay_what_they_are() -> None:
+    """Running statistics as well."""
+    made = objective()
+    before = {name: value.clone() for name, value in made.network[0][0].state_dict().items()}
+    prepared = made.prepare(batch(0, 1, 2), Position(9, 27, 3))
+    made.loss(prepared)["loss"].backward()
+    assert prepared["scale"] == 1
+    for name, value in made.network[0][0].state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_the_discriminator_s_rate_falls_halfway_through_a_scale() -> None:
@@ -214,6 +225,11 @@ def test_the_score_is_one_minus_the_best_pyramid_s_vote_averaged_over_scales() -
     assert got.score.item() == pytest.approx(sum(expected) / 2, rel=1e-4)
     assert got.map.min() >= 0
     assert got.map.max() <= 1
+    fitted._set_network(nn.ModuleList(reversed(list(fitted.network_))), fitted.steps_)
+    fitted._prepare_scoring()
+    swapped = fitted.predict(given)  # whichever comes first: the best of them counts
+    assert torch.equal(swapped.score, got.score)
+    assert torch.equal(swapped.map, got.map)
 
 
 def test_the_map_turns_with_the_image() -> None:
