@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -348,6 +350,23 @@ def test_a_representation_has_no_part_in_it() -> None:
     named = kizu.detector("tdg", "random/resnet10t@2", **SMALL).fit(images(3))
     assert plain.representation.card["name"] == "pixels"
     assert torch.equal(plain.predict(images(2, 1)).map, named.predict(images(2, 1)).map)
+
+
+def test_the_command_names_no_network_that_is_not_used(
+    tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "good").mkdir()
+    for number, image in enumerate(images(5)):
+        pixels = (image.permute(1, 2, 0) * 255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / "good" / f"{number}.png")
+    chosen = [f"--set={name}={SMALL[name]}" for name in ("image_size", "coarsest", "finest", "width")]
+    code, out, err = run_cli(
+        *("fit", str(tmp_path / "good"), "--detector", "tdg", "-o", str(tmp_path / "m.kizu")),
+        *(*chosen, "--set=iterations=2", "--set=training_precision=fp32"),
+    )
+    assert code == 0, err
+    assert "tdg on pixels" in out + err
+    assert "imagenet" not in out + err
 
 
 def test_saved_and_opened_again(tmp_path: Path) -> None:
