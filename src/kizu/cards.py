@@ -69,6 +69,11 @@ class _Parameters(Card):
     crop: Annotated[int, Field(ge=8, le=MAX_SIDE)] | None = None
     stride: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
     embedding_width: Width | None = None
+    width: Width = 1
+    pyramids: Annotated[int, Field(ge=1, le=1000)] = 1
+    coarsest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
+    finest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
+    scale_factor: Annotated[float, Field(ge=0.1, le=0.95)] = 0.5
 
     @model_validator(mode="after")
     def _bounded_batch(self) -> Self:

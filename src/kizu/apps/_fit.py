@@ -93,7 +93,7 @@ def fit(
         screen.say(
             f"Learning from {len(good)} images with {learner.detector} on {model.representation.card['name']}"
         )
-        if learner.representation is None:
+        if learner.representation is None and model.representation.card["kind"] != "pixels":
             screen.say(default_notice())
         with screen.progress(len(good)) as progress:
             fit_calibrated(

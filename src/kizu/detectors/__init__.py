@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from kizu.detectors.rotnet import RotNet
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
+    from kizu.detectors.tdg import TDG
 
 __all__ = [
-    "CSI", "Classifier", "CutPaste", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian",
-    "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
+    "CSI", "TDG", "Classifier", "CutPaste", "Decision", "Detector", "EncoderDetector", "EncoderNetwork",
+    "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
     "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
 ]  # fmt: skip
 

@@ -2,11 +2,14 @@
 
     rotations   4: turns by 0, 90, 180 and 270 degrees
     geometric   72: flip (no, yes) x shift down (0, -, +) x shift right (0, -, +) x turn (4)
+    grey        42: flips and turns with and without shifts to the right and down, and ten more shifts
+    colour      54: these, and 12 of them without colour
 
-Source: Golan and El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, NeurIPS 2018, section 4.1
-and its code (izikgo/AnomalyDetectionTransformations): an image is flipped, then shifted with its border
-mirrored, then turned; shifts are 8 of 32 pixels, 16 of 64: a quarter of the side. Nothing of the code is
-used."""
+Sources: Golan and El-Yaniv, Deep Anomaly Detection Using Geometric Transformations, NeurIPS 2018, section
+4.1 and its code (izikgo/AnomalyDetectionTransformations): an image is flipped, then shifted with its border
+mirrored, then turned; shifts are 8 of 32 pixels, 16 of 64: a quarter of the side. The last two lists:
+Sheynin, Benaim and Wolf, ICCV 2021, by its released code (see the card of the detector tdg). Nothing of any
+code is used."""
 
 from __future__ import annotations
 
@@ -17,34 +20,57 @@ import torch
 from torch import Tensor
 
 from kizu.errors import ShapeError, UnknownName
+from kizu.nn.rotation import rotate
 
 TRANSFORMS = ("rotations", "geometric")
+"""Of RotNet."""
+DISCRIMINATED = ("colour", "grey")
+"""Of TDG."""
+_GREY = (0.299, 0.587, 0.114)
+"""Luma of ITU-R BT.601."""
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """flip: left to right. down, right: -1, 0 or 1 shifts. turns: by 90 degrees, counter-clockwise."""
+    """flip: left to right. down, right: -1, 0 or 1 shifts. turns: by 90 degrees, counter-clockwise. grey: all
+    channels become the luma. They act in this order."""
 
     flip: bool = False
     down: int = 0
     right: int = 0
     turns: int = 0
+    grey: bool = False
+
+    @property
+    def shifts(self) -> bool:
+        """Whether some of the image leaves the frame."""
+        return bool(self.down or self.right)
 
 
 def transformations(kind: str) -> tuple[Transformation, ...]:
-    """All of a kind; the first leaves images as they are. Raises UnknownName.
+    """All of a kind. Raises UnknownName.
 
-    >>> len(transformations("rotations")), len(transformations("geometric"))
-    (4, 72)
+    >>> [len(transformations(kind)) for kind in ("rotations", "geometric", "grey", "colour")]
+    [4, 72, 42, 54]
     """
-    if kind not in TRANSFORMS:
-        raise UnknownName("transforms", kind, TRANSFORMS)
+    if kind not in TRANSFORMS + DISCRIMINATED:
+        raise UnknownName("transforms", kind, TRANSFORMS + DISCRIMINATED)
+    both, turns = (False, True), range(4)
     if kind == "rotations":
-        return tuple(Transformation(turns=turns) for turns in range(4))
-    return tuple(
-        Transformation(flip, down, right, turns)
-        for flip, down, right, turns in itertools.product((False, True), (0, -1, 1), (0, -1, 1), range(4))
-    )
+        return tuple(Transformation(turns=one) for one in turns)
+    if kind == "geometric":
+        return tuple(Transformation(*one) for one in itertools.product(both, (0, -1, 1), (0, -1, 1), turns))
+    up = [Transformation(flip, -1, right) for flip, right in itertools.product(both, (-1, 1, 0))]
+    turned = [
+        Transformation(flip, down, right, turn)
+        for flip, right, down, turn in itertools.product(both, (0, 1), (0, 1), turns)
+    ]
+    left = [Transformation(flip, down, -1) for flip, down in itertools.product(both, (1, 0))]
+    if kind == "grey":
+        return (*up, *turned, *left)
+    grey = [Transformation(flip, turns=turn, grey=True) for flip, turn in itertools.product(both, turns)]
+    grey += [Transformation(down=d, right=r, grey=True) for d, r in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+    return (*up, *turned, *left, *grey)
 
 
 def require_square(size: tuple[int, int]) -> None:
@@ -57,7 +83,9 @@ def require_square(size: tuple[int, int]) -> None:
 
 
 def transform(images: Tensor, how: Transformation, shift: float = 0.25) -> Tensor:
-    """Square images (B, C, H, H) -> the same shape; shift: in sides of the image.
+    """Images (B, C, H, W) -> the same shape; shift: in sides of the image, rounded down to whole pixels.
+
+    Turns of images that are not square by 90 degrees are resampled (kizu.nn.rotation).
 
     >>> transform(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), Transformation(flip=True, turns=1)).squeeze()
     tensor([[1., 3.],
@@ -71,15 +99,22 @@ def transform(images: Tensor, how: Transformation, shift: float = 0.25) -> Tenso
         images = images.index_select(2, _mirrored(H, down).to(images.device))
     if right:
         images = images.index_select(3, _mirrored(W, right).to(images.device))
-    return torch.rot90(images, how.turns, (2, 3))
+    turned = rotate(images, 90 * how.turns) if how.turns else images
+    return _without_colour(turned) if how.grey else turned
+
+
+def every_one(images: Tensor, chosen: tuple[Transformation, ...], shift: float = 0.25) -> Tensor:
+    """Images (B, C, H, W) under each of T transformations: (T * B, C, H, W), the B images of the first before
+    those of the second."""
+    return torch.cat([transform(images, one, shift) for one in chosen])
 
 
 def undo(maps: Tensor, how: Transformation, shift: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Maps (B, H, H) of transformed images -> (maps over the images as they were, seen (H, H)).
+    """Maps (B, H, W) of transformed images -> (maps over the images as they were, seen (H, W)).
 
     seen is 1 where the transformed image showed the pixel, and 0 where a shift had moved it out; the map is 0
     there."""
-    turned = torch.rot90(maps, -how.turns, (1, 2))
+    turned = rotate(maps[:, None], -90 * how.turns)[:, 0] if how.turns else maps
     H, W = turned.shape[1:]
     down, right = _pixels(how, shift, H, W)
     back, seen = torch.zeros_like(turned), torch.zeros_like(turned[0])
@@ -91,10 +126,15 @@ def undo(maps: Tensor, how: Transformation, shift: float = 0.25) -> tuple[Tensor
 
 
 def _pixels(how: Transformation, shift: float, H: int, W: int) -> tuple[int, int]:
-    return round(how.down * shift * H), round(how.right * shift * W)
+    return how.down * int(shift * H), how.right * int(shift * W)
 
 
 def _mirrored(size: int, by: int) -> Tensor:
     """Which row comes to each place: d c b a | a b c d | d c b a."""
     folded = (torch.arange(size) - by) % (2 * size)
     return torch.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def _without_colour(images: Tensor) -> Tensor:
+    weights = images.new_tensor(_GREY)[:, None, None]
+    return (images * weights).sum(1, keepdim=True).expand_as(images)

@@ -120,11 +120,13 @@ class SampleStore:
     def stream(self, position: Position, *, seed: int) -> dict[str, Tensor | list[Tensor]]:
         """The samples at a position of the run: every one once in a pass, in a new order each pass.
 
-        "images" (B, 3, H, W) or "features", a list of levels; "labels" (B,); "masks" (B, H, W) where all have
-        one."""
+        "images" (B, 3, H, W) or "features", a list of levels; "numbers" (B,) of the samples; "labels" (B,);
+        "masks" (B, H, W) where all have one."""
         places = range(position.first, position.first + position.count)
-        batch = self.take([int(_order(len(self), seed, n // len(self))[n % len(self)]) for n in places])
+        numbers = [int(_order(len(self), seed, n // len(self))[n % len(self)]) for n in places]
+        batch = self.take(numbers)
         named = {
+            "numbers": torch.tensor(numbers),
             "images": batch.images,
             "features": batch.features,
             "labels": batch.labels,
