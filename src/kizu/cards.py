@@ -89,6 +89,14 @@ class _Parameters(_Card):
     projection: Width | None = None
     hidden: Width = 1
     embedding_width: Width | None = None
+    coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 1
+    condition: Annotated[int, Field(ge=4, le=4096)] = 4
+    fibres: Annotated[int, Field(ge=1, le=10**6)] = 1
+    layers: Annotated[int, Field(ge=1, le=16)] = 1
+    scales: Annotated[int, Field(ge=1, le=8)] = 1
+    train_rotations: Annotated[int, Field(ge=1, le=256)] = 1
+    test_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
+    map_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @model_validator(mode="after")
     def _bounded_batch(self) -> Self:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
     from kizu.detectors.base import Detector
+    from kizu.detectors.cflow import CFlow
     from kizu.detectors.classifier import Classifier
     from kizu.detectors.decision import Decision
+    from kizu.detectors.differnet import DifferNet
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
     from kizu.detectors.simplenet import SimpleNet
 
 __all__ = [
-    "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector",
-    "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector",
-    "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
+    "CFlow", "Classifier", "Decision", "Detector", "DifferNet", "EncoderDetector", "EncoderNetwork",
+    "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
+    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
