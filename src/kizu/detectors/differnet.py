@@ -238,16 +238,18 @@ class DifferNetScorer(nn.Module):
         """Images of `size` (H, W). Raises ShapeError where the smallest copy is less than a cell."""
         images = features[-1]
         check_size((images.shape[2], images.shape[3]), self.scales, self.coarsest)
-        score = torch.stack([self._distance(rotate(images, turn)) for turn in turns(self.rotations)]).mean(0)
+        score = self._distance(images)
         if self.differentiable is None:
             return score[:, None, None].expand(-1, *size).contiguous(), score
         return self._map(images), score
 
     def _distance(self, images: Tensor) -> Tensor:
-        """Mean of z^2 (B,)."""
-        y = pooled_pyramid(self.frozen, images, self.scales, self.coarsest)
-        z: Tensor = self.flow(y)[0]
-        return z.square().mean(1)
+        """Mean of z^2 over turns and dimensions (B,). All turns pass the flow at once: its weights are much
+        larger than what passes."""
+        turned = (rotate(images, turn) for turn in turns(self.rotations))
+        y = torch.stack([pooled_pyramid(self.frozen, part, self.scales, self.coarsest) for part in turned])
+        z: Tensor = self.flow(y.flatten(0, 1))[0]
+        return z.square().mean(1).reshape(y.shape[:2]).mean(0)
 
     def _map(self, images: Tensor) -> Tensor:
         """Mean of |smoothed gradient| over colours and turns (B, H, W)."""
