@@ -17,8 +17,8 @@ Encode = Callable[[Tensor], FeatureMaps]
 
 
 def pooled_pyramid(encode: Encode, images: Tensor, scales: int, coarsest: int) -> Tensor:
-    """(B, scales sum C_l), at least float32: means over positions of the features of images (B, 3, H, W), then
-    of the images at half their size, and so on. coarsest: the largest stride of a level.
+    """(B, scales sum C_l), at least float32: means over positions of the features of images (B, 3, H, W),
+    then of the images at half their size, and so on. coarsest: the largest stride of a level.
 
     Source: Rudolph et al., DifferNet, WACV 2021, section 3.1. Smaller images are bilinear and antialiased.
     Raises ShapeError for images that are too small.
