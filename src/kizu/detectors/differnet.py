@@ -2,8 +2,8 @@
 
 Card. Paper: Rudolph, Wandt and Rosenhahn, "Same Same But DifferNet: Semi-Supervised Defect Detection with
 Normalizing Flows", WACV 2021, section 3. Official code: marco-rudolph/differnet (MIT); nothing of it is used.
-The flow is built of FrEIA's blocks, of which the code holds an older copy. Source of the constants: three sizes,
-each half of the one before, 8 blocks, clamp 3, sub-networks of 3 hidden layers of 2,048, 4 random turns of an
+The flow is built of FrEIA's blocks, of which the code holds an older copy. Source of the constants: three
+sizes, each half of the one before, 8 blocks, clamp 3, sub-networks of 3 hidden layers of 2,048, 4 random turns of an
 image in training and 64 in testing, Adam 2e-4 with betas 0.8 and 0.8, epsilon 1e-4 and weight decay 1e-5,
 loss (z^2 / 2 - log det) / D, Gaussian of 3 pixels over the gradients (released code). Where paper and code
 differ: the code reports the best epoch on the test set; here the last step counts. Differences: AlexNet at
