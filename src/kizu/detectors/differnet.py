@@ -3,15 +3,15 @@
 Card. Paper: Rudolph, Wandt and Rosenhahn, "Same Same But DifferNet: Semi-Supervised Defect Detection with
 Normalizing Flows", WACV 2021, section 3. Official code: marco-rudolph/differnet (MIT); nothing of it is used.
 The flow is built of FrEIA's blocks, of which the code holds an older copy. Source of the constants: three
-sizes, each half of the one before, 8 blocks, clamp 3, sub-networks of 3 hidden layers of 2,048, 4 random turns of an
-image in training and 64 in testing, Adam 2e-4 with betas 0.8 and 0.8, epsilon 1e-4 and weight decay 1e-5,
-loss (z^2 / 2 - log det) / D, Gaussian of 3 pixels over the gradients (released code). Where paper and code
-differ: the code reports the best epoch on the test set; here the last step counts. Differences: AlexNet at
-448 pixels there, any representation and `image_size` here; the turns of testing are the same for every image,
-evenly spread (the code draws them, and spreads them for maps only); what comes in from outside when an image
-is turned is its mirror image, not black; smaller images are made with an antialiased bilinear filter, the
-code takes every second pixel; outputs of a block are not cut at 1e6; a number of steps instead of 192 passes.
-The map of the code is squared for display; here it is not."""
+sizes, each half of the one before, 8 blocks, clamp 3, sub-networks of 3 hidden layers of 2,048, 4 random
+turns of an image in training and 64 in testing, Adam 2e-4 with betas 0.8 and 0.8, epsilon 1e-4 and weight
+decay 1e-5, loss (z^2 / 2 - log det) / D, Gaussian of 3 pixels over the gradients (released code). Where paper
+and code differ: the code reports the best epoch on the test set; here the last step counts. Differences:
+AlexNet at 448 pixels there, any representation and `image_size` here; the turns of testing are the same for
+every image, evenly spread (the code draws them, and spreads them for maps only); what comes in from outside
+when an image is turned is its mirror image, not black; smaller images are made with an antialiased bilinear
+filter, the code takes every second pixel; outputs of a block are not cut at 1e6; a number of steps instead of
+192 passes. The map of the code is squared for display; here it is not."""
 
 from __future__ import annotations
 
