@@ -74,6 +74,14 @@ class _Parameters(Card):
     coarsest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
     finest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
     scale_factor: Annotated[float, Field(ge=0.1, le=0.95)] = 0.5
+    coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 1
+    condition: Annotated[int, Field(ge=4, le=4096)] = 4
+    fibres: Annotated[int, Field(ge=1, le=10**6)] = 1
+    layers: Annotated[int, Field(ge=1, le=16)] = 1
+    scales: Annotated[int, Field(ge=1, le=8)] = 1
+    train_rotations: Annotated[int, Field(ge=1, le=256)] = 1
+    test_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
+    map_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @model_validator(mode="after")
     def _bounded_batch(self) -> Self:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
     from kizu.detectors.base import Detector
+    from kizu.detectors.cflow import CFlow
     from kizu.detectors.classifier import Classifier
     from kizu.detectors.csi import CSI
     from kizu.detectors.cutpaste import CutPaste
     from kizu.detectors.decision import Decision
+    from kizu.detectors.differnet import DifferNet
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
     from kizu.detectors.tdg import TDG
 
 __all__ = [
-    "CSI", "TDG", "Classifier", "CutPaste", "Decision", "Detector", "EncoderDetector", "EncoderNetwork",
-    "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
-    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
+    "CSI", "TDG", "CFlow", "Classifier", "CutPaste", "Decision", "Detector", "DifferNet", "EncoderDetector",
+    "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
+    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet",
+    "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
