@@ -89,6 +89,12 @@ class _Parameters(_Card):
     projection: Width | None = None
     hidden: Width = 1
     embedding_width: Width | None = None
+    embedding: Width | None = None
+    latent: Width = 1
+    crop: Annotated[int, Field(ge=8, le=MAX_SIDE)] | None = None
+    stride: Annotated[int, Field(ge=4, le=MAX_SIDE)] = 30
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+    pretraining: Count = 0
 
     @model_validator(mode="after")
     def _bounded_batch(self) -> Self:

@@ -27,7 +27,7 @@ from kizu.types import Batch
 
 SIZE = 64
 KINDS = ("random", "timm")
-FOUND_BY_DEFAULT = ("simplenet", "classifier")
+FOUND_BY_DEFAULT = ("simplenet", "classifier", "autoencoder", "vae")
 """What these find is tested on the default representation, in tests/detectors: random features do not do for
 them."""
 BRIEF = 3

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from kizu.detectors import one_pass as one_pass
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
+    from kizu.detectors.autoencoder import Autoencoder
     from kizu.detectors.base import Detector
     from kizu.detectors.classifier import Classifier
     from kizu.detectors.decision import Decision
+    from kizu.detectors.deep_svdd import DeepSVDD
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
     from kizu.detectors.reverse_distillation import ReverseDistillation
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
+    from kizu.detectors.vae import VAE
 
 __all__ = [
-    "Classifier", "Decision", "Detector", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector",
-    "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector",
-    "ReconstructionScorer", "ReverseDistillation", "Runtime", "SimpleNet",
+    "VAE", "Autoencoder", "Classifier", "Decision", "DeepSVDD", "Detector", "EncoderDetector",
+    "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
+    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
+    "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
