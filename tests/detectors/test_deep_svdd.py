@@ -206,6 +206,17 @@ def test_pretraining_teaches_the_encoder_to_rebuild() -> None:
     assert not [name for name in fitted._state() if "decoder" in name]
 
 
+def test_the_sphere_begins_with_a_new_optimiser() -> None:
+    made = begun(**PAPER).train()
+    optimiser = made.optimiser()
+    made.loss(made.prepare({"images": images(3)}, Position(3, 9, 3)))["loss"].backward()
+    optimiser.step()
+    made.after_step(3, 12)
+    assert optimiser.state
+    made.after_step(4, 12)
+    assert not optimiser.state
+
+
 @pytest.mark.parametrize("at", [3, 6, 10])
 def test_resumed_is_the_same_bit_for_bit(tmp_path: Path, at: int) -> None:
     """Stopped in the pretraining, in the warm-up, and after it."""

@@ -88,7 +88,7 @@ class ContrastNormalised(Representation):
 def normalised(images: Tensor, bounds: Tensor) -> Tensor:
     """Global contrast normalisation, and then from bounds (2,) to (0, 1).
 
-    >>> image = torch.tensor([0.1, 0.3]).reshape(1, 1, 1, 2)
+    >>> image = torch.tensor([0.25, 0.75]).reshape(1, 1, 1, 2)
     >>> normalised(image, torch.tensor([-1.0, 3.0])).flatten()
     tensor([0.0000, 0.5000])
     """

@@ -187,8 +187,8 @@ class VAEObjective(Objective):
 def gaussian_surprise(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """-log N(x; mean, variance), value by value.
 
-    >>> gaussian_surprise(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.5 / torch.pi))
-    tensor(0.)
+    >>> gaussian_surprise(torch.tensor(3.0), torch.tensor(1.0), torch.tensor(1.0))
+    tensor(2.9189)
     """
     return 0.5 * ((x - mean).square() / variance + variance.log() + math.log(2 * math.pi))
 

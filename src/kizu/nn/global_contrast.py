@@ -15,7 +15,7 @@ def global_contrast(images: Tensor) -> Tensor:
     """Images (B, C, H, W) -> the same shape: mean 0 and mean absolute value 1 over all values of an image.
 
     >>> import torch
-    >>> global_contrast(torch.tensor([0.1, 0.3]).reshape(1, 1, 1, 2)).flatten()
+    >>> global_contrast(torch.tensor([0.25, 0.75]).reshape(1, 1, 1, 2)).flatten()
     tensor([-1.,  1.])
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
