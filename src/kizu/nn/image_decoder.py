@@ -108,7 +108,8 @@ def _begin(layer: nn.Module) -> None:
     if isinstance(layer, nn.ConvTranspose2d):  # taps that meet in one pixel
         taps = taps // math.prod(layer.stride) if math.prod(layer.stride) > 1 else 1
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + SLOPE**2) / (layer.in_channels * taps)))
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _width(stride: int) -> int:
