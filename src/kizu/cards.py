@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    model_validator,
 )
 
 from kizu.card_fields import (
@@ -32,64 +31,13 @@ from kizu.card_fields import (
     Settings,
     Text,
     Texts,
-    Width,
 )
+from kizu.card_parameters import DetectorParameters
 from kizu.checks import MAX_SIDE
 from kizu.errors import ModelFileError, UsageError
 
-MAX_PIXELS = 2**28
-"""In one batch: 3 GiB of images."""
 MAX_NETWORKS = 16
 """Representations within one card."""
-
-
-class _Parameters(Card):
-    """Of a detector. What decides over memory or time has bounds; others are held to `Setting`."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, Setting]
-
-    image_size: Annotated[list[Annotated[int, Field(ge=8, le=MAX_SIDE)]], Field(min_length=2, max_length=2)]
-    batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    white_level: Annotated[int, Field(ge=255, lt=2**31)] | None = None
-    precision: Annotated[str, Field(max_length=20)] = "auto"
-    device: Annotated[str, Field(max_length=40)] = "auto"
-    seed: Seed = 0
-    iterations: Positive = 1
-    sigma: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    neighbourhood: Annotated[int, Field(ge=1, le=63)] = 1
-    neighbours: Annotated[int, Field(ge=1, le=1000)] = 1
-    reweight: Annotated[int, Field(ge=1, le=1000)] | None = None
-    dimensions: Width | None = None
-    projection: Width | None = None
-    hidden: Width = 1
-    head_layers: Annotated[int, Field(ge=1, le=16)] = 1
-    copies: Annotated[int, Field(ge=0, le=1000)] = 0
-    drawn: Annotated[int, Field(ge=1, le=72)] = 1
-    crop: Annotated[int, Field(ge=8, le=MAX_SIDE)] | None = None
-    stride: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
-    embedding_width: Width | None = None
-    width: Width = 1
-    pyramids: Annotated[int, Field(ge=1, le=1000)] = 1
-    coarsest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
-    finest: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
-    scale_factor: Annotated[float, Field(ge=0.1, le=0.95)] = 0.5
-    coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 1
-    condition: Annotated[int, Field(ge=4, le=4096)] = 4
-    fibres: Annotated[int, Field(ge=1, le=10**6)] = 1
-    layers: Annotated[int, Field(ge=1, le=16)] = 1
-    scales: Annotated[int, Field(ge=1, le=8)] = 1
-    train_rotations: Annotated[int, Field(ge=1, le=256)] = 1
-    test_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
-    map_rotations: Annotated[int, Field(ge=1, le=1000)] = 1
-
-    @model_validator(mode="after")
-    def _bounded_batch(self) -> Self:
-        height, width = self.image_size
-        pixels = self.batch_size * height * width
-        if pixels > MAX_PIXELS:
-            raise ValueError(f"a batch of {self.batch_size} has {pixels:,} pixels, most {MAX_PIXELS:,}")
-        return self
 
 
 class _Adaptation(Card):
@@ -174,7 +122,7 @@ class _RepresentationFile(Card):
 
 class _Detector(Card):
     detector: Name
-    parameters: _Parameters
+    parameters: DetectorParameters
     adaptation: _Adaptation | None
     representation: AnyRepresentation
     calibration: _Calibration | None
@@ -270,7 +218,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     not after it."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
     try:
-        _validate(_Parameters, plain, "The parameter")
+        _validate(DetectorParameters, plain, "The parameter")
     except ModelFileError as error:
         raise UsageError(str(error)) from error
 

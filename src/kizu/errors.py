@@ -22,6 +22,7 @@ NearlyEqual (UserWarning)        good images that seem to show one part, taken f
 OtherSize (UserWarning)          files of another size than those that a decision was calibrated on
 UnusedRange (UserWarning)        good images that use a small share of the range of their files
 Clipped (UserWarning)            grey images with values above what was said to be white
+Collapsed (UserWarning)          a training that brought the features of all images onto one point
 """
 
 from __future__ import annotations
@@ -133,6 +134,10 @@ class UnusedRange(UserWarning):
 
 class Clipped(UserWarning):
     """Grey images with values above what was said to be white."""
+
+
+class Collapsed(UserWarning):
+    """A training that brought the features of all good images onto one point."""
 
 
 class MissingExtra(KizuError, ImportError):

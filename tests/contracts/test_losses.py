@@ -13,7 +13,10 @@ from kizu import registry
 from kizu.errors import ShapeError, UsageError
 
 NAMES = registry.names("losses")
-INPUTS: dict[str, dict[str, tuple[int, ...]]] = {"focal": {"logits": (6, 5)}}
+INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "focal": {"logits": (6, 5)},
+    "ssim": {"prediction": (3, 2, 4, 5), "target": (3, 2, 4, 5)},
+}
 """Shapes of the tensors of a loss that takes others than (6, 5) for each positional argument."""
 
 CLASSES = {"focal": {"targets": [0, 4, 1, 2, 3, 0]}}
@@ -22,7 +25,7 @@ CLASSES = {"focal": {"targets": [0, 4, 1, 2, 3, 0]}}
 STOPPED = {"negative_cosine": {"target"}}
 """Arguments that get no gradient by default."""
 
-NOT_OF_COSINES = {"focal"}
+NOT_OF_COSINES = {"focal", "ssim"}
 """Losses for which the lengths of the rows matter."""
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from kizu.errors import Clipped, NearlyEqual, OtherSize, UnusedRange, UsageError
+from kizu.errors import Clipped, Collapsed, NearlyEqual, OtherSize, UnusedRange, UsageError
 from kizu.launchers import launched
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
@@ -114,7 +114,7 @@ def _say_warning(
 ) -> None:
     """kizu's own warnings in one line, each once, for Python forgets what it has shown when a library changes
     its filters; those of libraries as they come. said: those shown before."""
-    if issubclass(category, Clipped | NearlyEqual | OtherSize | UnusedRange):
+    if issubclass(category, Clipped | Collapsed | NearlyEqual | OtherSize | UnusedRange):
         if str(message) not in said:
             say(f"Warning: {message}")
         said.add(str(message))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kizu.detectors import one_pass as one_pass
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
+    from kizu.detectors.autoencoder import Autoencoder
     from kizu.detectors.base import Detector
     from kizu.detectors.cflow import CFlow
     from kizu.detectors.classifier import Classifier
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kizu.detectors.cutpaste import CutPaste
     from kizu.detectors.decision import Decision
     from kizu.detectors.differnet import DifferNet
+    from kizu.detectors.deep_svdd import DeepSVDD
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
@@ -42,6 +44,13 @@ __all__ = [
     "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
     "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet",
     "Runtime", "SimpleNet",
+    from kizu.detectors.vae import VAE
+
+__all__ = [
+    "VAE", "Autoencoder", "Classifier", "Decision", "DeepSVDD", "Detector", "EncoderDetector",
+    "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
+    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
+    "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kizu.losses.negative_cosine import negative_cosine
     from kizu.losses.nt_xent import nt_xent
     from kizu.losses.spd import spd
+    from kizu.losses.ssim import ssim
 
-__all__ = ["cosine", "focal", "info_nce", "negative_cosine", "nt_xent", "spd"]
+__all__ = ["cosine", "focal", "info_nce", "negative_cosine", "nt_xent", "spd", "ssim"]
 
 registry.open_room(__name__)
