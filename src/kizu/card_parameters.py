@@ -1,4 +1,4 @@
-"""What may stand in a model file as the parameters of a detector: bounds on what decides over memory or time."""
+"""The parameters of a detector in a model file: bounds on what decides over memory or time."""
 
 from __future__ import annotations
 

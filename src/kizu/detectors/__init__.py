@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kizu.detectors.csi import CSI
     from kizu.detectors.cutpaste import CutPaste
     from kizu.detectors.decision import Decision
-    from kizu.detectors.differnet import DifferNet
     from kizu.detectors.deep_svdd import DeepSVDD
+    from kizu.detectors.differnet import DifferNet
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
     from kizu.detectors.gaussian import Gaussian
     from kizu.detectors.learned import LearnedDetector
@@ -38,19 +38,13 @@ if TYPE_CHECKING:
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
     from kizu.detectors.tdg import TDG
-
-__all__ = [
-    "CSI", "TDG", "CFlow", "Classifier", "CutPaste", "Decision", "Detector", "DifferNet", "EncoderDetector",
-    "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
-    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet",
-    "Runtime", "SimpleNet",
     from kizu.detectors.vae import VAE
 
 __all__ = [
-    "VAE", "Autoencoder", "Classifier", "Decision", "DeepSVDD", "Detector", "EncoderDetector",
-    "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore",
-    "ReContrast", "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "Runtime",
-    "SimpleNet",
+    "CSI", "TDG", "VAE", "Autoencoder", "CFlow", "Classifier", "CutPaste", "Decision", "DeepSVDD", "Detector",
+    "DifferNet", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks",
+    "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector", "ReconstructionScorer",
+    "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
