@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 import kizu
-from kizu.detectors._windows import corners, random_crops
+from kizu.detectors._windows import corners
 from kizu.detectors.autoencoder import Autoencoder, residual
 from kizu.errors import ShapeError, UnknownName, UsageError
 from kizu.losses.ssim import ssim
+from kizu.nn.windows import random_windows
 from kizu.samples import Samples
 from kizu.training import FitOptions, Position
 
@@ -94,13 +95,13 @@ def test_the_map_is_the_mean_over_windows(cropped: Autoencoder) -> None:
 
 def test_crops_are_a_function_of_the_position() -> None:
     given = torch.arange(12.0 * 10).reshape(1, 1, 12, 10).expand(4, 3, 12, 10)
-    first = random_crops(given, 8, Position(3, 12, 4).generators(5))
-    again = random_crops(given, 8, Position(3, 12, 4).generators(5))
-    other = random_crops(given, 8, Position(4, 16, 4).generators(5))
+    first = random_windows(given, 8, Position(3, 12, 4).generators(5))
+    again = random_windows(given, 8, Position(3, 12, 4).generators(5))
+    other = random_windows(given, 8, Position(4, 16, 4).generators(5))
     assert first.shape == (4, 3, 8, 8)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    places = {int(crop[0, 0, 0]) for n in range(60) for crop in random_crops(
+    places = {int(crop[0, 0, 0]) for n in range(60) for crop in random_windows(
         given, 8, Position(n, 4 * n, 4).generators(0)
     )}  # fmt: skip
     assert places == {10 * top + left for top in range(5) for left in range(3)}

@@ -125,7 +125,7 @@ def test_the_shares_add_up_for_every_reading(normalise: bool, origin: str) -> No
     ("wrong", "message"),
     [
         ({"copies": -1}, "copies"),
-        ({"seed": 3}, "without copies"),
+        ({"seed": -3}, "seed"),
         ({"augmentation": "affine"}, "without copies"),
         ({"covariance": "oas"}, "ledoit_wolf"),
         ({"ridge": 0.1}, "than 'ridge'"),

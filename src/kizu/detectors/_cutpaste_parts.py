@@ -15,7 +15,7 @@ from kizu.detectors._density_scorer import DensityScorer
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.nn.density import pool
 from kizu.nn.patches import align_levels, finest_centre
-from kizu.nn.windows import spread, windows
+from kizu.nn.windows import random_windows, spread, windows
 from kizu.representations.grad_cam import grad_cam
 from kizu.training import Objective, Position, cosine_schedule
 from kizu.types import FeatureMaps
@@ -76,7 +76,7 @@ class CutPasteObjective(Objective):
         class."""
         images, generators = batch["images"], position.generators(self._seed)
         if self._crop is not None:
-            images = _cropped(images, self._crop, generators)
+            images = random_windows(images, self._crop, generators)
         good = colour_jitter(images, generator=generators, jitter=(self._jitter,) * 4)
         pasted = [cutpaste(good, generator=generators, kind=kind) for kind in self._kinds]
         classes = torch.arange(1 + len(pasted), device=good.device).repeat_interleave(len(good))
@@ -151,14 +151,3 @@ class WindowScorer(nn.Module):
         cut, (h, w) = windows(image, self.side, self.stride)
         parts = [self.density.distance(self.encoder(part))[0] for part in cut.split(AT_ONCE)]
         return torch.cat(parts).reshape(h, w)
-
-
-def _cropped(images: Tensor, side: int, generators: list[torch.Generator]) -> Tensor:
-    """One window a image, drawn uniformly: (B, 3, side, side)."""
-    H, W = images.shape[2:]
-    cut = []
-    for image, generator in zip(images, generators, strict=True):
-        top = int(torch.randint(H - side + 1, (1,), generator=generator))
-        left = int(torch.randint(W - side + 1, (1,), generator=generator))
-        cut.append(image[:, top : top + side, left : left + side])
-    return torch.stack(cut)

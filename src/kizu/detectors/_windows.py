@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kizu.errors import ShapeError
+from kizu.nn.windows import starts
 from kizu.representations.base import Representation
 from kizu.types import FeatureMaps
 
@@ -22,20 +23,8 @@ def corners(size: tuple[int, int], crop: int | None, stride: int) -> list[tuple[
         return [(0, 0)]
     if min(size) < crop:
         raise ShapeError(f"Images of {size} pixels are smaller than a window of {crop}: crop={min(size)}.")
-    rows, columns = ([*range(0, side - crop, stride), side - crop] for side in size)
+    rows, columns = (starts(side, crop, stride) for side in size)
     return [(top, left) for top in rows for left in columns]
-
-
-def random_crops(images: Tensor, crop: int, generators: list[torch.Generator]) -> Tensor:
-    """(B, C, H, W) -> (B, C, crop, crop): one from each image, its place drawn from the image's generator.
-    Raises ShapeError."""
-    H, W = images.shape[2:]
-    corners((H, W), crop, crop)
-    found = []
-    for image, generator in zip(images, generators, strict=True):
-        top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in (H, W))
-        found.append(image[:, top : top + crop, left : left + crop])
-    return torch.stack(found)
 
 
 class Windowed(Representation):

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from kizu import checks, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._grid import GridDetector
-from kizu.detectors._windows import Windowed, corners, random_crops
+from kizu.detectors._windows import Windowed, corners
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName
 from kizu.losses.ssim import ssim_map
 from kizu.nn.image_decoder import Bottleneck, ImageDecoder
+from kizu.nn.windows import random_windows
 from kizu.representations.base import Representation
 from kizu.training import Objective, Position, SampleStore
 from kizu.types import Batch, FeatureMaps
@@ -179,7 +180,7 @@ class AutoencoderObjective(Objective):
         return (
             images
             if self._crop is None
-            else random_crops(images, self._crop, position.generators(self._seed))
+            else random_windows(images, self._crop, position.generators(self._seed))
         )
 
     def loss(self, batch: Tensor) -> dict[str, Tensor]:

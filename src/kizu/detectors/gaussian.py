@@ -78,7 +78,7 @@ class Gaussian(OnePassDetector):
         checks.numbers(least=0.0, sigma=sigma)
         checks.numbers(least=0.0, above=True, ridge=ridge)
         if not copies:
-            checks.without_effect("without copies", augmentation=(augmentation, "industrial"), seed=(seed, 0))
+            checks.without_effect("without copies", augmentation=(augmentation, "industrial"))
         if covariance != "ridge":
             checks.without_effect("with another covariance than 'ridge'", ridge=(ridge, 1e-6))
         self.copies, self.augmentation, self.normalise = copies, augmentation, normalise

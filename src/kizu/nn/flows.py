@@ -16,7 +16,7 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,7 @@ def conditional_flow(D: int, *, condition: int, blocks: int, clamp: float) -> Fl
         del block.w_perm_inv
         block.w_perm = nn.Parameter(random_rotation(D), requires_grad=False)
         block.permute_function = _full_precision_linear
+        block.global_scale_activation = _softplus_scale
     return Flow(sequence)
 
 
@@ -129,7 +130,7 @@ def permuted_flow(D: int, *, blocks: int, clamp: float, width: int, layers: int)
                 GLOWCouplingBlock,
                 subnet_constructor=constructor,
                 clamp=clamp,
-                clamp_activation=_soft_clamp(clamp),
+                clamp_activation=functools.partial(_soft_clamp, clamp=clamp),
             )
     for block in sequence:
         if isinstance(block, PermuteRandom):
@@ -196,9 +197,14 @@ def _twice_as_wide(inputs: int, outputs: int) -> Subnet:
     return Subnet(inputs, outputs, width=2 * inputs, layers=1)
 
 
-def _soft_clamp(clamp: float) -> Callable[[Tensor], Tensor]:
-    """s -> about 2 / pi atan(s / clamp), which the block multiplies by clamp: about s near 0, at most 1."""
-    return lambda s: SHARE * torch.atan(s / clamp)
+def _soft_clamp(s: Tensor, *, clamp: float) -> Tensor:
+    """About 2 / pi atan(s / clamp), which the block multiplies by clamp: about s near 0, at most 1."""
+    return SHARE * torch.atan(s / clamp)
+
+
+def _softplus_scale(a: Tensor) -> Tensor:
+    """As FrEIA's "SOFTPLUS", where it is a lambda, which cannot be pickled."""
+    return 0.1 * functional.softplus(a, beta=0.5)
 
 
 def _full_precision_linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kizu.errors import ShapeError
+
 
 def starts(size: int, side: int, stride: int) -> list[int]:
     """Where windows begin along a length; the last one ends with it.
@@ -26,6 +28,23 @@ def windows(images: Tensor, side: int, stride: int) -> tuple[Tensor, tuple[int, 
     rows, columns = starts(images.shape[2], side, stride), starts(images.shape[3], side, stride)
     cut = [images[:, :, top : top + side, left : left + side] for top in rows for left in columns]
     return torch.stack(cut, dim=1).flatten(0, 1), (len(rows), len(columns))
+
+
+def random_windows(images: Tensor, side: int, generators: list[torch.Generator]) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side): a window of each image, its place drawn from the image's generator.
+    Raises ShapeError for images smaller than a window.
+
+    >>> random_windows(torch.zeros(1, 3, 8, 9), 8, [torch.Generator()]).shape
+    torch.Size([1, 3, 8, 8])
+    """
+    H, W = images.shape[2:]
+    if min(H, W) < side:
+        raise ShapeError(f"Images of {H} x {W} pixels are smaller than a window of {side}: crop={min(H, W)}.")
+    cut = []
+    for image, generator in zip(images, generators, strict=True):
+        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in (H, W))
+        cut.append(image[:, top : top + side, left : left + side])
+    return torch.stack(cut)
 
 
 def spread(scores: Tensor, size: tuple[int, int], side: int, stride: int) -> Tensor:
