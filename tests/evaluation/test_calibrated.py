@@ -103,15 +103,15 @@ def test_the_promise_over_many_seeds(pool: torch.Tensor, method: str) -> None:
     """Wanted 10 %: 60 draws of 60 images to fit and calibrate and 180 new ones; the mean rate of false
     alarms stays at or below."""
     from kizu.calibration import conformal_threshold, folds
-    from kizu.detectors import gaussian
+    from kizu.nn import density
 
     def unit(rows: torch.Tensor) -> torch.Tensor:
-        pooled, length = gaussian.pool([rows])
+        pooled, length = density.pool([rows])
         return (pooled / length).double()
 
     def fit(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, covariance, _ = gaussian.ledoit_wolf(unit(rows))
-        return mean, gaussian.whitening(covariance)
+        mean, covariance, _ = density.ledoit_wolf(unit(rows))
+        return mean, density.whitening(covariance)
 
     def score(model: tuple[torch.Tensor, torch.Tensor], rows: torch.Tensor) -> np.ndarray:
         return ((unit(rows) - model[0]) @ model[1].T).norm(dim=1).numpy()
