@@ -80,7 +80,7 @@ def sets(options: argparse.Namespace) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     if "planted" in options.data:
-        place = options.out.parent / "planted"
+        place = options.out.parent / "planted" / "_".join(options.products)
         every = kizu.dataset("planted", place, products=list(options.products), **PLANTED)
         found |= {f"planted {name}": every.where(category=name) for name in options.products}
     if "ksdd" in options.data:
