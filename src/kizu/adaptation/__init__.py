@@ -9,12 +9,13 @@ from kizu import registry
 
 if TYPE_CHECKING:
     from kizu.adaptation import base as base
+    from kizu.adaptation.adabn import adabn
     from kizu.adaptation.base import Adaptation
     from kizu.adaptation.fewshot_contrastive import fewshot_contrastive
     from kizu.adaptation.mean_shifted import mean_shifted
     from kizu.adaptation.panda import panda
     from kizu.adaptation.residual import residual
 
-__all__ = ["Adaptation", "fewshot_contrastive", "mean_shifted", "panda", "residual"]
+__all__ = ["Adaptation", "adabn", "fewshot_contrastive", "mean_shifted", "panda", "residual"]
 
 registry.open_room(__name__, {"Adaptation": "base"})
