@@ -172,5 +172,5 @@ def test_bad_input() -> None:
     with pytest.raises(UsageError, match="of kind residual"):
         Adaptation("panda", BRIEF).adapt(wrapped, store())
     vit = open_representation("random/vit_tiny_patch16_224@4")
-    with pytest.raises(UsageError, match="freeze none"):
+    with pytest.raises(UsageError, match="frozen_level=0"):
         Adaptation("panda", {"frozen_level": 2}).adapt(vit, store())
