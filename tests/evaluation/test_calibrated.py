@@ -37,6 +37,12 @@ def test_the_plan() -> None:
     assert images_needed(0.01) == 99
 
 
+def test_too_few_images_because_some_are_held_out(tiny_planted: Samples) -> None:
+    detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64, adaptation="mean_shifted")
+    with pytest.raises(TooFewImages, match="Of 2 good images 1 are held out"):
+        fit_calibrated(detector, tiny_planted.train.normal.take([0, 1]))
+
+
 def test_a_refusal_comes_before_any_work(tiny_planted: Samples) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64)
     with pytest.raises(TooFewImages):

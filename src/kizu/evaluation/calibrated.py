@@ -81,7 +81,15 @@ def fit_calibrated(
     kept, held = hold_out(good, HELD_OUT, seed) if chosen == "split" else (good, good.take([]))
     if len(held):
         refuse_seen(detector.representation, held)
-    detector.fit(kept.concat(flawed), options=options.within("final"))
+    try:
+        detector.fit(kept.concat(flawed), options=options.within("final"))
+    except TooFewImages as error:
+        if not len(held):
+            raise
+        raise TooFewImages(
+            f"{error} Of {len(good)} good images {len(held)} are held out to calibrate on; with "
+            "--calibration none (Python: method='none') all are learned from."
+        ) from error
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
 
