@@ -117,7 +117,15 @@ def run(
         show=options.progress is None,
         on_step_end=on_step_end,
     )
-    return result(objective.encoder)
+    made = result(objective.encoder)
+    with torch.inference_mode():
+        finite = pool(made(good.take([0]).require_images()))[0].isfinite().all()
+    if not bool(finite):
+        raise NotFinite(
+            f"The network that {method} trained gives NaN or infinity. Take a smaller learning_rate, or "
+            "training_precision='fp32'."
+        )
+    return made
 
 
 @torch.inference_mode()

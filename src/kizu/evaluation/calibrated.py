@@ -125,7 +125,9 @@ def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, me
         )
     good = _parts(data)[0]
     count = len(np.unique(units(good)))
-    if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
+    # of two images each would be scored by the other: by a distance, both alike
+    least = 2 if detector.trains else 3
+    if method == "none" or (method == "auto" and false_alarm_rate is None and count < least):
         return "none"
     if detector.trains and method == "cross":
         raise UsageError(
