@@ -12,7 +12,7 @@ from torch import Tensor
 import kizu
 from kizu.adaptation.base import Adaptation
 from kizu.adaptation.panda import PandaObjective, fisher_information
-from kizu.errors import UnknownName, UsageError
+from kizu.errors import NotFinite, UnknownName, UsageError
 from kizu.nn.density import pool
 from kizu.representations.base import Representation
 from kizu.representations.sources import open_representation, save_representation
@@ -172,5 +172,10 @@ def test_bad_input() -> None:
     with pytest.raises(UsageError, match="of kind residual"):
         Adaptation("panda", BRIEF).adapt(wrapped, store())
     vit = open_representation("random/vit_tiny_patch16_224@4")
-    with pytest.raises(UsageError, match="freeze none"):
+    with pytest.raises(UsageError, match="frozen_level=0"):
         Adaptation("panda", {"frozen_level": 2}).adapt(vit, store())
+
+
+def test_a_training_that_ends_in_nan_is_no_representation() -> None:
+    with pytest.raises(NotFinite, match="smaller learning_rate"):
+        Adaptation("panda", {"frozen_level": 0, "passes": 1, "learning_rate": 1e38}).adapt(network(), store())

@@ -103,6 +103,16 @@ def test_parameters_of_an_adaptation(value: str, message: str, lab: Path, run_cl
     assert not (lab.parent / "a").exists()
 
 
+def test_a_text_may_be_none() -> None:
+    adaptation = registry.load("adaptation", "fewshot_contrastive")
+    given = parameters_from(["positives=none", "negatives=none"], adaptation)
+    assert given == {"positives": "none", "negatives": "none"}
+    flow = registry.load("detectors", "differnet")
+    assert parameters_from(["localise=none"], flow) == {"localise": "none"}
+    optional = registry.load("detectors", "autoencoder")
+    assert parameters_from(["crop=none"], optional) == {"crop": None}
+
+
 def test_more_memory_than_there_is(lab: Path, run_cli: Cli) -> None:
     command = ("fit", lab, "--representation", "random/resnet10t@1", "--calibration", "none", "-o", lab / "m")
     refused(run_cli(*command, "--set", "memory=1e9"), "memory is a finite number, above 0 and at most 1e+06")

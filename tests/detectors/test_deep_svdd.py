@@ -294,3 +294,8 @@ def test_unknown_choices_are_named() -> None:
     for wrong in ({"variant": "hard"}, {"batch_norm": "stable"}):
         with pytest.raises(UnknownName, match=next(iter(wrong))):
             detector(**wrong)
+
+
+def test_what_has_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(UsageError, match="has nothing that learns"):
+        detector("pixels").fit(images())

@@ -37,6 +37,19 @@ def test_the_plan() -> None:
     assert images_needed(0.01) == 99
 
 
+@pytest.mark.parametrize("name", ["gaussian", "padim"])
+def test_two_images_are_learned_from_without_a_decision(name: str, tiny_planted: Samples) -> None:
+    """Each scored by the other they have one score: no sign of a blind detector."""
+    detector = kizu.detector(name, "random/resnet10t@2", image_size=64)
+    assert fit_calibrated(detector, tiny_planted.train.normal.take([0, 1])).decision_ is None
+
+
+def test_too_few_images_because_some_are_held_out(tiny_planted: Samples) -> None:
+    detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64, adaptation="mean_shifted")
+    with pytest.raises(TooFewImages, match="Of 2 good images 1 are held out"):
+        fit_calibrated(detector, tiny_planted.train.normal.take([0, 1]))
+
+
 def test_a_refusal_comes_before_any_work(tiny_planted: Samples) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64)
     with pytest.raises(TooFewImages):

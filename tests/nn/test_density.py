@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kizu.errors import UnknownName
+from kizu.errors import TooFewImages, UnknownName
 from kizu.nn.density import density, pool
 
 
@@ -51,3 +51,9 @@ def test_pooling_is_exact_in_half_precision() -> None:
 def test_unknown_covariance() -> None:
     with pytest.raises(UnknownName, match="ledoit_wolf"):
         density(rows(3, 2), "ledoit")
+
+
+def test_pseudo_inverse_of_equal_rows_is_refused() -> None:
+    for same in (rows(1, 12), rows(1, 12).expand(3, 12)):
+        with pytest.raises(TooFewImages, match="pseudo_inverse"):
+            density(same, "pseudo_inverse")

@@ -117,7 +117,18 @@ def run(
         show=options.progress is None,
         on_step_end=on_step_end,
     )
-    return result(objective.encoder)
+    return _finite(result(objective.encoder), good, method)
+
+
+@torch.inference_mode()
+def _finite(made: Representation, good: SampleStore, method: str) -> Representation:
+    """What was made, if its features are numbers. Raises NotFinite."""
+    if not bool(pool(made(good.take([0]).require_images()))[0].isfinite().all()):
+        raise NotFinite(
+            f"The network that {method} trained gives NaN or infinity. Take a smaller learning_rate, or "
+            "training_precision='fp32'."
+        )
+    return made
 
 
 @torch.inference_mode()

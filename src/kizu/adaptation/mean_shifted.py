@@ -7,8 +7,9 @@ passes in batches of 64, views of MoCo v2, batch norms in evaluation mode throug
 length one before the centre is taken away. Scores in the paper: distances to the two nearest training
 features of length one.
 
-Differences: none of the method is known. The code prints the AUROC on the test set each pass; here the last
-step counts."""
+Differences: the code freezes the stem and the first two stages, here all layers learn; its angular term is
+the sum over the two views, here their mean. The code prints the AUROC on the test set each pass; here the
+last step counts."""
 
 from __future__ import annotations
 

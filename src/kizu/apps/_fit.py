@@ -221,7 +221,7 @@ def promise(model: Detector) -> str:
     if decision is None:
         return (
             "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
-            "least 2 good images that differ for one."
+            "least 3 good images that differ (2 for what is trained) for one."
         )
     rate, parts, count = decision.false_alarm_rate, decision.parts, len(decision.scores)
     images = f"{count} good images" + ("" if parts == count else f" of {parts} parts")

@@ -62,6 +62,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
             return value
         if isinstance(origin, type) and type(value) is origin:
             return value
+    if value is None and str in options:  # a text that is spelled like it: negatives=none
+        return text
     wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise UsageError(f"The parameter {name} is {wanted}, got '{text}'.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kizu import store
+from kizu.apps._options import say
 from kizu.errors import UsageError
 from kizu.locks import locked
 
@@ -42,7 +43,11 @@ def training_folder(
         else:
             store.remove_folder(folder, record.name)
             store.write_record(folder, record.name, facts)
-        yield folder
+        try:
+            yield folder
+        except (KeyboardInterrupt, SystemExit):
+            say(f"The training so far is in {folder}: the same command with --resume goes on with it.")
+            raise
         store.remove_folder(folder, record.name)
 
 

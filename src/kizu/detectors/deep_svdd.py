@@ -111,6 +111,11 @@ class DeepSVDD(GridDetector):
 
     def objective(self, network: nn.Module) -> SvddObjective:
         """Distances from the centre; before, with `pretraining`, rebuilt images."""
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise UsageError(
+                f"Deep SVDD trains a network; {self.representation_.card['name']} has nothing that learns. "
+                "Take a network, such as small/lenet, or embedding=32."
+            )
         samples, batch_size = self._samples, self.batch_size
 
         def images() -> Iterator[Tensor]:

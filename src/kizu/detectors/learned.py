@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kizu import checks
 from kizu.detectors._predictions import require_finite
 from kizu.detectors.base import Detector
-from kizu.errors import UsageError
+from kizu.errors import NotFinite, UsageError
 from kizu.precision import Choice
 from kizu.representations.weights import digest
 from kizu.store import expect, without_prefix
@@ -109,6 +109,12 @@ class LearnedDetector(Detector):
             show=options.progress is None,
             on_step_end=functools.partial(self._on_step_end, network, options, samples),
         )
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NotFinite(
+                    f"The training of {type(self).__name__} ended with NaN or infinity in {name}. Take a "
+                    "smaller learning_rate, or training_precision='fp32'."
+                )
         self._set_network(network, self.iterations)
         self._complete(samples)
         self.trained_in_ = objective.precision_

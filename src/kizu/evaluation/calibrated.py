@@ -81,7 +81,15 @@ def fit_calibrated(
     kept, held = hold_out(good, HELD_OUT, seed) if chosen == "split" else (good, good.take([]))
     if len(held):
         refuse_seen(detector.representation, held)
-    detector.fit(kept.concat(flawed), options=options.within("final"))
+    try:
+        detector.fit(kept.concat(flawed), options=options.within("final"))
+    except TooFewImages as error:
+        if not len(held):
+            raise
+        raise TooFewImages(
+            f"{error} Of {len(good)} good images {len(held)} are held out to calibrate on; with "
+            "--calibration none (Python: method='none') all are learned from."
+        ) from error
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
 
@@ -117,7 +125,9 @@ def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, me
         )
     good = _parts(data)[0]
     count = len(np.unique(units(good)))
-    if method == "none" or (method == "auto" and false_alarm_rate is None and count < 2):
+    # of two images each would be scored by the other: by a distance, both alike
+    least = 2 if detector.trains else 3
+    if method == "none" or (method == "auto" and false_alarm_rate is None and count < least):
         return "none"
     if detector.trains and method == "cross":
         raise UsageError(

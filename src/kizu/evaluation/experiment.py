@@ -170,7 +170,9 @@ def _sentence(cell: Cell, row: dict[str, Any]) -> str:
     outcome = (
         "failed: " + rows[0]["error"] if rows[0]["error"] else f"image AUROC {image}, pixel AUROC {pixel}"
     )
-    return f"{cell.dataset['name']}/{cell.category} {cell.detector} {settings} seed={cell.seed}: {outcome}"
+    eyes = rows[0].get("representation") or cell.representation
+    who = f"{cell.dataset['name']}/{cell.category} {cell.detector} on {eyes}"
+    return f"{who} {settings} seed={cell.seed}: {outcome}"
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kizu.errors import UnknownName
+from kizu.errors import TooFewImages, UnknownName
 from kizu.types import FeatureMaps
 
 COVARIANCES = ("ledoit_wolf", "pseudo_inverse", "ridge")
@@ -22,7 +22,8 @@ def density(
 
     covariance: "ledoit_wolf", shrunk towards a multiple of the identity; "pseudo_inverse", which ignores
     directions in which the rows do not vary; "ridge", that of the sample plus `ridge` times the identity.
-    shrinkage: what Ledoit and Wolf chose, else 0. Raises UnknownName.
+    shrinkage: what Ledoit and Wolf chose, else 0. Raises UnknownName; TooFewImages
+    for a pseudo-inverse of rows that are all equal.
 
     >>> mean, W, _ = density(torch.tensor([[0.0, 1.0], [4.0, 1.0]]).double(), "pseudo_inverse")
     >>> mean.tolist(), round(float((W @ (torch.tensor([6.0, 9.0]) - mean)).norm()), 6)
@@ -36,6 +37,11 @@ def density(
     mean = rows.mean(0)
     centred = rows - mean
     if covariance == "pseudo_inverse":
+        if bool((rows == rows[:1]).all()):
+            raise TooFewImages(
+                "The features of all good images are equal: no direction is left to covariance="
+                "'pseudo_inverse'; all would score 0. Give different images, or take 'ledoit_wolf'."
+            )
         return mean, pseudo_whitening(centred.T @ centred / len(rows)), 0.0
     identity = torch.eye(rows.shape[1], dtype=rows.dtype)
     return mean, _inverse_factor(centred.T @ centred / len(rows) + ridge * identity), 0.0

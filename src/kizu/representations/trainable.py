@@ -83,5 +83,5 @@ def _names_up_to(encoder: Representation, level: int) -> set[str]:
     with torch.device("meta"):
         net = build_network(architecture, (level,))[0]
     if is_transformer(net):
-        raise UsageError(f"{architecture} has blocks and no stages: freeze none (0).")
+        raise UsageError(f"{architecture} has blocks and no stages: take frozen_level=0, which freezes none.")
     return {name for name, _ in net.named_parameters()}
