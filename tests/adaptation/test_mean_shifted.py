@@ -21,7 +21,7 @@ from kizu.representations.trainable import trainable_copy
 from kizu.training import FitOptions, SampleStore
 from kizu.types import Batch
 
-BRIEF: dict[str, Any] = {"passes": 3, "training_precision": "fp32", "learning_rate": 1e-3}
+BRIEF: dict[str, Any] = {"passes": 3, "frozen_level": 1, "training_precision": "fp32", "learning_rate": 1e-3}
 
 
 def images(count: int, seed: int = 0, size: int = 64) -> Tensor:
@@ -60,7 +60,7 @@ def test_the_loss_by_hand(angular: bool) -> None:
         losses.append(-math.log(math.exp(similarity(row, shifted[(i + 3) % 6]) / 0.25) / sum(others)))
     expected = sum(losses) / 6
     if angular:
-        expected += sum(float(row @ row) for row in shifted) / 6
+        expected += sum(float(row @ row) for row in shifted) / 3
     assert found["loss"].item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -71,6 +71,15 @@ def test_norms_keep_their_statistics_and_weights_move() -> None:
         assert torch.equal(value, dict(adapted.named_buffers())[name])
     pairs = zip(net.parameters(), adapted.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_frozen_levels_keep_their_weights() -> None:
+    net = network()
+    adapted = Adaptation("mean_shifted", {**BRIEF, "frozen_level": 2}).adapt(net, store())
+    before, after = dict(net.named_parameters()), dict(adapted.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("net.layer3") for name in changed)
 
 
 def test_it_resumes_exactly_and_survives_a_file(tmp_path: Path) -> None:

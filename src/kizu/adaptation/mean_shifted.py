@@ -4,12 +4,10 @@ Card. Paper: Reiss and Hoshen, "Mean-Shifted Contrastive Loss for Anomaly Detect
 code: talreiss/Mean-Shifted-Anomaly-Detection (licence of the repository: software research licence);
 nothing of it is used. Constants (code): temperature 0.25, SGD 1e-5 without momentum, weight decay 5e-5, 20
 passes in batches of 64, views of MoCo v2, batch norms in evaluation mode throughout; the features have
-length one before the centre is taken away. Scores in the paper: distances to the two nearest training
-features of length one.
+length one before the centre is taken away; the stem and the first two stages are frozen. Scores in the
+paper: distances to the two nearest training features of length one.
 
-Differences: the code freezes the stem and the first two stages, here all layers learn; its angular term is
-the sum over the two views, here their mean. The code prints the AUROC on the test set each pass; here the
-last step counts."""
+Differences: the code prints the AUROC on the test set each pass; here the last step counts."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from kizu.adaptation._training import EncoderObjective, check_training, pooled_f
 from kizu.errors import TooFewImages
 from kizu.losses.nt_xent import nt_xent
 from kizu.representations.base import Representation
-from kizu.representations.trainable import require_network, trainable_copy
+from kizu.representations.trainable import freeze_up_to, require_network, trainable_copy
 from kizu.training import FitOptions, Position, SampleStore
 from kizu.views.strong import strong
 
@@ -35,6 +33,7 @@ def check_parameters(
     *,
     temperature: float,
     angular: bool,
+    frozen_level: int,
     passes: int,
     batch_size: int,
     learning_rate: float,
@@ -43,6 +42,7 @@ def check_parameters(
     """Raise UsageError for values out of range."""
     checks.numbers(least=0.0, above=True, temperature=temperature)
     checks.switches(angular=angular)
+    checks.whole_numbers(least=0, frozen_level=frozen_level)
     check_training(
         iterations=passes,
         batch_size=batch_size,
@@ -57,6 +57,7 @@ def mean_shifted(
     *,
     temperature: float = 0.25,
     angular: bool = False,
+    frozen_level: int = 2,
     passes: int = 20,
     batch_size: int = 64,
     learning_rate: float = 1e-5,
@@ -66,14 +67,16 @@ def mean_shifted(
 ) -> Representation:
     """The network of `base` with weights whose features spread about their centre as the images differ.
 
-    temperature: of NT-Xent. angular: also pull the features to the centre, whose length is then one. passes:
-    over the good images, in steps of batch_size.
+    temperature: of NT-Xent. angular: also pull the features to the centre, whose length is then one.
+    frozen_level: layers up to the end of this level keep their weights, 0 for none. passes: over the good
+    images, in steps of batch_size.
 
     Raises what `check_parameters` raises; TooFewImages for one image, whose views have no other image to
-    differ from; UsageError for a representation that is no network."""
+    differ from; UsageError for a representation that is no network, or of which nothing is left to learn."""
     settings = {
         "temperature": temperature,
         "angular": angular,
+        "frozen_level": frozen_level,
         "passes": passes,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -85,8 +88,10 @@ def mean_shifted(
         raise TooFewImages("Views of one image have no other image to differ from: give more good images.")
     seed = seed_from(generator)
     centre = functional.normalize(pooled_features(base, good)).mean(0)
+    encoder = trainable_copy(base)
+    freeze_up_to(encoder, frozen_level)
     objective = MeanShiftedObjective(
-        trainable_copy(base),
+        encoder,
         functional.normalize(centre, dim=0) if angular else centre,
         temperature=temperature,
         angular=angular,
@@ -133,10 +138,10 @@ class MeanShiftedObjective(EncoderObjective):
         return first, second
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """The contrast; "shift" is the mean squared length of the shifted features."""
+        """The contrast; "shift" is the mean squared length of the shifted features, the two views added."""
         first, second = (functional.normalize(self.embed(view)) - self.centre for view in batch)
         contrast = nt_xent(first, second, temperature=self._temperature)
-        shift = (first.square().sum(1).mean() + second.square().sum(1).mean()) / 2
+        shift = first.square().sum(1).mean() + second.square().sum(1).mean()
         total = contrast + shift if self._angular else contrast
         return {"loss": total, "contrast": contrast.detach(), "shift": shift.detach()}
 
