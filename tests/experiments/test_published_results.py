@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
         "eyes/rotations",
         "coreset_share",
         "coreset_share_ksdd",
+        "fewshot/density",
+        "fewshot/magnetic_tile",
     ],
 )
 def test_results_md_is_made_from_results_csv(
