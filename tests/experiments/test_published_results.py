@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
         "coreset_share_ksdd",
         "fewshot/density",
         "fewshot/magnetic_tile",
+        "fewshot/magnetic_tile_patchcore",
     ],
 )
 def test_results_md_is_made_from_results_csv(
