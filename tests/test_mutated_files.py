@@ -89,7 +89,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[mutations.Parts]:
         plain.set_calibration(plain.predict(images(20, seed=1)).score, 0.1, map_range=(0.0, 2.0))
         keep(name, plain.save(folder / f"{name}.kizu"))
         adapted = small(name, drawn, adaptation=Adaptation("residual", {"shots": 2}))
-        if name != "classifier":
+        if name not in ("classifier", "tdg"):
             adapted.fit(learned_from(adapted))
             keep(f"{name} on residuals", adapted.save(folder / f"{name}_residual.kizu"))
     few = small("padim", trained, dimensions=8)

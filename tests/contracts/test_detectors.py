@@ -228,9 +228,15 @@ def test_misuse_teaches(fitted: Detector, tiny_planted: Samples, tmp_path: Path)
         fitted.predict(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
 
 
+def skip_where_it_looks_at_pixels_alone(kind: type[Detector], net: Representation) -> None:
+    if kind.tiny(net).representation is not net:
+        pytest.skip("it takes no other representation than pixels")
+
+
 def test_broken_weights_are_named(kind: type[Detector], representations: dict[str, Representation]) -> None:
     import copy
 
+    skip_where_it_looks_at_pixels_alone(kind, representations["random"])
     broken = copy.deepcopy(representations["random"])
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
@@ -383,6 +389,7 @@ def test_a_clone_starts_from_the_base(
     kind: type[Detector], representations: dict[str, Representation]
 ) -> None:
     net = representations["random"]
+    skip_where_it_looks_at_pixels_alone(kind, net)
     if kind.supervision == "labelled":
         pytest.skip("adapted to good images of both parts in the same way")
     adaptation = kizu.Adaptation("residual", {"shots": 2})

@@ -345,11 +345,13 @@ def test_evaluation_on_the_way_counts_the_scales_that_have_begun() -> None:
     assert torch.equal(plain.predict(images(2)).map, watched.predict(images(2)).map)
 
 
-def test_a_representation_has_no_part_in_it() -> None:
-    plain = detector().fit(images(3))
-    named = kizu.detector("tdg", "random/resnet10t@2", **SMALL).fit(images(3))
-    assert plain.representation.card["name"] == "pixels"
-    assert torch.equal(plain.predict(images(2, 1)).map, named.predict(images(2, 1)).map)
+def test_what_would_have_no_effect_is_refused() -> None:
+    assert detector().representation.card["name"] == "pixels"
+    assert kizu.detector("tdg", "pixels", **SMALL).representation.card["name"] == "pixels"
+    with pytest.raises(UsageError, match="no effect"):
+        kizu.detector("tdg", "random/resnet10t@2", **SMALL)
+    with pytest.raises(UsageError, match="no effect"):
+        kizu.detector("tdg", adaptation="residual", **SMALL)
 
 
 def test_the_command_names_no_network_that_is_not_used(

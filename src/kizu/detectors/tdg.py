@@ -1,21 +1,21 @@
 """TDG: a pyramid of GANs whose discriminators name the transformation of each patch, for few good images.
 
-Card. Paper: Sheynin, Benaim and Wolf, "A Hierarchical Transformation-Discriminating Generative Model for Few
-Shot Anomaly Detection", ICCV 2021 (called HTDG there). Official code:
-shellysheynin/A-Hierarchical-Transformation-Discriminating-Generative-Model-for-Few-Shot-Anomaly-Detection (no
-licence); nothing of it is used. Source of the constants, all of its code: scales from 25 to 64 pixels about
-0.75 apart, networks of 5 layers 3 x 3 of 32 channels, 54 transformations (42 for grey images), Adam 5e-4 with
-beta1 0.5, 3 steps of either side in turn, 1,000 rounds a scale (so 30,000 steps for 5 scales), reconstruction
-weight 100, noise 0.1, the lowest 10 % of the patches. It has no gradient penalty. Differences: random noise
-is drawn anew for every step (there the generator's three share the discriminator's last); noise strengths are
-root mean squares, as SinGAN has them (there mean absolute differences, under that name); MVTec's training
-images are not equalised; the number of scales does not depend on the size of the file. pyramids: the paper
-speaks of the largest value over models of the training images; the released code trains one pyramid on all
-images, whose generator is told which image is meant, and its maximum is over that one. That is pyramids=1;
-pyramids=k trains one for each of k images and takes the maximum. Map: the paper shows maps, the code has
-none; here the mean of 1 - p over the transformations that shift nothing, turned back, and over the scales. It
-looks at pixels alone: a representation that is named is checked and kept with the model, and has no part in
-the scores."""
+Card. Paper: Sheynin, Benaim and Wolf, "A Hierarchical Transformation-Discriminating Generative Model for
+Few Shot Anomaly Detection", ICCV 2021 (called HTDG there). Official code:
+shellysheynin/A-Hierarchical-Transformation-Discriminating-Generative-Model-for-Few-Shot-Anomaly-Detection
+(no licence); nothing of it is used. Source of the constants, all of its code: scales from 25 to 64 pixels
+about 0.75 apart, networks of 5 layers 3 x 3 of 32 channels, 54 transformations (42 for grey images), Adam
+5e-4 with beta1 0.5, 3 steps of either side in turn, 1,000 rounds a scale (so 30,000 steps for 5 scales),
+reconstruction weight 100, noise 0.1, the lowest 10 % of the patches. It has no gradient penalty.
+Differences: random noise is drawn anew for every step (there the generator's three share the
+discriminator's last); noise strengths are root mean squares, as SinGAN has them (there mean absolute
+differences, under that name); MVTec's training images are not equalised; the number of scales does not
+depend on the size of the file. pyramids: the paper speaks of the largest value over models of the training
+images; the released code trains one pyramid on all images, whose generator is told which image is meant,
+and its maximum is over that one. That is pyramids=1; pyramids=k trains one for each of k images and takes
+the maximum. Map: the paper shows maps, the code has none; here the mean of 1 - p over the transformations
+that shift nothing, turned back, and over the scales. It looks at pixels alone: another representation, or
+an adaptation of one, would have no effect and is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kizu import checks, maps
+from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._tdg_objective import SHIFT, TDGObjective, place_of, scaled
 from kizu.detectors.learned import LearnedDetector
@@ -36,6 +36,7 @@ from kizu.nn.patch_pyramid import FIELD, REACH, PatchPyramid, pyramid_sizes
 from kizu.nn.transformations import DISCRIMINATED, Transformation, every_one, transformations, undo
 from kizu.representations.base import Representation
 from kizu.representations.pixels import Pixels
+from kizu.representations.sources import open_representation
 from kizu.training import SampleStore
 from kizu.types import FeatureMaps
 
@@ -76,8 +77,13 @@ class TDG(LearnedDetector):
         adaptation: Adaptation | str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        pixels = Pixels() if representation is None else representation
-        super().__init__(pixels, adaptation=adaptation, runtime=runtime)
+        named = Pixels() if representation is None else open_representation(representation)
+        if not isinstance(named, Pixels) or adaptation is not None:
+            raise UsageError(
+                "TDG looks at the pixels of images: a representation or an adaptation has no effect on it. "
+                "Leave both away, or say representation pixels."
+            )
+        super().__init__(named, adaptation=None, runtime=runtime)
         self.transforms, self.coarsest, self.finest = transforms, coarsest, finest
         self.scale_factor, self.width, self.pyramids = scale_factor, width, pyramids
         self.fraction, self.iterations, self.inner_steps = fraction, iterations, inner_steps
@@ -89,9 +95,9 @@ class TDG(LearnedDetector):
     def tiny(
         cls, representation: Representation | str, *, adaptation: Adaptation | str | None = None
     ) -> Self:
-        """Two scales of 16 and 24 pixels."""
+        """Two scales of 16 and 24 pixels; of pixels, whatever is named."""
         return cls(
-            representation,
+            None,
             transforms="grey",
             coarsest=16,
             finest=24,
@@ -101,7 +107,6 @@ class TDG(LearnedDetector):
             learning_rate=5e-3,
             sigma=2.0,
             training_precision="fp32",
-            adaptation=adaptation,
             runtime=Runtime(image_size=64, precision="fp32", batch_size=2),
         )
 
@@ -136,8 +141,7 @@ class TDG(LearnedDetector):
     def network(self) -> nn.ModuleList:
         """The pyramids, drawn from `seed`."""
         classes = len(transformations(self.transforms)) + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             return nn.ModuleList(
                 PatchPyramid(self._sizes, width=self.width, classes=classes) for _ in range(self.pyramids)
             )
