@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kizu import registry
+from kizu import engine, registry
 from kizu.adaptation._training import EncoderObjective
 from kizu.errors import UsageError
 from kizu.losses.negative_cosine import negative_cosine
@@ -56,8 +56,7 @@ class ContrastiveObjective(EncoderObjective):
         from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
 
         hidden, dimensions = heads
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with engine.seeded(seed):
             self.projector = BYOLProjectionHead(centre.shape[1], hidden, dimensions)
             self.predictor = BYOLPredictionHead(dimensions, hidden, dimensions)
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)

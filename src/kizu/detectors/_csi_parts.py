@@ -12,6 +12,7 @@ from kizu import maps
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.losses import nt_xent
 from kizu.nn.density import pool
+from kizu.nn.floats import at_least_float32
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.nn.transformations import require_square
 from kizu.training import Objective, Position, cosine_schedule
@@ -75,7 +76,7 @@ class CSIObjective(Objective):
         """The sum, and both parts; "correct" is the share of turns that were recognised."""
         views, groups = batch
         projected, logits = self.network.head(pool(self.network.encoder(views))[0])
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(logits)
         first, second = projected.chunk(2)
         contrast = nt_xent(
             first, second, temperature=self._temperature, groups=groups if self._mask else None

@@ -14,6 +14,7 @@ from kizu import maps
 from kizu.detectors._density_scorer import DensityScorer
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.nn.density import pool
+from kizu.nn.floats import at_least_float32
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.nn.windows import random_windows, spread, windows
 from kizu.representations.grad_cam import grad_cam
@@ -88,7 +89,7 @@ class CutPasteObjective(Objective):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             pooled = pool(self.network.encoder(views))[0]
         logits = self.network.head(pooled)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(logits)
         correct = (logits.detach().argmax(1) == classes).float().mean()
         return {"loss": functional.cross_entropy(logits, classes), "correct": correct}
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from kizu import maps
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.nn.density import pool
+from kizu.nn.floats import at_least_float32
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.nn.transformations import Transformation, require_square, transform, undo
 from kizu.training import Objective, Position, cosine_schedule
@@ -66,7 +67,7 @@ class RotNetObjective(Objective):
         """The cross-entropy; "correct" is the share of transformations that were recognised."""
         images, labels = batch
         logits = self.network.head(pool(self.network.encoder(images))[0])
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(logits)
         correct = (logits.detach().argmax(1) == labels).float().mean()
         return {"loss": functional.cross_entropy(logits, labels), "correct": correct}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kizu.nn.floats import at_least_float32
 from kizu.nn.global_contrast import global_contrast
 from kizu.nn.image_decoder import ImageDecoder, require_grid
 from kizu.representations.base import Representation
@@ -48,9 +49,9 @@ class SvddHead(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """f in float32, or float64."""
         if self.embedding is None:
-            return _at_least_float32(feature).mean(dim=(2, 3))
+            return at_least_float32(feature).mean(dim=(2, 3))
         require_grid(feature, self.grid)
-        return _at_least_float32(self.embedding(feature).flatten(1))
+        return at_least_float32(self.embedding(feature).flatten(1))
 
     def shares(self, feature: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, D, h, w), whose mean over positions is f."""
@@ -247,7 +248,3 @@ def moved_from_zero(centre: Tensor, least: float) -> Tensor:
     """
     sign = torch.where(centre < 0, -1.0, 1.0).to(centre)
     return torch.where(centre.abs() < least, least * sign, centre)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

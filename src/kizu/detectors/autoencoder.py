@@ -28,6 +28,7 @@ from kizu.detectors._windows import Windowed, corners
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName
 from kizu.losses.ssim import ssim_map
+from kizu.nn.floats import at_least_float32
 from kizu.nn.image_decoder import Bottleneck, ImageDecoder
 from kizu.nn.windows import random_windows
 from kizu.representations.base import Representation
@@ -200,9 +201,7 @@ def residual(rebuilt: Tensor, images: Tensor, loss: str) -> Tensor:
     >>> residual(torch.tensor([0.5, 0.0, 0.0]).reshape(1, 3, 1, 1), torch.zeros(1, 3, 1, 1), "l2")
     tensor([[[0.0833]]])
     """
-    rebuilt, images = (
-        values if values.dtype == torch.float64 else values.float() for values in (rebuilt, images)
-    )
+    rebuilt, images = at_least_float32(rebuilt), at_least_float32(images)
     if loss == "l2":
         return (rebuilt - images).square().mean(dim=1)
     return 1 - ssim_map(rebuilt, images)

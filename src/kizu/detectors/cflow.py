@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kizu import checks, maps
+from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
@@ -109,8 +109,7 @@ class CFlow(LearnedDetector):
 
     def network(self) -> ConditionalFlows:
         """A flow for each level, drawn from `seed`. Raises UsageError for a level of one channel."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             return ConditionalFlows(
                 self.representation_.channels,
                 condition=self.condition,

@@ -28,7 +28,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, maps
+from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._grid import GridDetector
 from kizu.detectors._svdd import ContrastNormalised, SvddHead, SvddObjective, SvddRules
@@ -159,8 +159,7 @@ class DeepSVDD(GridDetector):
     def _decoder(self) -> ImageDecoder:
         """What rebuilds images from f during the pretraining."""
         net = self.representation_
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed + 1)
+        with engine.seeded(self.seed + 1):
             return ImageDecoder(
                 self.embedding or net.channels[-1], self.grid_, net.strides[-1], channels=net.channels[-1]
             )

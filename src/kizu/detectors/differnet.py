@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, maps
+from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
@@ -119,8 +119,7 @@ class DifferNet(LearnedDetector):
 
     def network(self) -> Flow:
         """The flow, drawn from `seed`. Raises UsageError where there is one feature only."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             return permuted_flow(
                 self.scales * sum(self.representation_.channels),
                 blocks=self.coupling_blocks,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from kizu import engine
 from kizu.detectors.learned import LearnedDetector
 from kizu.nn.density import pool
 from kizu.representations.base import Representation
@@ -42,8 +43,7 @@ class EncoderDetector(LearnedDetector):
     def network(self) -> EncoderNetwork:
         """A copy of the representation, and the head drawn from `seed`."""
         encoder = trainable_copy(self.representation_)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             return EncoderNetwork(encoder, self.head())
 
     def _scoring_representation(self) -> Representation:

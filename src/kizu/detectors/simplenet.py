@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kizu import checks, maps
+from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
@@ -91,8 +91,7 @@ class SimpleNet(LearnedDetector):
 
     def network(self) -> Network:
         """Adapter and discriminator, drawn from `seed`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             return Network(sum(self.representation_.channels), self.hidden, self.neighbourhood)
 
     def objective(self, network: nn.Module) -> SimpleNetObjective:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kizu.errors import TooFewImages, UnknownName
+from kizu.nn.floats import at_least_float32
 from kizu.types import FeatureMaps
 
 COVARIANCES = ("ledoit_wolf", "pseudo_inverse", "ridge")
@@ -54,7 +55,7 @@ def pool(features: FeatureMaps) -> tuple[Tensor, Tensor]:
     >>> pool([torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 1, 1), 4.0)])
     (tensor([[3., 4.]]), tensor([[5.]]))
     """
-    exact = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features]
+    exact = [at_least_float32(level) for level in features]
     pooled = torch.cat([level.mean(dim=(2, 3)) for level in exact], dim=1)
     return pooled, pooled.norm(dim=1, keepdim=True).clamp_min(1e-12)
 

@@ -30,7 +30,7 @@ def pooled_pyramid(encode: Encode, images: Tensor, scales: int, coarsest: int) -
     check_size((H, W), scales, coarsest)
     sizes = [(H >> scale, W >> scale) for scale in range(scales)]
     features = [encode(_shrunk(images, size)) for size in sizes]
-    return torch.cat([pool([_at_least_float32(level) for level in levels])[0] for levels in features], dim=1)
+    return torch.cat([pool(levels)[0] for levels in features], dim=1)
 
 
 def check_size(size: tuple[int, int], scales: int, coarsest: int) -> None:
@@ -55,7 +55,3 @@ def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[2:]) == size:
         return images
     return functional.interpolate(images, size=size, mode="bilinear", antialias=True)
-
-
-def _at_least_float32(level: Tensor) -> Tensor:
-    return level.to(torch.promote_types(level.dtype, torch.float32))

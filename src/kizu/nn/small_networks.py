@@ -15,10 +15,10 @@ from __future__ import annotations
 import itertools
 import re
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kizu import engine
 from kizu.errors import UnknownName
 
 NAMES = ("lenet", "wrn_10_4", "wrn_16_4", "wrn_16_8", "resnet18", "ssim_ae")
@@ -155,6 +155,5 @@ class _Basic(nn.Module):
 
 def drawn(name: str, seed: int) -> SmallNetwork:
     """`small_network` with weights from `seed` alone; torch's generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with engine.seeded(seed):
         return small_network(name)

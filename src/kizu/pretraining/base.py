@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kizu import engine
 from kizu.checks import numbers, whole_numbers
 from kizu.errors import UsageError
 from kizu.losses.spd import spd
@@ -64,9 +65,7 @@ class Pretraining(Objective):
             self.spd = replace(self.spd, loss=self.spd.loss or self.default_spd_loss)
         self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed the accelerators as well
-            torch.default_generator.manual_seed(self.seed)
+        with engine.seeded(self.seed):
             self.encoder = Encoder(self.backbone, self.stages)
             self.width = self.encoder.width
             self.build()
