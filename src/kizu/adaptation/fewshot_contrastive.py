@@ -117,6 +117,7 @@ def fewshot_contrastive(
 
     Raises what `check_parameters` raises; TooFewImages for one image where pairs are needed; UsageError for a
     representation that is no network, or negatives that change nothing; NotFinite for a NaN loss."""
+    # every parameter by its name
     settings = {name: value for name, value in locals().items() if name not in _GIVEN}
     check_parameters(**settings)
     require_network(base, "fewshot_contrastive")

@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kizu import maps
+from kizu import maps, store
 from kizu.errors import ShapeError
-from kizu.nn.density import pool
+from kizu.nn.density import density, pool
 from kizu.nn.patches import align_levels, finest_centre
 from kizu.types import Centres, FeatureMaps
 
@@ -59,3 +59,15 @@ class DensityScorer(nn.Module):
         score = white.norm(dim=1)
         gradient = (white / score.clamp_min(1e-12)[:, None]) @ self.whitening  # S^-1 (f - mu) / s
         return score, gradient, length
+
+
+def unit_density(rows: Tensor, covariance: str) -> tuple[Tensor, Tensor]:
+    """Pooled features (n, D) float64 -> mean (D,) and whitening (D, D) of the rows at length one, float32."""
+    mean, matrix, _ = density(rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12), covariance)
+    return mean.float(), matrix.float().contiguous()
+
+
+def opened_density(detector: str, tensors: dict[str, Tensor], D: int) -> tuple[Tensor, Tensor]:
+    """Mean and whitening of a model file. Raises ModelFileError for other shapes than those of D features."""
+    store.expect(detector, tensors, {"mean": f"{D}", "whitening": f"{D} {D}"})
+    return tensors["mean"].float(), tensors["whitening"].float()

@@ -26,7 +26,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from kizu import checks, store
+from kizu import checks
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._cutpaste_parts import (
     LOCALISE,
@@ -36,12 +36,12 @@ from kizu.detectors._cutpaste_parts import (
     Head,
     WindowScorer,
 )
-from kizu.detectors._density_scorer import DensityScorer
+from kizu.detectors._density_scorer import DensityScorer, opened_density, unit_density
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.detectors.encoder import EncoderDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName, UsageError
-from kizu.nn.density import COVARIANCES, density, pool
+from kizu.nn.density import COVARIANCES, pool
 from kizu.nn.windows import windows
 from kizu.representations.base import Representation
 from kizu.representations.pixels import Pixels
@@ -173,9 +173,7 @@ class CutPaste(EncoderDetector):
 
     def _complete(self, samples: SampleStore) -> None:
         rows = self._pooled_features(samples) if self.crop is None else self._window_features(samples)
-        rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        mean, matrix, _ = density(rows, self.covariance)
-        self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
+        self.mean_, self.whitening_ = unit_density(rows, self.covariance)
 
     @torch.no_grad()
     def _window_features(self, samples: SampleStore) -> Tensor:
@@ -195,5 +193,4 @@ class CutPaste(EncoderDetector):
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         super()._restore(tensors)
         D = sum(self.representation_.channels)
-        store.expect("CutPaste", tensors, {"mean": f"{D}", "whitening": f"{D} {D}"})
-        self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()
+        self.mean_, self.whitening_ = opened_density("CutPaste", tensors, D)

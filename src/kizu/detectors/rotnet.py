@@ -29,13 +29,13 @@ from torch import Tensor, nn
 
 from kizu import checks, store
 from kizu.adaptation.base import Adaptation
-from kizu.detectors._density_scorer import DensityScorer
+from kizu.detectors._density_scorer import DensityScorer, opened_density, unit_density
 from kizu.detectors._image_encoder import ImageEncoder
 from kizu.detectors._rotation_parts import AUGMENTATIONS, OPTIMISERS, SCORES, RotNetObjective, RotNetScorer
 from kizu.detectors.encoder import EncoderDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UnknownName, UsageError
-from kizu.nn.density import COVARIANCES, density
+from kizu.nn.density import COVARIANCES
 from kizu.nn.dirichlet import dirichlet
 from kizu.nn.transformations import TRANSFORMS, require_square, transformations
 from kizu.representations.base import Representation
@@ -174,9 +174,7 @@ class RotNet(EncoderDetector):
     def _complete(self, samples: SampleStore) -> None:
         if self.score == "gaussian":
             rows = self._pooled_features(samples)
-            rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            mean, matrix, _ = density(rows, self.covariance)
-            self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
+            self.mean_, self.whitening_ = unit_density(rows, self.covariance)
         if self.score == "dirichlet":
             self.concentration_ = self._concentrations(samples)
 
@@ -205,5 +203,4 @@ class RotNet(EncoderDetector):
             self.concentration_ = tensors["concentration"].double()
         if self.score == "gaussian":
             D = sum(self.representation_.channels)
-            store.expect("RotNet", tensors, {"mean": f"{D}", "whitening": f"{D} {D}"})
-            self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()
+            self.mean_, self.whitening_ = opened_density("RotNet", tensors, D)
