@@ -8,8 +8,9 @@ in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the scor
 mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
 the map's maximum.
 
-Differences: the channels are drawn by a generator of our own; no min-max over the test set; mean and
-whitening are rounded to float16, which changes a distance by about 1e-4 of itself."""
+levels="separate", dimensions=None is PaDiM as ADPretrain (NeurIPS 2025) runs it. Differences: channels are
+drawn by a generator of our own; no min-max over the test set; mean and whitening are rounded to float16,
+which changes a distance by about 1e-4 of itself."""
 
 from __future__ import annotations
 
@@ -28,14 +29,8 @@ from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import EmptyData, ModelFileError, ShapeError, UnknownName
-from kizu.nn.patches import (
-    align_levels,
-    channels_by_level,
-    choose_channels,
-    draw_channels,
-    finest_centre,
-    finest_grid,
-)
+from kizu.nn import patches
+from kizu.nn.patches import align_levels, channels_by_level, choose_channels, finest_centre, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import Centres, FeatureMaps, Grids, grids_of
 
@@ -47,9 +42,8 @@ LEVELS = ("joined", "separate")
 
 
 class PaDiM(OnePassDetector):
-    """The Mahalanobis distance at each position, from the good images' features at the same position.
-
-    All images must have one size.
+    """The Mahalanobis distance at each position, from the good images' features there. All images must have
+    one size.
 
     dimensions: channels kept, drawn once from `seed`; all of them if there are fewer, or if it is None. eps:
     added to the diagonal of each covariance, so that it can be inverted whatever the number of images.
@@ -97,8 +91,8 @@ class PaDiM(OnePassDetector):
 
     def _reset(self) -> None:
         widths = self.representation_.channels
-        total = [sum(widths)] if self.levels == "joined" else widths
-        self.channels_ = draw_channels(total, self.dimensions, self.seed)
+        drawn_from = [sum(widths)] if self.levels == "joined" else widths
+        self.channels_ = patches.draw_channels(drawn_from, self.dimensions, self.seed)
         self.grids_: Grids = ()
         self.gaussians_ = self._new_gaussians()
 
@@ -266,9 +260,8 @@ class PaDiMScorer(nn.Module):
     """Features -> chosen channels -> distances at each position -> map and score.
 
     channels: (d_l,) of each level. distance: chosen channels -> (B, h, w), or a list of them, one a level,
-    whose maps are averaged. grids: (h, w) of each level of the
-    images that it was fitted on. sigma: of the map's smoothing, in pixels. centres: of the levels' cells.
-    """
+    whose maps are averaged. grids: (h, w) of each level of the images that it was fitted on. sigma: of the
+    map's smoothing, in pixels. centres: of the levels' cells."""
 
     def __init__(
         self,
