@@ -28,18 +28,8 @@ from kizu.types import Batch
 SIZE = 64
 KINDS = ("random", "timm")
 FOUND_BY_DEFAULT = (
-    *(
-        "simplenet",
-        "classifier",
-        "csi",
-        "tdg",
-        "cflow",
-        "differnet",
-        "autoencoder",
-        "vae",
-        "glass",
-        "feature_norm",
-    ),
+    *("simplenet", "classifier", "csi", "tdg", "cflow", "differnet", "autoencoder", "vae"),
+    *("glass", "feature_norm"),
 )
 """What these find is tested on the default representation, in tests/detectors: random features do not do for
 them (tdg looks at no features: on the product of these tests its scores do, its maps see no flat ground)."""

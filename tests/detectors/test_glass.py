@@ -110,7 +110,8 @@ def test_the_ascent_step_by_step(hypersphere: bool) -> None:
         for number in range(1, 8):
             leaf = point.clone().requires_grad_(True)
             hidden = judge.A @ leaf + judge.b
-            logit = judge.v @ torch.where(hidden > 0, hidden, 0.2 * hidden)
+            last = made.network.discriminator[3].weight[0].detach()
+            logit = last @ torch.where(hidden > 0, hidden, 0.2 * hidden)
             (gradient,) = torch.autograd.grad(-torch.nn.functional.logsigmoid(logit), leaf)
             point = point + 0.1 * gradient / gradient.norm()
             if number == 5:
@@ -193,8 +194,9 @@ def test_textures_of_a_folder(tmp_path: Path) -> None:
         assert textures.shape == (3, 3, 16, 24)
         assert textures.min() >= 0
         assert textures.max() <= 1
-    fitted = kizu.detector("glass", "random/resnet10t@2", textures=tmp_path, **SMALL).fit(images(4))
-    drawn_ones = kizu.detector("glass", "random/resnet10t@2", **SMALL).fit(images(4))
+    options = {**SMALL, "iterations": 2}
+    fitted = kizu.detector("glass", "random/resnet10t@2", textures=tmp_path, **options).fit(images(4))
+    drawn_ones = kizu.detector("glass", "random/resnet10t@2", **options).fit(images(4))
     assert not torch.equal(fitted.predict(images(2)).map, drawn_ones.predict(images(2)).map)
     (tmp_path / "red.png").unlink()
     again = kizu.load(fitted.save(tmp_path / "model"))  # it needs its textures no more

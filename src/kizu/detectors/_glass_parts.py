@@ -75,7 +75,8 @@ def quantile(values: Tensor, share: float) -> Tensor:
 class FixedDiscriminator:
     """A Network's discriminator as a function that stays: its batch norm has the statistics of `rows` (M, D).
 
-    logit(x) = v . leaky(A x + b), with the batch norm within A (hidden, D) and b."""
+    logit(x) = v . leaky(A x + b), with the batch norm within A (hidden, D) and b, and so its gradient is
+    (slope + (1 - slope) [A x + b > 0]) V with V the rows of A times v."""
 
     @torch.no_grad()
     def __init__(self, discriminator: Any, rows: Tensor) -> None:
@@ -83,13 +84,15 @@ class FixedDiscriminator:
         variance, mean = torch.var_mean(at_least_float32(first(rows)), dim=0, unbiased=False)
         scale = norm.weight / (variance + norm.eps).sqrt()
         self.A, self.b = scale[:, None] * first.weight, (first.bias - mean) * scale + norm.bias
-        self.v, self.slope = last.weight[0], activation.negative_slope
+        V = last.weight.T * self.A
+        self._below = activation.negative_slope * V.sum(0)
+        self._above = (1 - activation.negative_slope) * V
 
     @torch.no_grad()
     def gradient(self, points: Tensor) -> Tensor:
         """That of the logit of each point (N, D): (N, D)."""
-        hidden = functional.linear(points, self.A, self.b)
-        return at_least_float32(torch.where(hidden > 0, self.v, self.slope * self.v) @ self.A)
+        active = functional.linear(points, self.A, self.b).gt_(0)
+        return at_least_float32(active @ self._above) + self._below
 
 
 @dataclass(frozen=True)
