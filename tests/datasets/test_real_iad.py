@@ -114,6 +114,19 @@ def test_what_is_not_there(root: Path, tmp_path_factory: pytest.TempPathFactory)
         real_iad(root, category="mint")
 
 
+@pytest.mark.parametrize("change", [{"mask_path": ""}, {"anomaly_class": "OK"}])
+def test_good_is_no_mask_or_the_good_class(change: dict[str, str], root: Path) -> None:
+    """The official rule: a test image is anomalous where it has a mask and another class than OK."""
+    file = root / "realiad_jsons" / "realiad_jsons" / "mint.json"
+    content = json.loads(file.read_text("utf-8"))
+    entry = next(entry for entry in content["test"] if entry["mask_path"])
+    entry.update(change)
+    file.write_text(json.dumps(content))
+    row = real_iad(root).table.filter(pl.col("image").str.ends_with(entry["image_path"]))
+    assert row.select("label", "defect", "mask").rows() == [(0, "good", None)]
+    assert len(real_iad(root).anomalous) == 1
+
+
 def _text(change: Callable[[dict[str, object]], object]) -> Callable[[dict[str, object]], str]:
     def changed(content: dict[str, object]) -> str:
         change(content["train"][0])  # type: ignore[index]
