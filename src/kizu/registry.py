@@ -46,7 +46,10 @@ SUPPORT: dict[str, frozenset[str]] = {
     "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),
     "representations": frozenset(
-        {"base", "centres", "grad_cam", "imagenet", "networks", "sources", "trainable", "weights"}
+        {
+            *("base", "centres", "grad_cam", "imagebind", "imagenet", "networks", "sources"),
+            *("trainable", "weights"),
+        }
     ),
 }
 """Room -> its public files that hold no member: contracts, and what works on every member.
