@@ -77,7 +77,8 @@ def fit(
     as_json: bool,
 ) -> int:
     """`kizu fit`."""
-    from kizu.evaluation.calibrated import choose, fit_calibrated
+    from kizu.evaluation.calibrated import fit_calibrated
+    from kizu.evaluation.calibration_method import choose
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
@@ -89,6 +90,7 @@ def fit(
     good = training(samples) if model.supervision == "normal" else labelled(samples)
     method = choose(model, good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
+    facts |= {"false_alarm_rate": promised.false_alarm_rate}  # it says how many images are held out
     with training_folder(out, facts if model.trains else None, resume=resume, overwrite=overwrite) as folder:
         screen.say(
             f"Learning from {len(good)} images with {learner.detector} on {model.representation.card['name']}"
