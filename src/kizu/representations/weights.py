@@ -58,6 +58,29 @@ def unavailable(name: str, error: Exception) -> WeightsUnavailable:
     return WeightsUnavailable(f"{_sentence(name)} ({type(error).__name__})")
 
 
+def cached_networks() -> list[str]:
+    """timm's networks, with their tags, whose weights are in the hub's cache; nothing is asked of the hub."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    names = sorted(repo.repo_id.removeprefix("timm/") for repo in found if repo.repo_id.startswith("timm/"))
+    return [name for name in names if _cached(f"timm/{name}", None)]
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights of "timm/..." or "imagenet/..." are on this machine; nothing is fetched."""
+    from kizu.representations.imagenet import is_installed
+
+    kind, _, network = name.partition("@")[0].partition("/")
+    if kind == "imagenet":
+        return is_installed(network)
+    return _cached(f"timm/{network}", None) is not None
+
+
 def file_state(path: Path) -> dict[str, Tensor]:
     """State dict of a local .safetensors file. Raises ModelFileError for another kind of file or a damaged
     one."""
