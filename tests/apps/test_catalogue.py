@@ -125,6 +125,7 @@ def test_help_cuts_no_sentence(run_cli: Cli) -> None:
             assert registry.first_sentence(first) in said
 
 
+@pytest.mark.slow
 def test_readmes_first_command_on_a_folder_of_photographs(
     tiny_planted: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Cli
 ) -> None:
@@ -137,6 +138,7 @@ def test_readmes_first_command_on_a_folder_of_photographs(
     for number, path in enumerate(tiny_planted.train.paths[:12]):
         Image.open(path).convert("RGB").save(folder / f"IMG_{number}.JPG", "JPEG")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KIZU_ACCEL", "0")  # nothing to compile
     code, _, err = run_cli(*found[1].split(), "--set", "image_size=64", "--set", "precision=fp32")
     assert code == 0, err
     assert kizu.load(tmp_path / "model.kizu").decision_ is not None
