@@ -71,7 +71,7 @@ class _Representation(Card):
 class _Backbone(_Representation):
     architecture: Architecture
     levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(min_length=1, max_length=32)]
-    source: Literal["timm", "imagenet", "random", "file"]
+    source: Literal["timm", "imagenet", "random", "file", "imagebind"]
     seed: Seed | None = None
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     half: bool = False

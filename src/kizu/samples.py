@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kizu.digests import files_digest
-from kizu.errors import LayoutError, UnknownName, UsageError, listed_unused, some
+from kizu.errors import LayoutError, UnknownName, UsageError, counted, listed_unused, some
 from kizu.outputs import replacing
 from kizu.sample_table import checked_table, read_csv_table
 
@@ -226,7 +226,8 @@ class Samples:
         if len(twice):
             names = twice.unique(maintain_order=True).to_list()
             raise LayoutError(
-                f"{path} lists {len(names)} images more than once: {some(names)}. Each image has one row."
+                f"{path} lists {counted(len(names), 'image')} more than once: {some(names)}. Each image has "
+                "one row."
             )
         return samples
 
@@ -249,7 +250,7 @@ class Samples:
 
     def __repr__(self) -> str:
         keys = ["dataset", "category", "split", "label"]
-        lines = [f"Samples: {len(self)} images"]
+        lines = [f"Samples: {counted(len(self), 'image')}"]
         for dataset, category, split, label, count in (
             self._table.group_by(keys).len().sort(keys, nulls_last=True).iter_rows()
         ):

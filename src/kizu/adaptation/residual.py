@@ -73,7 +73,8 @@ def spread(pooled: np.ndarray, count: int, seed: int) -> list[int]:
 
     if len(pooled) < count:
         raise TooFewImages(
-            f"K-means takes at least as many good images as shots, {count}; there are {len(pooled)}."
+            f"K-means takes at least as many good images as shots, {count}; there are {len(pooled)}. "
+            "Give more images or fewer shots, or selection='random'."
         )
     clusters = KMeans(count, n_init=4, random_state=seed).fit(pooled)
     distances = np.linalg.norm(pooled - clusters.cluster_centers_[clusters.labels_], axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kizu import checks, registry
 from kizu.calibration import group_numbers
-from kizu.errors import EmptyData, UsageError
+from kizu.errors import EmptyData, UsageError, counted
 from kizu.samples import Samples
 
 
@@ -129,6 +129,7 @@ def _good(samples: Samples) -> Samples:
     good = samples.normal
     if not len(good):
         raise EmptyData(
-            f"There are no good images to learn from among {len(samples)} rows; label 0 marks them."
+            f"There are no good images to learn from among {counted(len(samples), 'row')}; label 0 marks "
+            "them."
         )
     return good
