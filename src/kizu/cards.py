@@ -31,6 +31,8 @@ from kizu.card_fields import (
     Settings,
     Text,
     Texts,
+    WeightDigest,
+    Width,
 )
 from kizu.card_parameters import DetectorParameters
 from kizu.checks import MAX_SIDE
@@ -73,7 +75,7 @@ class _Backbone(_Representation):
     levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(min_length=1, max_length=32)]
     source: Literal["timm", "imagenet", "random", "file"]
     seed: Seed | None = None
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    digest: WeightDigest | None = None
     half: bool = False
     stages: Literal["all"] | None = None
     offsets: Annotated[list[Number], Field(max_length=32)] | None = None
@@ -82,6 +84,35 @@ class _Backbone(_Representation):
 class _Residual(_Representation):
     matching: Literal["cosine", "l2"]
     shots: Count = 0
+    base: AnyRepresentation
+
+
+class _ProjectorSettings(Card):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    channels: Annotated[list[Width], Field(min_length=1, max_length=32)]
+    kind: Name
+    references: Annotated[int, Field(ge=1, le=2**20)]
+    heads: Annotated[int, Field(ge=1, le=4096)] | None
+    gate: bool
+    depth: Annotated[int, Field(ge=1, le=64)]
+
+
+class _ProjectorBase(Card):
+    name: Text
+    channels: Annotated[list[Width], Field(min_length=1, max_length=32)]
+    levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(max_length=32)] | None
+    digest: WeightDigest
+
+
+class _Projector(Card):
+    settings: _ProjectorSettings
+    base: _ProjectorBase | None = None
+    images_seen: Digests = Field(default_factory=list)
+
+
+class _Projected(_Representation):
+    projector: _Projector
     base: AnyRepresentation
 
 
@@ -95,7 +126,7 @@ class _Small(_Representation):
     seed: Seed | None = None
 
 
-_KINDS = ("backbone", "residual", "stacked", "small")
+_KINDS = ("backbone", "residual", "projected", "stacked", "small")
 
 
 def _schema(card: Any) -> str:
@@ -107,17 +138,27 @@ def _schema(card: Any) -> str:
 AnyRepresentation = Annotated[
     Annotated[_Backbone, Tag("<backbone>")]
     | Annotated[_Residual, Tag("<residual>")]
+    | Annotated[_Projected, Tag("<projected>")]
     | Annotated[_Stacked, Tag("<stacked>")]
     | Annotated[_Small, Tag("<small>")]
     | Annotated[_Representation, Tag("<other>")],
     Discriminator(_schema),
 ]
 _Residual.model_rebuild()
+_Projected.model_rebuild()
 _Stacked.model_rebuild()
 
 
 class _RepresentationFile(Card):
     representation: AnyRepresentation
+
+
+class _TrainedProjector(_Projector):
+    base: _ProjectorBase
+
+
+class _ProjectorFile(Card):
+    projector: _TrainedProjector
 
 
 class _Detector(Card):
@@ -186,19 +227,20 @@ class _Recipe(Card):
 _SCHEMAS: dict[str, type[Card]] = {
     "detector": _Detector,
     "representation": _RepresentationFile,
+    "projector": _ProjectorFile,
     "checkpoint": _Checkpoint,
 }
 
 
 def check(card: Mapping[str, Any], kind: str, where: object) -> None:
     """Raise ModelFileError, naming the first field that is not as it may be, for the card of a "detector", a
-    "representation" or a "checkpoint" in the file `where`; and for a card of another kind."""
+    "representation", a "projector" or a "checkpoint" in the file `where`; and for a card of another kind."""
     found = str(card.get("kind"))[:40]
     if found != kind:
         hint = " Representations are opened by kizu.representation." if found == "representation" else ""
         raise ModelFileError(f"{where} holds a {found}, not a {kind}.{hint}")
     _validate(_SCHEMAS[kind], card, f"{where}: the card's")
-    if kind != "checkpoint":
+    if kind in ("detector", "representation"):
         _check_count(card["representation"], where)
 
 

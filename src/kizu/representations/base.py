@@ -43,6 +43,11 @@ class Representation(nn.Module, ABC):
             self.card["offsets"] = list(measured_offsets(self, probes=probes, side=side))
         return tuple(self.card["offsets"])
 
+    @property
+    def unadapted(self) -> Representation:
+        """What an adaptation that wraps it was given: the one within; itself where nothing is wrapped."""
+        return self
+
     @abstractmethod
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) float32 in [0, 1] -> one (B, C_l, h_l, w_l) a level. Normalises them."""
