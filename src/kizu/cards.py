@@ -7,14 +7,12 @@ the card as a whole. Whether a card fits the tensors beside it is checked where 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
 )
 
@@ -31,15 +29,17 @@ from kizu.card_fields import (
     Settings,
     Text,
     Texts,
-    WeightDigest,
-    Width,
 )
 from kizu.card_parameters import DetectorParameters
+from kizu.card_representations import (
+    MAX_NETWORKS,
+    AnyRepresentation,
+    Projector,
+    ProjectorBase,
+    cards_within,
+)
 from kizu.checks import MAX_SIDE
 from kizu.errors import ModelFileError, UsageError
-
-MAX_NETWORKS = 16
-"""Representations within one card."""
 
 
 class _Adaptation(Card):
@@ -60,101 +60,12 @@ class _Seen(Card):
     calibrated: Digests
 
 
-class _Representation(Card):
-    """What is read of a representation of any kind; a kind without a schema of its own is held to this."""
-
-    kind: Name
-    name: Text
-    licence: Text | None = None
-    trained_on: Texts = Field(default_factory=list)
-    images_seen: Digests = Field(default_factory=list)
-
-
-class _Backbone(_Representation):
-    architecture: Architecture
-    levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(min_length=1, max_length=32)]
-    source: Literal["timm", "imagenet", "random", "file"]
-    seed: Seed | None = None
-    digest: WeightDigest | None = None
-    half: bool = False
-    stages: Literal["all"] | None = None
-    offsets: Annotated[list[Number], Field(max_length=32)] | None = None
-
-
-class _Residual(_Representation):
-    matching: Literal["cosine", "l2"]
-    shots: Count = 0
-    base: AnyRepresentation
-
-
-class _ProjectorSettings(Card):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    channels: Annotated[list[Width], Field(min_length=1, max_length=32)]
-    kind: Name
-    references: Annotated[int, Field(ge=1, le=2**20)]
-    heads: Annotated[int, Field(ge=1, le=4096)] | None
-    gate: bool
-    depth: Annotated[int, Field(ge=1, le=64)]
-
-
-class _ProjectorBase(Card):
-    name: Text
-    channels: Annotated[list[Width], Field(min_length=1, max_length=32)]
-    levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(max_length=32)] | None
-    digest: WeightDigest
-
-
-class _Projector(Card):
-    settings: _ProjectorSettings
-    base: _ProjectorBase | None = None
-    images_seen: Digests = Field(default_factory=list)
-
-
-class _Projected(_Representation):
-    projector: _Projector
-    base: AnyRepresentation
-
-
-class _Stacked(_Representation):
-    parts: Annotated[list[AnyRepresentation], Field(min_length=1, max_length=MAX_NETWORKS)]
-
-
-class _Small(_Representation):
-    architecture: Name
-    levels: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1, max_length=8)]
-    seed: Seed | None = None
-
-
-_KINDS = ("backbone", "residual", "projected", "stacked", "small")
-
-
-def _schema(card: Any) -> str:
-    """The tag of a card's schema; brackets tell it from a field in the places that pydantic names."""
-    kind = card.get("kind") if isinstance(card, dict) else None
-    return f"<{kind}>" if kind in _KINDS else "<other>"
-
-
-AnyRepresentation = Annotated[
-    Annotated[_Backbone, Tag("<backbone>")]
-    | Annotated[_Residual, Tag("<residual>")]
-    | Annotated[_Projected, Tag("<projected>")]
-    | Annotated[_Stacked, Tag("<stacked>")]
-    | Annotated[_Small, Tag("<small>")]
-    | Annotated[_Representation, Tag("<other>")],
-    Discriminator(_schema),
-]
-_Residual.model_rebuild()
-_Projected.model_rebuild()
-_Stacked.model_rebuild()
-
-
 class _RepresentationFile(Card):
     representation: AnyRepresentation
 
 
-class _TrainedProjector(_Projector):
-    base: _ProjectorBase
+class _TrainedProjector(Projector):
+    base: ProjectorBase
 
 
 class _ProjectorFile(Card):
@@ -276,15 +187,6 @@ def _validate(schema: type[Card], card: Any, begin: str) -> None:
 
 
 def _check_count(card: dict[str, Any], where: object) -> None:
-    if sum(1 for _ in _within(card)) > MAX_NETWORKS:
+    if sum(1 for _ in cards_within(card)) > MAX_NETWORKS:
         most = f"more than {MAX_NETWORKS} representations within each other"
         raise ModelFileError(f"{where} holds {most}. Refused.")
-
-
-def _within(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A representation's card and those in it."""
-    yield card
-    parts = card.get("parts")
-    for inner in [card.get("base"), *(parts if isinstance(parts, list) else ())]:
-        if isinstance(inner, dict):
-            yield from _within(inner)

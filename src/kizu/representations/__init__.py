@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from kizu.representations import sources as sources
     from kizu.representations import trainable as trainable
     from kizu.representations import weights as weights
+    from kizu.representations.aligned_residual import AlignedResidual
     from kizu.representations.backbone import Backbone
     from kizu.representations.base import InferenceCopy, Representation
     from kizu.representations.imagenet import Package
     from kizu.representations.pixels import Pixels
+    from kizu.representations.projected import Projected
     from kizu.representations.residual import Residual
     from kizu.representations.small import Small
     from kizu.representations.stacked import Stacked
 
-__all__ = ["Backbone", "InferenceCopy", "Package", "Pixels", "Representation", "Residual", "Small", "Stacked"]
+__all__ = [
+    "AlignedResidual", "Backbone", "InferenceCopy", "Package", "Pixels", "Projected", "Representation",
+    "Residual", "Small", "Stacked",
+]  # fmt: skip
 
 registry.open_room(__name__, {"InferenceCopy": "base", "Package": "imagenet", "Representation": "base"})

@@ -18,7 +18,6 @@ from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.nn.projector import Projector
 from kizu.representations import weights
 from kizu.representations.base import Representation
-from kizu.representations.residual import Residual
 from kizu.representations.sources import from_card
 from kizu.types import FeatureMaps
 
@@ -30,8 +29,8 @@ class Projected(Representation):
     """A representation around another: (B, C_l, h_l, w_l) -> what the projector makes of it, same shapes.
 
     base: any representation; it stays shared and is not copied. projector: for the channels of `base`. One
-    that attends to the reference images takes a Residual of at least two as its base. card: what is known of
-    the projector, as `open_projector` gives it. Raises ShapeError for other channels, UsageError."""
+    that attends to the reference images takes a base with at least two of them, a Residual. card: what is
+    known of the projector, as `open_projector` gives it. Raises ShapeError for other channels, UsageError."""
 
     def __init__(
         self, base: Representation, projector: Projector, *, card: dict[str, Any] | None = None
@@ -43,14 +42,7 @@ class Projected(Representation):
                 f"{tuple(base.channels)}."
             )
         self.base, self.projector = base, projector
-        self._context: list[Tensor] | None = None
-        if projector.needs_context:
-            if not isinstance(base, Residual):
-                raise UsageError(
-                    f"A projector of kind {projector.kind!r} attends to the references of a residual "
-                    f"representation; {base.card['name']} is of kind {base.card['kind']!r}."
-                )
-            self._context = base.reference_residuals()
+        self._context = base.reference_residuals() if projector.needs_context else None
         self.channels, self.strides = base.channels, base.strides
         self.card = {
             **{key: base.card[key] for key in ("licence", "trained_on") if key in base.card},
@@ -123,7 +115,8 @@ def save_projector(
     """Write a trained projector: a folder of card.json and weights.safetensors, or one file PATH.kizu.
 
     card: plain JSON values; "base" is what `describe_base` says of the network it was trained on,
-    "images_seen" the digests of the images. Raises OutputExists, and UsageError for a card that could not be opened."""
+    "images_seen" the digests of the images. Raises OutputExists, and UsageError for a card that could not be
+    opened."""
     whole = {"kind": "projector", "projector": {**card, "settings": projector.settings()}}
     try:
         cards.check(whole, "projector", path)

@@ -10,17 +10,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kizu import store
-from kizu.errors import ModelFileError, ShapeError, UnknownName, UsageError
-from kizu.neighbours import NearestNeighbours, nearest
+from kizu.errors import ModelFileError, ShapeError, UnknownName
+from kizu.neighbours import NearestNeighbours
+from kizu.neighbours.matching import MATCHINGS, comparable, leave_one_out
 from kizu.nn.patches import to_rows
 from kizu.representations.base import Representation
 from kizu.representations.sources import from_card
 from kizu.types import FeatureMaps
-
-MATCHINGS = ("cosine", "l2")
 
 
 class Residual(Representation):
@@ -123,30 +121,3 @@ class Residual(Representation):
         _, indices = self._indexes[number].query(comparable(to_rows(level), self.matching))
         nearest = self.references[number].detach()[indices[:, 0]]
         return nearest.reshape(B, h, w, C).permute(0, 3, 1, 2)
-
-
-def comparable(rows: Tensor, matching: str) -> Tensor:
-    """Rows (N, D) in the space in which the nearest is sought: unit vectors for "cosine", as they are for
-    "l2"."""
-    return functional.normalize(rows, dim=1) if matching == "cosine" else rows
-
-
-@torch.no_grad()
-def leave_one_out(bank: Tensor, images: int, matching: str = "l2") -> Tensor:
-    """The rows of a bank (N, C), image by image N / images of them, each minus its nearest row of the other
-    images: (N, C).
-
-    So do good images look whose references are others. Raises UsageError for fewer than two images, and where
-    the rows cannot be divided among them."""
-    if images < 2 or len(bank) % images:
-        raise UsageError(
-            f"References have residuals where there are others to compare with: {len(bank)} rows of at least "
-            f"2 images were expected, got {images} images. Take more shots."
-        )
-    step = len(bank) // images
-    residuals = []
-    for first in range(0, len(bank), step):
-        own, others = bank[first : first + step], torch.cat([bank[:first], bank[first + step :]])
-        _, indices = nearest(comparable(own, matching), comparable(others, matching))
-        residuals.append(own - others[indices[:, 0]])
-    return torch.cat(residuals)
