@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -56,21 +57,25 @@ def fit_centres(features: Tensor, cell: Tensor, *, centres: int, seed: int) -> T
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    found = []
-    for number in range(int(cell.max()) + 1):
-        rows = features[:, cell == number].flatten(0, 1)
-        if len(rows) < centres:
-            raise TooFewImages(
-                f"A cell of the grid has {len(rows)} features of the good images, fewer than "
-                f"centres={centres}: take more images, a coarser grid or fewer centres."
-            )
-        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:ROWS]
-        rows = rows[drawn.to(rows.device)]
-        with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a cell of one colour has fewer clusters
-            clusters = KMeans(centres, n_init=1, random_state=seed).fit(rows.cpu().double().numpy())
-        found.append(torch.from_numpy(clusters.cluster_centers_).float())
-    return torch.cat(found).to(features.device)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a cell of one colour has fewer clusters
+        found = [
+            KMeans(centres, n_init=1, random_state=seed).fit(rows).cluster_centers_
+            for rows in (_drawn(features[:, cell == number], centres, seed) for number in cell.unique())
+        ]
+    return torch.from_numpy(np.concatenate(found)).float().to(features.device)
+
+
+def _drawn(features: Tensor, centres: int, seed: int) -> np.ndarray:
+    """At most ROWS features (N, C) float64 of a cell's (n, p, C)."""
+    rows = features.flatten(0, 1)
+    if len(rows) < centres:
+        raise TooFewImages(
+            f"A cell of the grid has {len(rows)} features of the good images, fewer than centres={centres}: "
+            "take more images, a coarser grid or fewer centres."
+        )
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:ROWS]
+    return rows[drawn.to(rows.device)].cpu().double().numpy()
 
 
 def histograms(features: Tensor, centres: Tensor) -> Tensor:
