@@ -239,6 +239,8 @@ def test_misuse_teaches(base: Representation) -> None:
         AlignedResidual(base, kept._replace(banks=kept.banks[:1]), **given_)
     with pytest.raises(ShapeError, match="Histograms have shape"):
         AlignedResidual(base, kept._replace(centres=net.centres[:3]), **given_)
+    with pytest.raises(ShapeError, match="Centres have shape"):
+        AlignedResidual(base, kept._replace(centres=net.centres[:, :3]), **given_)
     with pytest.raises(TooFewImages, match="references='fixed'"):
         AlignedResidual(base, kept, **{**given_, "shots": 8})
     with pytest.raises(UnknownName, match="cosine"):

@@ -70,7 +70,7 @@ class AlignedResidual(Representation):
             raise UnknownName("matching", matching, MATCHINGS)
         self.base, self.matcher, self.matching, self.shots = base, matcher, matching, shots
         self.positions, self.grid = positions, grid
-        _check(base, references, positions[0] * positions[1], shots)
+        _check(base, matcher or base, references, positions[0] * positions[1], shots)
         self.banks = nn.ParameterList(
             nn.Parameter(bank.float(), requires_grad=False) for bank in references.banks
         )
@@ -217,7 +217,9 @@ def identity(image: Tensor) -> int:
     return int.from_bytes(hashlib.blake2b(values, digest_size=8).digest(), "little", signed=True)
 
 
-def _check(base: Representation, references: References, positions: int, shots: int) -> None:
+def _check(
+    base: Representation, matcher: Representation, references: References, positions: int, shots: int
+) -> None:
     """Raise TooFewImages, ShapeError for references that do not fit."""
     banks, kept, centres, identities = references
     images = len(identities)
@@ -233,7 +235,13 @@ def _check(base: Representation, references: References, positions: int, shots: 
             f"References of {images} images have shapes ({images}, P, C) with C of {tuple(base.channels)}, a "
             f"bank a level; got {shapes}."
         )
-    if centres.ndim != 2 or tuple(kept.shape) != (images, positions, len(centres)):
+    width = matcher.channels[matcher.strides.index(min(matcher.strides))]
+    if centres.ndim != 2 or centres.shape[1] != width:
+        raise ShapeError(
+            f"Centres have shape (M, {width}), the channels of the finest level of {matcher.card['name']}; "
+            f"got {tuple(centres.shape)}."
+        )
+    if tuple(kept.shape) != (images, positions, len(centres)):
         raise ShapeError(
             f"Histograms have shape (images, positions, centres), here ({images}, {positions}, "
             f"{len(centres)}); got {tuple(kept.shape)}."
