@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from kizu.representations import sources as sources
     from kizu.representations import trainable as trainable
     from kizu.representations import weights as weights
+    from kizu.representations.aligned_residual import AlignedResidual
     from kizu.representations.backbone import Backbone
     from kizu.representations.base import InferenceCopy, Representation
     from kizu.representations.imagenet import Package
     from kizu.representations.networks import Variant
     from kizu.representations.pixels import Pixels
+    from kizu.representations.projected import Projected
     from kizu.representations.residual import Residual
     from kizu.representations.small import Small
     from kizu.representations.stacked import Stacked
 
 __all__ = [
-    "Backbone", "InferenceCopy", "Package", "Pixels", "Representation", "Residual", "Small", "Stacked",
-    "Variant",
+    "AlignedResidual", "Backbone", "InferenceCopy", "Package", "Pixels", "Projected", "Representation",
+    "Residual", "Small", "Stacked", "Variant",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
