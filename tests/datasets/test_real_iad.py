@@ -110,7 +110,7 @@ def test_what_is_not_there(root: Path, tmp_path_factory: pytest.TempPathFactory)
         real_iad(root)
     assert len(real_iad(root, category="mint")) == 25
     next((root / "realiad_512" / "mint" / "OK" / "S0002").glob("*_C4_*")).unlink()
-    with pytest.raises(LayoutError, match=r"names 1 files that are not below .*_C4_"):
+    with pytest.raises(LayoutError, match=r"names 1 file not below .*_C4_"):
         real_iad(root, category="mint")
 
 

@@ -173,7 +173,7 @@ def _read_listed(folder: Path, lists: Path) -> list[Row]:
     missing = [name for name in wanted if name not in there]
     if missing:
         raise LayoutError(
-            f"{file} names {counted(len(missing), 'file')} that are not below {folder}: {some(missing)}."
+            f"{file} names {counted(len(missing), 'file')} not below {folder}: {some(missing)}."
         )
     return [_row(folder, entry) for entry in entries]
 

@@ -173,7 +173,7 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None
     missing = [name for name in wanted if name not in there]
     if missing:
         raise LayoutError(
-            f"{listed.name} names {counted(len(missing), 'file')} that are not below {root}: {some(missing)}."
+            f"{listed.name} names {counted(len(missing), 'file')} not below {root}: {some(missing)}."
         )
     bare = table.filter((pl.col("label") == 1) & pl.col("mask").is_null())["image"].to_list()
     if bare:
