@@ -33,6 +33,7 @@ different days do not compare.
 | `benchmarks/coreset.py` | greedy k-centre of 80,000 rows to 10 %, beside one product, anomalib, a loop |
 | `benchmarks/nearest.py` | nearest neighbours beside one product, torch.cdist, faiss, the backbone |
 | `benchmarks/forward.py` | the default features beside timm, onnxruntime and OpenVINO on the same network |
+| `benchmarks/residual.py` | nearest reference and projector over the network's own forward pass |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/fit_time.py` | fit of 100 images of 256 pixels with PatchCore's defaults: 10 s wanted |
@@ -150,6 +151,17 @@ def forward(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def residual(row: dict[str, Any]) -> list[str]:
+    """What residuals and their projector add to the features, as shares of these."""
+    parts = list(row["rows"][0]["over_features"])
+    lines = [f"| weights | pixels | batch | features ms | {' | '.join(parts)} |", "|---" * 7 + "|"]
+    for case in row["rows"]:
+        own = case["seconds"]["features"]["median"] * 1e3
+        added = " | ".join(f"{case['over_features'][part]:.2f}" for part in parts)
+        lines.append(f"| {case['weights']} | {case['size']} | {case['batch']} | {own:.1f} | {added} |")
+    return [*lines, "", f"Added time over the features'; the goal is {row['goal']:g} at most for the search."]
+
+
 def fit_time(row: dict[str, Any]) -> list[str]:
     """Seconds of each fit and of its parts."""
     lines = ["| images | bank | fit s | features s | coreset s | one product s |", "|---" * 6 + "|"]
@@ -250,6 +262,7 @@ SECTIONS = {
     "coreset": ("Coreset", coreset),
     "nearest": ("Nearest neighbours", nearest),
     "forward": ("Forward pass", forward),
+    "residual": ("Residual features", residual),
     "fit_time": ("Fit by default settings", fit_time),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),

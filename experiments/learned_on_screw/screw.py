@@ -2,10 +2,10 @@
 training, the last step counts.
 
     python experiments/learned_on_screw/screw.py --data-root FOLDER [--detectors uniad cflow glass]
-    [--seeds 0 1 2] [--iterations N] [--every N] [--image-size 256] [--report]
+    [--seeds 0 1 2] [--set uniad.learning_rate=1e-3 ...] [--every N] [--image-size 256] [--report]
 
 The official split: 320 good images to learn from, 41 good and 119 flawed ones to test on. Every parameter is
-the detector's default unless an option says another value. Each run is a folder in --out; it holds the
+the detector's default unless --set gives another value, which the page then says. Each run is a folder in --out; it holds the
 training with its checkpoints, and run.json once it is finished. Started again, the script goes on where it
 stopped; processes may share an --out if they are given different detectors or seeds. The figures of the test
 images are written down every --every steps and never decide over anything: the best of them is an oracle's.
@@ -41,7 +41,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add("--detectors", nargs="+", default=list(DETECTORS))
     add("--seeds", nargs="+", type=int, default=[0])
     add("--representation", help="default: the embedded one, at each detector's levels")
-    add("--iterations", type=int, help="default: the detector's own")
+    add("--set", nargs="+", default=[], metavar="DETECTOR.PARAMETER=VALUE", help="value as in JSON")
     add("--batch-size", type=int, default=16)
     add("--image-size", type=int, default=256)
     add("--every", type=int, help=f"steps between two tests (default: {TESTS} tests in all)")
@@ -118,9 +118,9 @@ def settings(name: str, seed: int, parts: Any, options: argparse.Namespace) -> t
     """The detector, and all that decides over the outcome of its run."""
     import kizu
 
-    given = {"iterations": options.iterations} if options.iterations else {}
     size = {"image_size": options.image_size, "batch_size": options.batch_size}
-    model = kizu.detector(name, options.representation, seed=seed, **size, **given)
+    chosen = given(name, options)
+    model = kizu.detector(name, options.representation, seed=seed, **size, **chosen)
     every = options.every or max(model.iterations // TESTS, 1)
     plain = {
         key: list(value) if isinstance(value, tuple) else value for key, value in model.parameters.items()
@@ -128,7 +128,20 @@ def settings(name: str, seed: int, parts: Any, options: argparse.Namespace) -> t
     representation = model.representation.card["name"]
     facts = {"detector": name, "seed": seed, "representation": representation, "parameters": plain}
     images = {"train": len(parts.train), "test": len(parts.test)}
-    return model, {**facts, "every": every, "images": images}
+    return model, {**facts, "every": every, "images": images, "given": chosen}
+
+
+def given(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What --set says of this detector. Ends the program for words of another form."""
+    chosen = {}
+    for word in options.set:
+        place, _, value = word.partition("=")
+        detector, _, parameter = place.partition(".")
+        try:
+            chosen |= {parameter: json.loads(value)} if detector == name else {}
+        except ValueError:
+            sys.exit(f"--set takes DETECTOR.PARAMETER=VALUE with a value as in JSON, got {word!r}.")
+    return chosen
 
 
 def same(record: dict[str, Any], wanted: dict[str, Any], folder: Path) -> dict[str, Any]:

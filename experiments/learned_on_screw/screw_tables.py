@@ -71,7 +71,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         "",
         f"Trained on the {images['train']} good images of the official split, tested on {images['test']}, at "
         f"{size} pixels, on features of {first['representation'].partition('@')[0]}, one model for the "
-        "category. All other parameters are the detectors' defaults. The last step counts; the best on the "
+        f"category. {parameters(runs)} The last step counts; the best on the "
         "test images is an oracle's, and says what choosing by them would claim.",
         "`python experiments/learned_on_screw/screw.py --data-root FOLDER` runs it, `--report` writes this "
         "page.",
@@ -90,6 +90,18 @@ def page(runs: list[dict[str, Any]]) -> str:
         *published(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def parameters(runs: list[dict[str, Any]]) -> str:
+    """A sentence about what was not left at its default."""
+    named = dict.fromkeys(
+        f"{run['detector']}.{name}={json.dumps(value)}"
+        for run in runs
+        for name, value in run["given"].items()
+    )
+    if not named:
+        return "All other parameters are the detectors' defaults."
+    return f"All other parameters are the detectors' defaults but for {', '.join(named)}."
 
 
 def line(name: str, runs: list[dict[str, Any]]) -> str:

@@ -34,7 +34,8 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def words(root: Path, *more: str) -> list[str]:
     places = ["--out", str(root / "runs"), "--docs", str(root / "docs"), "--data-root", str(root)]
     size = ["--image-size", "64", "--batch-size", "2", "--representation", "kizu/starter@2"]
-    return [*places, *size, "--iterations", "2", "--every", "1", "--detectors", "cflow", "nothing", *more]
+    what = ["--every", "1", "--detectors", "cflow", "nothing"]
+    return [*places, *size, *what, "--set", "cflow.iterations=2", *more]
 
 
 @pytest.mark.slow
@@ -67,12 +68,20 @@ def test_end_to_end(
     screw.main(words(tmp_path))
     assert len(tests) == 3, "nothing is trained again"
     with pytest.raises(SystemExit, match="holds another run: parameters"):
-        screw.main(words(tmp_path, "--iterations", "3"))
+        screw.main(words(tmp_path, "cflow.iterations=3"))
 
 
 def test_without_the_data_it_says_so(screw: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="There is no mvtec-screw in"):
         screw.main(words(tmp_path))
+
+
+def test_what_is_set(screw: ModuleType, tmp_path: Path) -> None:
+    options = screw.parsed(words(tmp_path, "uniad.clip=1e-2", 'uniad.training_precision="bf16"'))
+    assert screw.given("uniad", options) == {"clip": 0.01, "training_precision": "bf16"}
+    assert screw.given("cflow", options) == {"iterations": 2}
+    with pytest.raises(SystemExit, match="value as in JSON"):
+        screw.given("cflow", screw.parsed(words(tmp_path, "cflow.clamp=two")))
 
 
 def run(name: str, seed: int, aurocs: list[float]) -> dict[str, Any]:
@@ -92,6 +101,7 @@ def run(name: str, seed: int, aurocs: list[float]) -> dict[str, Any]:
         "representation": "imagenet/efficientnet_lite0@2,3",
         "parameters": {"iterations": len(aurocs), "image_size": [256, 256]},
         "images": {"train": 320, "test": 160},
+        "given": {"clamp": 2.0} if name == "cflow" else {},
         "minutes": 30.0,
         "tests": tests,
     }
@@ -105,6 +115,8 @@ def test_what_the_page_says(tables: ModuleType, tmp_path: Path) -> None:
     runs = tables.gather(tmp_path)
     assert [(one["detector"], one["seed"]) for one in runs] == [("uniad", 0), ("cflow", 0), ("cflow", 1)]
     text = tables.page(runs)
+    assert "defaults but for cflow.clamp=2.0. The last" in text
+    assert "cflow" not in tables.parameters(runs[:1])
     assert "| cflow | 2,3 | 2 | 30 | 70.0 ± 14.1 | 85.0 ± 7.1 | 90.0 ± 0.0 | 55.0 ± 7.1 |" in text
     assert "| uniad | 2,3 | 2 | 30 | 70.0 | 70.0 | 90.0 | 50.0 |" in text
     assert "| ReContrast | uniad | screw | unified | image_auroc | 87.5 |" in text
