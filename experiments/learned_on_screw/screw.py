@@ -5,11 +5,12 @@ training, the last step counts.
     [--seeds 0 1 2] [--set uniad.learning_rate=1e-3 ...] [--every N] [--image-size 256] [--report]
 
 The official split: 320 good images to learn from, 41 good and 119 flawed ones to test on. Every parameter is
-the detector's default unless --set gives another value, which the page then says. Each run is a folder in --out; it holds the
-training with its checkpoints, and run.json once it is finished. Started again, the script goes on where it
-stopped; processes may share an --out if they are given different detectors or seeds. The figures of the test
-images are written down every --every steps and never decide over anything: the best of them is an oracle's.
-Tables and curves go to --docs at the end; --report writes them from the runs that are finished."""
+the detector's default unless --set gives another value, which the page then says. Each run is a folder in
+--out; it holds the training with its checkpoints, and run.json once it is finished. Started again, the script
+goes on where it stopped; processes may share an --out if they are given different detectors or seeds. The
+figures of the test images are written down every --every steps and never decide over anything: the best of
+them is an oracle's. Tables and curves go to --docs at the end; --report writes them from the runs that are
+finished."""
 
 from __future__ import annotations
 
