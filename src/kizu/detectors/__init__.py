@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from kizu.detectors.runtime import Runtime
     from kizu.detectors.simplenet import SimpleNet
     from kizu.detectors.tdg import TDG
+    from kizu.detectors.uniad import UniAD
     from kizu.detectors.vae import VAE
 
 __all__ = [
     "CSI", "TDG", "VAE", "Autoencoder", "CFlow", "Classifier", "CutPaste", "Decision", "DeepSVDD", "Detector",
     "DifferNet", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks",
     "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector", "ReconstructionScorer",
-    "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
+    "ReverseDistillation", "RotNet", "Runtime", "SimpleNet", "UniAD",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
