@@ -33,11 +33,13 @@ different days do not compare.
 | `benchmarks/coreset.py` | greedy k-centre of 80,000 rows to 10 %, beside one product, anomalib, a loop |
 | `benchmarks/nearest.py` | nearest neighbours beside one product, torch.cdist, faiss, the backbone |
 | `benchmarks/forward.py` | the default features beside timm, onnxruntime and OpenVINO on the same network |
+| `benchmarks/residual.py` | nearest reference and projector over the network's own forward pass |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/fit_time.py` | fit of 100 images of 256 pixels with PatchCore's defaults: 10 s wanted |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
+| `benchmarks/training_steps.py` | a training step of each learned detector at its default settings |
 | `benchmarks/busy.py` | each part beside one busy process, and beside one for each core |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/adaptation_promise.py` | the same under an adaptation: [results](results/README.md) |
@@ -149,6 +151,17 @@ def forward(row: dict[str, Any]) -> list[str]:
     return lines
 
 
+def residual(row: dict[str, Any]) -> list[str]:
+    """What residuals and their projector add to the features, as shares of these."""
+    parts = list(row["rows"][0]["over_features"])
+    lines = [f"| weights | pixels | batch | features ms | {' | '.join(parts)} |", "|---" * 7 + "|"]
+    for case in row["rows"]:
+        own = case["seconds"]["features"]["median"] * 1e3
+        added = " | ".join(f"{case['over_features'][part]:.2f}" for part in parts)
+        lines.append(f"| {case['weights']} | {case['size']} | {case['batch']} | {own:.1f} | {added} |")
+    return [*lines, "", f"Added time over the features'; the goal is {row['goal']:g} at most for the search."]
+
+
 def fit_time(row: dict[str, Any]) -> list[str]:
     """Seconds of each fit and of its parts."""
     lines = ["| images | bank | fit s | features s | coreset s | one product s |", "|---" * 6 + "|"]
@@ -210,6 +223,22 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
 
+def training_steps(row: dict[str, Any]) -> list[str]:
+    """Seconds of a step and hours of a fit by default, of each learned detector."""
+    lines = [
+        "| detector | representation | million parameters | s a step | images/s | steps by default | hours |",
+        "|---" * 7 + "|",
+    ]
+    for case in row["rows"]:
+        cells = [case["detector"], case["representation"], f"{case['parameters'] / 1e6:.2f}"]
+        cells += [f"{case['seconds_per_step']:.2f}", f"{case['images_per_second']:.1f}"]
+        cells += [f"{case['iterations']:,}", f"{case['hours_of_a_fit']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    size, count = row["workload"]["size"], row["workload"]["batch_size"]
+    words = f"{row['workload']['precision']}, {row['workload']['threads']} threads"
+    return [*lines, "", f"Steps of {count} images of {size} pixels, {words}; features are computed before."]
+
+
 def busy(row: dict[str, Any]) -> list[str]:
     """Each part's time beside busy processes over its time alone."""
     loads = list(next(iter(row["rows"].values()))["ratios"])
@@ -233,9 +262,11 @@ SECTIONS = {
     "coreset": ("Coreset", coreset),
     "nearest": ("Nearest neighbours", nearest),
     "forward": ("Forward pass", forward),
+    "residual": ("Residual features", residual),
     "fit_time": ("Fit by default settings", fit_time),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),
+    "training_steps": ("Training steps", training_steps),
     "busy": ("Beside other programs", busy),
     "reconstruction": ("Reverse distillation and ReContrast", reconstruction),
 }

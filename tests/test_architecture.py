@@ -14,7 +14,8 @@ from kizu import registry
 SOURCE = Path(kizu.__file__).parent
 LEVELS = {
     "__init__": 0, "types": 0, "errors": 0, "checks": 0, "registry": 0, "store": 0, "outputs": 0, "locks": 0,
-    "launchers": 0, "untrusted": 0, "card_fields": 0, "card_parameters": 0, "cards": 0, "images": 0,
+    "launchers": 0, "untrusted": 0, "card_fields": 0, "card_parameters": 0,
+    "card_representations": 0, "cards": 0, "images": 0,
     "image_files": 0, "digests": 0, "grey_depth": 0,
     "sample_table": 0, "engine": 0, "accel": 0, "precision": 0,
     "samples": 1, "synthetic": 1, "masks": 1, "views": 1, "nn": 1, "losses": 1, "neighbours": 1, "maps": 1,

@@ -31,10 +31,12 @@ from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import build
 from kizu.errors import ImageError, KizuError
 from kizu.images import open_image
+from kizu.nn.projector import Projector
+from kizu.representations.projected import Projected
 from kizu.representations.residual import Residual
 from kizu.representations.sources import open_representation, save_representation
 from kizu.representations.stacked import Stacked
-from kizu.training import FitOptions
+from kizu.training import FitOptions, SampleStore
 from kizu.types import Batch
 
 SECONDS = 10
@@ -100,11 +102,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[mutations.Parts]:
         "transformer": open_representation("random/test_vit@2,4"),
         "residual": Residual(trained, [torch.rand(9, width) for width in trained.channels]),
         "stacked": Stacked([drawn, trained]),
+        "projected": Projected(trained, Projector(trained.channels, references=5)),
+        "aligned": aligned(drawn),
     }
     for what, net in kinds.items():
         keep(what, save_representation(net, folder / f"{what}.kizu"))
     keep("checkpoint", interrupted(folder / "run", drawn))
     return made
+
+
+def aligned(net: Any) -> Any:
+    """Residuals to images that are chosen for each image."""
+    good = SampleStore()
+    good.add(Batch(images(4)))
+    given = {"references": "aligned", "shots": 2, "grid": 2, "centres": 2}
+    return Adaptation("residual", given).adapt(net, good)
 
 
 def interrupted(folder: Path, net: Any) -> Path:

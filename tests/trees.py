@@ -341,6 +341,73 @@ def cifar100_c(root: Path) -> None:
     corrupted_arrays(root / "CIFAR-100-C", [n + 20 for n in range(20)])
 
 
+def btad(root: Path) -> None:
+    """Two products: 3 train, 1 good and 2 defective each; 03 has BMP images and masks, 02 PNG."""
+    for number, (name, suffix) in enumerate((("02", "png"), ("03", "bmp"))):
+        for index in range(3):
+            draw_image(root / name / "train" / "ok" / f"{index:04}.{suffix}", 100 * number + index)
+        draw_image(root / name / "test" / "ok" / f"0000.{suffix}", 100 * number + 10)
+        for index in range(2):
+            draw_image(root / name / "test" / "ko" / f"{index:04}.{suffix}", 100 * number + 20 + index)
+            mask(root / name / "ground_truth" / "ko" / f"{index:04}.{suffix}")
+        (root / name / "ground_truth" / "ok").mkdir()
+
+
+def mpdd(root: Path) -> None:
+    """Two parts in the layout of MVTec AD; masks with values below the half of their range."""
+    for number, name in enumerate(("connector", "tubes")):
+        mvtec_category(root / name, seed=100 * number)
+        for file in (root / name / "ground_truth").rglob("*.png"):
+            mask(file, value=100)
+
+
+def mvtec3d(root: Path) -> None:
+    """One product: 3 train, 1 validation, 2 good, 2 of two defects (grey values 1 and 2), with 3-D points."""
+    folder = root / "bagel"
+    places = {"train/good": 3, "validation/good": 1, "test/good": 2, "test/combined": 2}
+    for number, (place, count) in enumerate(places.items()):
+        for index in range(count):
+            draw_image(folder / place / "rgb" / f"{index:03}.png", 10 * number + index)
+            draw_image(folder / place / "xyz" / f"{index:03}.tiff", 90 + index)
+            mask(folder / place / "gt" / f"{index:03}.png", value=0)
+    for index in range(2):
+        mask(folder / "test" / "combined" / "gt" / f"{index:03}.png", value=index + 1)
+
+
+def real_iad(root: Path, *, resolution: str = "512") -> None:
+    """One product: parts S0001 to S0004 are good (the first two to learn from), S0005 has a scratch that the
+    views C1 and C3 show; all lists of the product."""
+    base = root / f"realiad_{resolution}" / "mint"
+    entries: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
+    for part in range(1, 6):
+        kind = "OK" if part < 5 else "NG"
+        place = f"{kind}/S{part:04}" if part < 5 else f"NG/HS/S{part:04}"
+        for view in range(1, 6):
+            name = f"{place}/mint_{part:04}_{kind if part < 5 else 'NG_HS'}_C{view}_2023092019{part}{view}"
+            draw_image(base / f"{name}.jpg", 10 * part + view)
+            shown = part == 5 and view in (1, 3)
+            if shown:
+                mask(base / f"{name}.png", value=255)
+            entry = {"category": "mint", "anomaly_class": "OK" if part < 5 else "HS"}
+            paths = {"image_path": f"{name}.jpg", "mask_path": f"{name}.png" if shown else None}
+            entries["train" if part < 3 else "test"].append({**entry, **paths})
+    real_iad_lists(root / "realiad_jsons", entries)
+
+
+def real_iad_lists(folder: Path, entries: dict[str, list[dict[str, object]]]) -> None:
+    """The lists of all views, of the first camera, and with the first defective view to learn from."""
+    meta = {"prefix": "mint/", "normal_class": "OK", "pre_transform": None}
+    first = {
+        split: [one for one in part if "_C1_" in str(one["image_path"])] for split, part in entries.items()
+    }
+    bad = next(one for one in entries["test"] if one["mask_path"])
+    noisy = {"train": [*entries["train"], bad], "test": [one for one in entries["test"] if one is not bad]}
+    for name, lists in (("", entries), ("_sv", first), ("_fuiad_0.1", noisy)):
+        file = folder / f"realiad_jsons{name}" / "mint.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"meta": meta, **lists}))
+
+
 def nothing(root: Path) -> None:
     """For data sets that make their own files: the folder is not even there."""
     root.rmdir()
@@ -362,5 +429,9 @@ TREES: dict[str, Callable[[Path], None]] = {
     "cifar10": cifar10,
     "cifar10_c": cifar10_c,
     "cifar100_c": cifar100_c,
+    "btad": btad,
+    "mpdd": mpdd,
+    "mvtec3d": mvtec3d,
+    "real_iad": real_iad,
 }
 """Data set -> what builds a tiny one in an empty folder."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kizu import calibration as calibration
     from kizu import card_fields as card_fields
     from kizu import card_parameters as card_parameters
+    from kizu import card_representations as card_representations
     from kizu import cards as cards
     from kizu import checks as checks
     from kizu import datasets as datasets

@@ -19,6 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Architecture = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
 """timm's own names, never those with which timm fetches from elsewhere (hf-hub:, local-dir:)."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+WeightDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Digests = Annotated[list[Digest], FailFast()]
 Texts = Annotated[list[Text], FailFast(), Field(max_length=10_000)]
 

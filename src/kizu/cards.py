@@ -7,14 +7,12 @@ the card as a whole. Whether a card fits the tensors beside it is checked where 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
 )
 
@@ -33,11 +31,15 @@ from kizu.card_fields import (
     Texts,
 )
 from kizu.card_parameters import DetectorParameters
+from kizu.card_representations import (
+    MAX_NETWORKS,
+    AnyRepresentation,
+    Projector,
+    ProjectorBase,
+    cards_within,
+)
 from kizu.checks import MAX_SIDE
 from kizu.errors import ModelFileError, UsageError
-
-MAX_NETWORKS = 16
-"""Representations within one card."""
 
 
 class _Adaptation(Card):
@@ -58,66 +60,16 @@ class _Seen(Card):
     calibrated: Digests
 
 
-class _Representation(Card):
-    """What is read of a representation of any kind; a kind without a schema of its own is held to this."""
-
-    kind: Name
-    name: Text
-    licence: Text | None = None
-    trained_on: Texts = Field(default_factory=list)
-    images_seen: Digests = Field(default_factory=list)
-
-
-class _Backbone(_Representation):
-    architecture: Architecture
-    levels: Annotated[list[Annotated[int, Field(ge=1, le=200)]], Field(min_length=1, max_length=32)]
-    source: Literal["timm", "imagenet", "random", "file"]
-    seed: Seed | None = None
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    half: bool = False
-    stages: Literal["all"] | None = None
-    offsets: Annotated[list[Number], Field(max_length=32)] | None = None
-
-
-class _Residual(_Representation):
-    matching: Literal["cosine", "l2"]
-    shots: Count = 0
-    base: AnyRepresentation
-
-
-class _Stacked(_Representation):
-    parts: Annotated[list[AnyRepresentation], Field(min_length=1, max_length=MAX_NETWORKS)]
-
-
-class _Small(_Representation):
-    architecture: Name
-    levels: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1, max_length=8)]
-    seed: Seed | None = None
-
-
-_KINDS = ("backbone", "residual", "stacked", "small")
-
-
-def _schema(card: Any) -> str:
-    """The tag of a card's schema; brackets tell it from a field in the places that pydantic names."""
-    kind = card.get("kind") if isinstance(card, dict) else None
-    return f"<{kind}>" if kind in _KINDS else "<other>"
-
-
-AnyRepresentation = Annotated[
-    Annotated[_Backbone, Tag("<backbone>")]
-    | Annotated[_Residual, Tag("<residual>")]
-    | Annotated[_Stacked, Tag("<stacked>")]
-    | Annotated[_Small, Tag("<small>")]
-    | Annotated[_Representation, Tag("<other>")],
-    Discriminator(_schema),
-]
-_Residual.model_rebuild()
-_Stacked.model_rebuild()
-
-
 class _RepresentationFile(Card):
     representation: AnyRepresentation
+
+
+class _TrainedProjector(Projector):
+    base: ProjectorBase
+
+
+class _ProjectorFile(Card):
+    projector: _TrainedProjector
 
 
 class _Detector(Card):
@@ -186,19 +138,20 @@ class _Recipe(Card):
 _SCHEMAS: dict[str, type[Card]] = {
     "detector": _Detector,
     "representation": _RepresentationFile,
+    "projector": _ProjectorFile,
     "checkpoint": _Checkpoint,
 }
 
 
 def check(card: Mapping[str, Any], kind: str, where: object) -> None:
     """Raise ModelFileError, naming the first field that is not as it may be, for the card of a "detector", a
-    "representation" or a "checkpoint" in the file `where`; and for a card of another kind."""
+    "representation", a "projector" or a "checkpoint" in the file `where`; and for a card of another kind."""
     found = str(card.get("kind"))[:40]
     if found != kind:
         hint = " Representations are opened by kizu.representation." if found == "representation" else ""
         raise ModelFileError(f"{where} holds a {found}, not a {kind}.{hint}")
     _validate(_SCHEMAS[kind], card, f"{where}: the card's")
-    if kind != "checkpoint":
+    if kind in ("detector", "representation"):
         _check_count(card["representation"], where)
 
 
@@ -234,15 +187,6 @@ def _validate(schema: type[Card], card: Any, begin: str) -> None:
 
 
 def _check_count(card: dict[str, Any], where: object) -> None:
-    if sum(1 for _ in _within(card)) > MAX_NETWORKS:
+    if sum(1 for _ in cards_within(card)) > MAX_NETWORKS:
         most = f"more than {MAX_NETWORKS} representations within each other"
         raise ModelFileError(f"{where} holds {most}. Refused.")
-
-
-def _within(card: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A representation's card and those in it."""
-    yield card
-    parts = card.get("parts")
-    for inner in [card.get("base"), *(parts if isinstance(parts, list) else ())]:
-        if isinstance(inner, dict):
-            yield from _within(inner)

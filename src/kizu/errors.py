@@ -188,6 +188,15 @@ def some(files: Iterable[object], limit: int = 10) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """A number and what it counts. several: the plural, where it is not `one` with an s.
+
+    >>> counted(1, "image"), counted(1200, "image"), counted(2, "is", "are")
+    ('1 image', '1200 images', '2 are')
+    """
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 def listed_unused(unused: Iterable[tuple[str, str]], limit: int = 10) -> str:
     """Files that were not used, by reason, in one line.
 
@@ -199,7 +208,7 @@ def listed_unused(unused: Iterable[tuple[str, str]], limit: int = 10) -> str:
         by_reason.setdefault(" ".join(reason.split()).rstrip("."), []).append(path)
     count = sum(map(len, by_reason.values()))
     notes = [f"{some(paths, 3)} ({reason})" for reason, paths in by_reason.items()]
-    return f"{count} file{'' if count == 1 else 's'} not used: {some(notes, limit)}"
+    return f"{counted(count, 'file')} not used: {some(notes, limit)}"
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from kizu import registry
-from kizu.errors import ImageError, MaskError, UsageError, some
+from kizu.errors import ImageError, MaskError, UsageError, counted, some
 from kizu.grey_depth import check_white_level
 from kizu.images import check_size, image_shape, open_identified, open_values
 from kizu.masks import MaskRule, checked_rule, open_mask, resize_mask
@@ -193,9 +193,9 @@ def masks_for(
     missing = [image for image, mask, label, _ in rows if mask is None and label != 0]
     if missing and not allow_missing:
         raise MaskError(
-            f"{len(missing)} images that are not labelled normal have no mask: {some(missing)}. Leave them "
-            "out of pixel metrics with samples.pixel_labelled, or pass allow_missing=True to count them as "
-            "without defect."
+            f"No mask for {counted(len(missing), 'image that is', 'images that are')} not labelled normal: "
+            f"{some(missing)}. Leave them out of pixel metrics with samples.pixel_labelled, or pass "
+            "allow_missing=True to count them as without defect."
         )
     masks = np.zeros((len(rows), height, width), dtype=bool)
     rules = {

@@ -14,6 +14,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -46,7 +47,10 @@ SUPPORT: dict[str, frozenset[str]] = {
     "pretraining": frozenset({"base", "data", "run", "spd"}),
     "protocols": frozenset({"base"}),
     "representations": frozenset(
-        {"base", "centres", "grad_cam", "imagenet", "networks", "sources", "trainable", "weights"}
+        {
+            *("base", "centres", "grad_cam", "imagebind", "imagenet", "networks", "sources"),
+            *("trainable", "weights"),
+        }
     ),
 }
 """Room -> its public files that hold no member: contracts, and what works on every member.
@@ -126,9 +130,18 @@ def check_keywords(
 
 
 def summary(room: str, name: str) -> str:
-    """First line of the member's docstring, read without importing it."""
-    text = ast.get_docstring(ast.parse(source(room, name).read_text("utf-8"))) or ""
-    return text.partition("\n")[0].strip()
+    """First sentence of the member's docstring, read without importing it."""
+    return first_sentence(ast.get_docstring(ast.parse(source(room, name).read_text("utf-8"))) or "")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, whole, on one line.
+
+    >>> first_sentence("CSI: an image that is turned\\ncounts as another one. More of it.\\n\\nCard.")
+    'CSI: an image that is turned counts as another one.'
+    """
+    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
 
 
 def source(room: str, name: str) -> Path:

@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kizu.digests import files_digest
-from kizu.errors import LayoutError, UnknownName, UsageError, listed_unused, some
+from kizu.errors import LayoutError, UnknownName, UsageError, counted, listed_unused, some
 from kizu.outputs import replacing
 from kizu.sample_table import checked_table, read_csv_table
 
@@ -195,6 +195,16 @@ class Samples:
         samples.mask_rule = rule
         return samples
 
+    def as_good(self) -> Samples:
+        """The same rows, labelled good whatever they show, without masks: for a side to learn from that is
+        not clean on purpose (the protocol noisy, the lists of Real-IAD with noise). Never for a test side.
+
+        >>> Samples(pl.DataFrame({"image": ["/a.png"], "label": [1]})).as_good().labels.tolist()
+        [0]
+        """
+        good = {"label": pl.lit(0, pl.Int8), "defect": pl.lit("good"), "mask": pl.lit(None, pl.String)}
+        return self._with(self._table.with_columns(**good))
+
     def digest(self) -> str:
         """What identifies the rows without opening a file: all columns, sizes of the images, paths below the
         folder that the images share."""
@@ -216,7 +226,8 @@ class Samples:
         if len(twice):
             names = twice.unique(maintain_order=True).to_list()
             raise LayoutError(
-                f"{path} lists {len(names)} images more than once: {some(names)}. Each image has one row."
+                f"{path} lists {counted(len(names), 'image')} more than once: {some(names)}. Each image has "
+                "one row."
             )
         return samples
 
@@ -239,7 +250,7 @@ class Samples:
 
     def __repr__(self) -> str:
         keys = ["dataset", "category", "split", "label"]
-        lines = [f"Samples: {len(self)} images"]
+        lines = [f"Samples: {counted(len(self), 'image')}"]
         for dataset, category, split, label, count in (
             self._table.group_by(keys).len().sort(keys, nulls_last=True).iter_rows()
         ):

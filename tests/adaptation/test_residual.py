@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import kizu
+from kizu.adaptation._references import spread
 from kizu.adaptation.base import Adaptation
-from kizu.adaptation.residual import spread
 from kizu.errors import (
     EmptyData,
     ModelFileError,
@@ -184,7 +184,10 @@ def test_adapt_lists_the_images_it_has_seen(tiny_planted: Samples) -> None:
     assert net.card["images_seen"] == [image_digest(path) for path in good.paths]
     assert net.card["adapted_by"] == {
         "name": "residual",
-        "parameters": {"shots": 2, "selection": "random", "matching": "l2"},
+        "parameters": {
+            **{"shots": 2, "selection": "random", "matching": "l2", "projector": None},
+            **{"references": "fixed", "matcher": None, "grid": 5, "centres": 5},
+        },
         "seed": 0,
         "white_level": None,
     }

@@ -28,7 +28,7 @@ from kizu.types import Batch
 SIZE = 64
 KINDS = ("random", "timm")
 FOUND_BY_DEFAULT = (
-    *("simplenet", "classifier", "csi", "tdg", "cflow", "differnet", "autoencoder", "vae"),
+    *("simplenet", "classifier", "csi", "tdg", "cflow", "differnet", "autoencoder", "vae", "uniad"),
     *("glass", "feature_norm"),
 )
 """What these find is tested on the default representation, in tests/detectors: random features do not do for

@@ -13,6 +13,8 @@ from kizu.samples import Samples
 
 BOTH_CLASSES = {"two_class"}
 """Protocols that learn from anomalous images as well."""
+ON_PURPOSE = {"noisy"}
+"""Protocols that learn from some of the test images."""
 FEW: dict[str, dict[str, object]] = {"imbalanced": {"anomalies": 5, "normals": 8, "shots": 3}}
 """Protocols that test on few of the anomalous images: what they are asked for."""
 
@@ -37,7 +39,8 @@ def test_contract(protocol: Callable[..., Split], official: bool, tiny_planted: 
     assert len(split.train) > 0
     assert bool(len(split.train.anomalous)) == (protocol.__name__ in BOTH_CLASSES)
     assert not len(split.calibration.anomalous)
-    assert not set(split.train.paths) & set(split.test.paths)
+    assert set(split.train.paths) & set(split.test.paths) == set(split.overlap)
+    assert bool(split.overlap) == (protocol.__name__ in ON_PURPOSE)
     assert not set(split.calibration.paths) & set(split.test.paths)
     assert len(split.test.normal) > 0
     assert len(split.test.anomalous) + len(split.train.anomalous) == parameters.get("anomalies", 12)

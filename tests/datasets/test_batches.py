@@ -188,7 +188,7 @@ def test_masks_for(marked: Samples) -> None:
     assert not out[0].any()
     for row in (1, 2):
         np.testing.assert_array_equal(out[row], resize_mask(open_mask(marked.table["mask"][row]), (6, 8)))
-    with pytest.raises(MaskError, match=r"1 images .* have no mask.*3\.png"):
+    with pytest.raises(MaskError, match=r"No mask for 1 image that is .*3\.png"):
         masks_for(marked, (6, 8))
     assert not masks_for(marked, (6, 8), allow_missing=True)[3].any()
     np.testing.assert_array_equal(masks_for(marked.pixel_labelled, (6, 8)), out)

@@ -70,9 +70,9 @@ def test_labels_against_masks(tmp_path: Path) -> None:
     rows = "".join(f"{name},{int('Part2' in name)},test\n" for name in names)
     (tmp_path / "images.csv").write_text("image,defect,split\n" + rows)
     found = problems("ksdd", tmp_path)
-    assert "1 normal images have a mask that marks a defect" in found
+    assert "1 normal image has a mask that marks a defect" in found
     assert "kos01/Part0.jpg" in found
-    assert "1 anomalous images have a mask that marks nothing" in found
+    assert "1 anomalous image has a mask that marks nothing" in found
     assert "kos02/Part2.jpg" in found
 
 
@@ -83,9 +83,9 @@ def test_files_that_occur_twice(tmp_path: Path) -> None:
     shutil.copy(base / "train" / "good" / "001.png", base / "test" / "good" / "100.png")
     shutil.copy(base / "test" / "good" / "000.png", base / "test" / "dent" / "000.png")
     found = problems("mvtec", tmp_path)
-    assert "1 images occur more than once" in found
-    assert "1 images occur in both train and test" in found
-    assert "1 images occur both as normal and as anomalous" in found
+    assert "1 image occurs more than once" in found
+    assert "1 image occurs in both train and test" in found
+    assert "1 image occurs both as normal and as anomalous" in found
 
 
 def test_images_that_the_list_of_visa_forgets(tmp_path: Path) -> None:

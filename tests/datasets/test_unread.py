@@ -22,7 +22,12 @@ STRAY = {
     "aitex": ("Defect_images/more/0.png",),
     "isic2018": ("ISIC2018_Task3_Training_Input/0.png", "ISIC2018_Task3_Validation_Input/more/0.jpg"),
     "mvtec_loco": ("pushpins/val/good/0.png", "pushpins/photo.png"),
+    "btad": ("02/val/ok/0.png", "03/photo.bmp"),
+    "mvtec3d": ("bagel/val/good/0.png", "bagel/test/good/0.png"),
+    "real_iad": ("realiad_512/mint/OK/S0001/new_C1_0.jpg", "realiad_512/mint/photo.jpg"),
 }
+LISTED = {"visa": "1cls.csv", "real_iad": "the list"}
+"""Data sets whose images are those of a list: what it is called."""
 OFFICIAL = {
     "magnetic_tile": ("dataset.jpg", "saliency/0.jpg"),
     "aptos": ("original/test_images/0.png",),
@@ -31,6 +36,8 @@ OFFICIAL = {
     "visa": ("thumbnail.jpg",),
     "cifar10": ("sample.png",),
     "aitex": ("fabrics.jpg",),
+    "real_iad": ("overview.jpg",),
+    "mpdd": ("samples.png",),
 }
 """Pictures beside the images: of the page that shows the data set, and those without labels."""
 PUBLISHED = sorted(TREES.keys() - {"folder", "planted"})
@@ -54,7 +61,8 @@ def test_others_are(name: str, tmp_path: Path) -> None:
     samples = kizu.dataset(name, tmp_path)
     assert samples == before
     assert {path for path, _ in samples.unused} == {str(tmp_path / place) for place in STRAY[name]}
-    why = "and 1cls.csv does not name it." if name == "visa" else "which this layout does not read there."
+    list_of = LISTED.get(name)
+    why = f"and {list_of} does not name it." if list_of else "which this layout does not read there."
     assert all(why in reason for _, reason in samples.unused)
 
 

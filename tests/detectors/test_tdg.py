@@ -16,7 +16,7 @@ import kizu
 from kizu.datasets.planted import planted
 from kizu.detectors._tdg_objective import TDGObjective, place_of, scaled
 from kizu.detectors.tdg import TDG, lowest, right_probabilities
-from kizu.errors import UsageError
+from kizu.errors import TooFewImages, UsageError
 from kizu.images import open_image
 from kizu.metrics import image_metrics
 from kizu.nn.transformations import every_one, transform, transformations
@@ -404,5 +404,5 @@ def test_nonsense_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_more_pyramids_than_images() -> None:
-    with pytest.raises(UsageError, match="pyramids=3 are more than the 2"):
+    with pytest.raises(TooFewImages, match=r"pyramids=3 .* there are 2: .* at most pyramids=2"):
         detector(pyramids=3).fit(images(2))

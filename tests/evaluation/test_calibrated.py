@@ -19,7 +19,8 @@ from kizu.calibration import folds, images_needed
 from kizu.datasets.planted import planted
 from kizu.detectors import Decision
 from kizu.errors import OtherSize, TooFewImages, UnknownName, UsageError
-from kizu.evaluation.calibrated import calibrate, fit_calibrated, plan
+from kizu.evaluation.calibrated import calibrate, fit_calibrated
+from kizu.evaluation.calibration_method import held_out, plan
 from kizu.protocols.base import hold_out
 from kizu.representations.sources import open_representation
 from kizu.samples import Samples
@@ -32,9 +33,72 @@ def test_the_plan() -> None:
     assert plan(10, None, "auto") == "cross"
     with pytest.raises(TooFewImages, match="takes 99 good images to calibrate on; 50 good images leave 50"):
         plan(50, 0.01, "auto")
-    with pytest.raises(TooFewImages, match="Provide at least 495"):
-        plan(200, 0.01, "split")
+    assert plan(198, 0.01, "split") == "split"
+    with pytest.raises(TooFewImages, match=r"197 good images leave 98 \(split, at most half .* least 198"):
+        plan(197, 0.01, "split")
     assert images_needed(0.01) == 99
+
+
+def test_as_many_are_held_out_as_the_rate_needs() -> None:
+    """Never fewer than a fifth, never more than half, and no more than are needed."""
+    for count in range(2, 400):
+        for rate in (0.01, 0.05, 0.1, 0.2, 0.34, 0.9):
+            fifth, needed, held = held_out(count, None), images_needed(rate), held_out(count, rate)
+            assert fifth <= held <= max(fifth, count // 2)
+            assert held in (fifth, needed, count // 2)
+            assert (held >= needed) == (needed <= max(fifth, count // 2))
+    assert [held_out(count, 0.1) for count in (17, 18, 20, 45, 60)] == [8, 9, 9, 9, 12]
+
+
+def test_what_is_held_out_for_a_rate_keeps_it() -> None:
+    """18 parts and 10 %: nine are held out, and of ten parts that are drawn alike the new one is the largest
+    with probability 1 / 10, whatever was learned from the other nine."""
+    draws, new = 4000, 50
+    parts = np.random.default_rng(0).gamma(2.0, size=(draws, 18 + new))
+    held = held_out(18, 0.1)
+    centre = np.median(parts[:, held:18], axis=1, keepdims=True)
+    scores = np.abs(parts - centre)
+    limits = np.array([kizu.calibration.conformal_threshold(row[:held], 0.1) for row in scores])
+    rates = (scores[:, 18:] > limits[:, None]).mean(1)
+    assert abs(rates.mean() - 0.1) < 4 * rates.std() / np.sqrt(draws)
+
+
+@pytest.mark.parametrize("trained", ["detector", "adaptation"])
+def test_a_training_holds_out_more_than_a_fifth_for_a_rate(
+    trained: str, tiny_planted: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """24 images, and one that is broken: a fifth would be 5, 10 % takes 9, all of which can be read."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(tiny_planted.train.paths[0]).read_bytes()[:200])
+    row = tiny_planted.train.take([0]).table.with_columns(image=pl.lit(str(broken)))
+    data, net = Samples(row).concat(tiny_planted.train), "random/resnet10t@2"
+    if trained == "detector":
+        model = kizu.detector(
+            "simplenet",
+            net,
+            image_size=64,
+            precision="fp32",
+            training_precision="fp32",
+            iterations=2,
+            hidden=8,
+            batch_size=4,
+        )
+    else:
+        chosen = kizu.Adaptation(
+            "mean_shifted", {"passes": 1, "frozen_level": 0, "training_precision": "fp32"}
+        )
+        model = kizu.detector("gaussian", net, adaptation=chosen, image_size=64, precision="fp32")
+    with caplog.at_level("INFO", logger="kizu.evaluation"):
+        fit_calibrated(model, data, false_alarm_rate=0.1, seed=3)
+    assert model.decision_ is not None
+    assert (len(model.decision_.scores), model.images_seen_) == (9, 15)
+    assert [path for path, _ in model.skipped_] == [str(broken)]
+    (said,) = (record.message for record in caplog.records if record.name == "kizu.evaluation.calibrated")
+    assert said.startswith("Calibrating on 9 of 24 good images, more than a fifth")
+    new = model.predict(tiny_planted.test.normal)
+    assert torch.equal(new.is_anomalous, new.score > float(max(model.decision_.scores)))
+    with pytest.raises(TooFewImages, match="24 good images leave 12"):
+        fit_calibrated(model.clone(), data, false_alarm_rate=0.07)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "padim"])
@@ -46,7 +110,7 @@ def test_two_images_are_learned_from_without_a_decision(name: str, tiny_planted:
 
 def test_too_few_images_because_some_are_held_out(tiny_planted: Samples) -> None:
     detector = kizu.detector("gaussian", "random/resnet10t@2", image_size=64, adaptation="mean_shifted")
-    with pytest.raises(TooFewImages, match="Of 2 good images 1 are held out"):
+    with pytest.raises(TooFewImages, match="Of 2 good images 1 is held out"):
         fit_calibrated(detector, tiny_planted.train.normal.take([0, 1]))
 
 

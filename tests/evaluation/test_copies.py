@@ -71,7 +71,7 @@ def test_frames_of_one_part_are_warned_of(tiny_planted: Samples, tmp_path: Path)
     frame = np.clip(open_image(paths[0]).astype(int) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(frame).save(tmp_path / "frame.png")
     rows = table([*paths, tmp_path / "frame.png"])
-    with pytest.warns(NearlyEqual, match=r"1 pairs of good images.*frame\.png"):
+    with pytest.warns(NearlyEqual, match=r"1 pair of good images is.*frame\.png"):
         with_copies_grouped(rows)
     same = rows.table.with_columns(
         pl.Series("group", ["part 0", *[None] * (len(paths) - 1), "part 0"], dtype=pl.String)

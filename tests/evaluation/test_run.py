@@ -56,8 +56,8 @@ def test_images_without_masks_are_left_out_of_pixel_metrics(
     run, none = Run("fewer"), Run("none")
     metrics = evaluate(detector, fewer, tmp_path / "run", run)
     assert metrics["images"] == {"normal": 12, "anomalous": 12, "without_mask": 1}
-    assert "1 flawed images have no mask" in run.notes[-1]
-    assert "1 flawed images have no mask" in (tmp_path / "run" / "run.json").read_text("utf-8")
+    assert "1 flawed image has no mask" in run.notes[-1]
+    assert "1 flawed image has no mask" in (tmp_path / "run" / "run.json").read_text("utf-8")
     without = evaluate(
         detector, Samples(table.with_columns(mask=pl.lit(None, pl.String))), tmp_path / "none", none
     )

@@ -73,7 +73,7 @@ def test_seen_images_are_left_out_and_counted(
     assert (facts["seen"], facts["left_out"]) == (False, 5)
     record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
     assert record["counts"]["test_normal"] == 12
-    assert "5 images that the model has seen were left out" in record["notes"]
+    assert "left out: 5 images that the model has seen" in record["notes"]
 
 
 @pytest.mark.parametrize("method", ["split", "cross"])

@@ -7,7 +7,7 @@ import pytest
 
 from kizu import papers, registry
 from kizu.errors import UnknownName
-from kizu.papers.base import DEFINITIONS, SCHEMA, TEXTURES, averages
+from kizu.papers.base import COSTS, DEFINITIONS, SCHEMA, TEXTURES, averages
 
 NAMES = ["adpretrain", "fewshot_contrastive", "recontrast", "spd"]
 METRICS = {
@@ -22,7 +22,10 @@ METRICS = {
     "loco_auroc_logical",
     "loco_auroc_mean",
 }
-PROTOCOLS = {"one_class", "two_class", "few_shot", "imbalanced", "unified"}
+PROTOCOLS = {
+    *("one_class", "two_class", "few_shot", "imbalanced", "unified", "reference_sensitivity"),
+    *("sample_efficiency share=0.1", "noisy ratio=0.1 overlap"),
+}
 
 
 def one(frame: pl.DataFrame, **where: object) -> float:
@@ -40,6 +43,9 @@ def test_the_room_holds_the_four_papers() -> None:
 def test_schema_and_plausibility(name: str) -> None:
     frame = getattr(papers, name)()
     assert frame.columns == ["paper", "source", *SCHEMA]
+    costs = frame.filter(pl.col("metric").is_in(COSTS))
+    assert set(costs["dataset"]) | set(costs["protocol"]) | set(costs["detector"]) <= {"none"}
+    frame = frame.filter(~pl.col("metric").is_in(COSTS))
     assert frame.height > 250
     assert frame["value"].is_between(0, 100).all()
     assert set(frame["metric"]) <= METRICS

@@ -153,7 +153,7 @@ def test_rows_without_a_label_are_left_out() -> None:
     )
     split = two_class(Samples(rows), seed=0)
     assert len(split.train) + len(split.test) == 27
-    assert "3 rows without a label are left out" in split.notes
+    assert "left out: 3 rows without a label" in split.notes
 
 
 def test_too_few() -> None:

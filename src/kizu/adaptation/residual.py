@@ -1,35 +1,65 @@
 """Residual: features become differences to the nearest features of a few good images of the product.
 
-Card. Paper: ADPretrain, NeurIPS 2025, section 3.1, with 8 reference images (App. B); without the projector
-here. Official code: xcyao00/ADPretrain (MIT); nothing of it is used. Paper and code disagree on the matching,
-see representations/residual.py. Selection: the paper draws at random; "kmeans" spreads the references over
-what the good images show: one image, the nearest to its centre, of each of `shots` clusters of pooled
-features. The reference images are learned from as well: their own residuals are zero."""
+Card. Paper: ADPretrain, NeurIPS 2025, section 3.1, with 8 reference images (App. B); section 3.3 (the trained
+projector, where one is given); App. C (references chosen for each image). Official code: xcyao00/ADPretrain
+(MIT); nothing of it is used. Paper and code disagree on the matching, see representations/residual.py.
+Selection: the paper draws at random; "kmeans" spreads the references over what the good images show: one
+image, the nearest to its centre, of each of `shots` clusters of pooled features. Fixed reference images are
+learned from as well: their own residuals are zero. What App. C leaves open is said in
+nn/semantic_alignment.py and representations/aligned_residual.py."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from kizu import checks
-from kizu.errors import TooFewImages, UnknownName
-from kizu.nn.patches import to_rows
+from kizu.adaptation._references import aligned, fixed
+from kizu.errors import UnknownName, UsageError
+from kizu.neighbours.matching import MATCHINGS
 from kizu.representations.base import Representation
-from kizu.representations.residual import MATCHINGS, Residual
+from kizu.representations.projected import Projected, check_base, open_projector
+from kizu.representations.sources import open_representation
 from kizu.training import FitOptions, SampleStore
 
 SELECTIONS = ("random", "kmeans")
-BATCH = 16
-"""Images a forward pass."""
+REFERENCES = ("fixed", "aligned")
+GRID, CENTRES = 5, 5
+"""S and N_c of App. C."""
+ALIGNING = "describing the good images"
+LONGEST = 200
+"""Characters of a parameter in the card of a model file."""
 
 
-def check_parameters(*, shots: int, selection: str, matching: str) -> None:
-    """Raise UsageError, UnknownName for values out of range."""
-    checks.whole_numbers(shots=shots)
-    for name, value, known in (("selection", selection, SELECTIONS), ("matching", matching, MATCHINGS)):
+def check_parameters(
+    *,
+    shots: int,
+    selection: str,
+    matching: str,
+    projector: str | None,
+    references: str,
+    matcher: str | None,
+    grid: int,
+    centres: int,
+) -> None:
+    """Raise UsageError, UnknownName for values out of range, and for what has no effect with these
+    references."""
+    checks.whole_numbers(shots=shots, grid=grid, centres=centres)
+    for name, value, known in (
+        ("selection", selection, SELECTIONS),
+        ("matching", matching, MATCHINGS),
+        ("references", references, REFERENCES),
+    ):
         if value not in known:
             raise UnknownName(name, str(value), known)
+    for name, text in (("projector", projector), ("matcher", matcher)):
+        if text is not None and not (isinstance(text, str) and 0 < len(text) <= LONGEST):
+            raise UsageError(f"{name} is text of up to {LONGEST} characters, or None; got {text!r:.300}.")
+    if references == "fixed":
+        checks.without_effect(
+            "with references='fixed'", matcher=(matcher, None), grid=(grid, GRID), centres=(centres, CENTRES)
+        )
+    else:
+        checks.without_effect("with references='aligned'", selection=(selection, "random"))
 
 
 def residual(
@@ -39,53 +69,54 @@ def residual(
     shots: int = 8,
     selection: str = "random",
     matching: str = "l2",
+    projector: str | None = None,
+    references: str = "fixed",
+    matcher: str | None = None,
+    grid: int = GRID,
+    centres: int = CENTRES,
     generator: torch.Generator,
     options: FitOptions,
-) -> Residual:
-    """A Residual representation around `base` whose references are `shots` of the good images (all, if
-    fewer).
+) -> Representation:
+    """A Residual around `base` whose references are `shots` of the good images (all, if fewer); or an
+    AlignedResidual; or what a projector makes of it (Projected).
 
-    shots: K, how many images. selection: "random", or "kmeans", spread over the images' pooled features.
-    matching: nearest reference by "l2" distance or "cosine" similarity. Raises what `check_parameters`
-    raises, and TooFewImages when K-means has fewer images than shots."""
-    check_parameters(shots=shots, selection=selection, matching=matching)
+    shots: K, how many images. selection: "random" (fewer shots of the same seed are some of the same images),
+    or "kmeans", spread over the images' pooled features. matching: nearest reference by "l2" distance or
+    "cosine" similarity. projector: path of a projector that was trained on residuals of `base`. references:
+    "fixed", the same for all images, or "aligned": for each image the good ones most like it, and never
+    itself. Only with "aligned": matcher, the representation on whose finest level likeness is measured, None
+    for `base`; grid, S of S x S cells; centres, clusters of each cell.
+
+    Raises what `check_parameters` raises; ModelFileError for what is no projector; UsageError, naming both,
+    for one of another network; TooFewImages when K-means has fewer images than shots, and for "aligned"
+    without more images than shots."""
+    check_parameters(
+        shots=shots,
+        selection=selection,
+        matching=matching,
+        projector=projector,
+        references=references,
+        matcher=matcher,
+        grid=grid,
+        centres=centres,
+    )
+    opened = None if projector is None else open_projector(projector)
+    if opened is not None:
+        check_base(opened[1], base, projector)
     if options.progress:
-        options.progress(0, f"choosing {shots} reference images")
-    if selection == "random":
-        chosen = torch.randperm(len(good), generator=generator)[:shots].sort().values.tolist()
+        options.progress(0, f"choosing {shots} reference images" if references == "fixed" else ALIGNING)
+    wrapped: Representation
+    if references == "fixed":
+        wrapped = fixed(base, good, shots=shots, selection=selection, matching=matching, generator=generator)
     else:
-        chosen = spread(_pooled(base, good), shots, int(torch.randint(2**31, (), generator=generator)))
-    banks: list[list[Tensor]] = [[] for _ in base.channels]
-    extract = base.inference_copy("fp32", "cpu")
-    for number in chosen:
-        for bank, level in zip(banks, extract(good.take([number]).require_images()), strict=True):
-            bank.append(to_rows(level).clone())
-    card = {"shots": len(chosen), "selection": selection}
-    return Residual(base, [torch.cat(bank) for bank in banks], matching=matching, card=card)
-
-
-def spread(pooled: np.ndarray, count: int, seed: int) -> list[int]:
-    """Rows of pooled (n, D), one for each of `count` K-means clusters: the nearest to its centre. Rising.
-
-    Raises TooFewImages for fewer rows than clusters.
-    """
-    from sklearn.cluster import KMeans
-
-    if len(pooled) < count:
-        raise TooFewImages(
-            f"K-means takes at least as many good images as shots, {count}; there are {len(pooled)}."
+        wrapped = aligned(
+            base,
+            good,
+            shots=shots,
+            matching=matching,
+            matcher=None if matcher is None else open_representation(matcher),
+            grid=grid,
+            centres=centres,
+            seed=int(torch.randint(2**31, (), generator=generator)),
         )
-    clusters = KMeans(count, n_init=4, random_state=seed).fit(pooled)
-    distances = np.linalg.norm(pooled - clusters.cluster_centers_[clusters.labels_], axis=1)
-    members = [np.flatnonzero(clusters.labels_ == cluster) for cluster in range(count)]
-    return sorted(int(rows[distances[rows].argmin()]) for rows in members if len(rows))
-
-
-def _pooled(base: Representation, good: SampleStore) -> np.ndarray:
-    """(n, sum C_l): features of each image, averaged over positions."""
-    extract = base.inference_copy()
-    pooled = [
-        torch.cat([level.mean((2, 3)).cpu() for level in extract(batch.require_images())], dim=1)
-        for batch in good.batches(BATCH)
-    ]
-    return torch.cat(pooled).double().numpy()
+    return wrapped if opened is None else Projected(wrapped, opened[0], card=opened[1])

@@ -11,7 +11,7 @@ import kizu
 from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.checks import image_size
-from kizu.errors import EmptyData, UsageError, listed_unused
+from kizu.errors import EmptyData, UsageError, counted, listed_unused
 from kizu.locks import locked
 from kizu.masks import checked_rule
 from kizu.outputs import check_output, refuse_inputs
@@ -73,7 +73,9 @@ def evaluate(
     notes = [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
     unlabelled = int((test.labels == -1).sum())
     if unlabelled:
-        notes.append(f"{unlabelled} images carry no label: they are scored, and no figure counts them")
+        notes.append(
+            f"{counted(unlabelled, 'image carries', 'images carry')} no label: scored, but in no figure"
+        )
     name = category or data.resolve().name
     protocol = "unified" if test.table["category"].n_unique() > 1 else "one_class"
     run = Run(
@@ -120,34 +122,7 @@ def evaluate_and_report(
     return 1 if run.errors else 0
 
 
-def list_room(room: str, as_json: bool) -> int:
-    """`kizu list`."""
-    screen = Screen(as_json)
-    room = "adaptation" if room == "adaptations" else room
-    rows = [{"name": name, "summary": registry.summary(room, name)} for name in registry.names(room)]
-    if room == "representations":
-        rows += [
-            {
-                "name": "imagenet/NETWORK@LEVELS",
-                "summary": "ImageNet weights from a package: efficientnet_lite0 (the default), 1 and 2",
-            },
-            {
-                "name": "timm/ARCHITECTURE.TAG@LEVELS",
-                "summary": "trained weights of any timm network, as in timm/wide_resnet50_2.tv_in1k@2,3",
-            },
-            {
-                "name": "random/ARCHITECTURE@LEVELS",
-                "summary": "the same networks with random weights, by seed",
-            },
-            {"name": "PATH", "summary": "a representation that kizu saved"},
-        ]
-    for row in rows:
-        screen.say(f"{row['name']:<24} {row['summary']}", plain=True)
-    screen.result(rows)
-    return 0
-
-
-def data_check(name: str, path: Path, mask_rule: str | None, as_json: bool) -> int:
+def data_check(name: str, path: Path, category: str | None, mask_rule: str | None, as_json: bool) -> int:
     """`kizu data check`."""
     from kizu.datasets.checking import check
 
@@ -157,8 +132,9 @@ def data_check(name: str, path: Path, mask_rule: str | None, as_json: bool) -> i
         report = check(
             name,
             path,
+            category=category,
             mask_rule=mask_rule,
-            progress=lambda done, total: progress(done, f"opening {total} images"),
+            progress=lambda done, total: progress(done, f"opening {counted(total, 'image')}"),
         )
     for line in report.lines:
         screen.say(line, plain=True)
@@ -182,7 +158,7 @@ def read(
         filters[keyword] = category
     samples = kizu.dataset(dataset, path, **filters)
     samples = samples.read_masks_by(checked_rule(mask_rule)) if mask_rule else samples
-    return samples.where(category=category) if category else samples
+    return samples.where(category=category) if category and not keyword else samples
 
 
 def training(samples: Samples) -> Samples:

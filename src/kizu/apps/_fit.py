@@ -15,12 +15,19 @@ from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
 from kizu.apps._training_folder import training_folder
-from kizu.errors import UsageError
+from kizu.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.representations.base import Representation
     from kizu.samples import Samples
+
+LARGER = (
+    "timm/wide_resnet50_2.tv_in1k@2,3",
+    "imagenet/efficientnet_lite2@2,3",
+    "imagenet/efficientnet_lite1@2,3",
+)
+"""Representations that are worth a try where their weights are at hand, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def fit(
     as_json: bool,
 ) -> int:
     """`kizu fit`."""
-    from kizu.evaluation.calibrated import choose, fit_calibrated
+    from kizu.evaluation.calibrated import fit_calibrated
+    from kizu.evaluation.calibration_method import choose
     from kizu.training import FitOptions
 
     screen = Screen(as_json)
@@ -89,9 +97,11 @@ def fit(
     good = training(samples) if model.supervision == "normal" else labelled(samples)
     method = choose(model, good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
+    facts |= {"false_alarm_rate": promised.false_alarm_rate}  # it says how many images are held out
     with training_folder(out, facts if model.trains else None, resume=resume, overwrite=overwrite) as folder:
         screen.say(
-            f"Learning from {len(good)} images with {learner.detector} on {model.representation.card['name']}"
+            f"Learning from {counted(len(good), 'image')} with {learner.detector} on "
+            f"{model.representation.card['name']}"
         )
         if learner.representation is None and model.representation.card["kind"] != "pixels":
             screen.say(default_notice())
@@ -166,7 +176,7 @@ def adapt(
     with training_folder(
         out, facts if adaptation.trains else None, resume=resume, overwrite=overwrite
     ) as folder:
-        screen.say(f"Adapting {base.card['name']} to {len(good)} good images with {name}")
+        screen.say(f"Adapting {base.card['name']} to {counted(len(good), 'good image')} with {name}")
         with screen.progress(len(good)) as progress:
             started = folder is not None and has_checkpoint(folder)
             options = FitOptions(progress=progress, folder=folder, resume=resume and started)
@@ -224,7 +234,7 @@ def promise(model: Detector) -> str:
             "least 3 good images that differ (2 for what is trained) for one."
         )
     rate, parts, count = decision.false_alarm_rate, decision.parts, len(decision.scores)
-    images = f"{count} good images" + ("" if parts == count else f" of {parts} parts")
+    images = counted(count, "good image") + ("" if parts == count else f" of {counted(parts, 'part')}")
     if decision.certified_rate is None:
         return (
             f"Expected: about {rate:.2%} of good parts are called anomalous (score > "
@@ -234,7 +244,7 @@ def promise(model: Detector) -> str:
     needed = parts_needed(rate)
     named = math.ceil(smallest_rate(needed) * 1e5) / 1e5  # rounded up: below 1 / (n + 1) is refused
     surer = (
-        f" To be as sure of {rate:.2%} takes {needed} parts to calibrate on, and "
+        f" To be as sure of {rate:.2%} takes {counted(needed, 'part')} to calibrate on, and "
         f"--false-alarm-rate {named:g}."
     )
     return (
@@ -245,10 +255,9 @@ def promise(model: Detector) -> str:
 
 
 def default_notice() -> str:
-    """What stands behind the default representation."""
-    from kizu.representations.weights import DEFAULT
+    """What stands behind the default representation, and a larger one that this machine has."""
+    from kizu.representations.weights import DEFAULT, at_hand
 
-    return (
-        f"No representation was named: using {DEFAULT}, a small network trained on ImageNet. Larger ones may "
-        "see more: --representation timm/wide_resnet50_2.tv_in1k@2,3"
-    )
+    larger = next((name for name in LARGER if at_hand(name)), None)
+    more = f" A larger one may see more: --representation {larger}" if larger else ""
+    return f"No representation was named: using {DEFAULT}, a small network trained on ImageNet.{more}"

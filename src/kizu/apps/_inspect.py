@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kizu import store
 from kizu.apps._screen import Screen
 from kizu.digests import file_digest
-from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, some
+from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, counted, some
 from kizu.image_files import Found, find_images
 from kizu.images import open_image
 
@@ -74,7 +74,7 @@ def inspect_images(
     facts["passed_over"] = found.passed_over
     facts["precision"] = detector.precision_.facts() if detector.precision_ else None
     page = _page(out, facts, shown)
-    screen.say(f"{len(files)} images, {_count(out)} called anomalous. Page: {page}")
+    screen.say(f"{counted(len(files), 'image')}, {_count(out)} called anomalous. Page: {page}")
     screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
     screen.unused(broken)
     screen.passed_over(found.passed_over)

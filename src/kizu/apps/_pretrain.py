@@ -9,7 +9,7 @@ from typing import Any
 from kizu import registry
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
-from kizu.errors import UnknownParameter, UsageError
+from kizu.errors import UnknownParameter, UsageError, counted
 from kizu.launchers import is_first_process
 
 
@@ -69,7 +69,7 @@ def _say_written(folder: Path, screen: Screen) -> int:
     )
     skipped = card["skipped_images"]
     if skipped:
-        screen.say(f"{skipped} images could not be read; {folder / 'skipped.json'} names them.")
+        screen.say(f"{counted(skipped, 'image')} could not be read; {folder / 'skipped.json'} names them.")
     screen.result({"representation": str(folder), "name": card["name"], "last": last, "skipped": skipped})
     return 1 if skipped else 0
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -64,9 +65,13 @@ class Screen:
 
     @contextlib.contextmanager
     def progress(self, total: int | None) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar with rate and time left; yields update(done, what)."""
+        """A progress bar with rate and time left, or a line now and then where stderr is no terminal; yields
+        update(done, what)."""
         if self.as_json:
             yield lambda done, what: None
+            return
+        if not sys.stderr.isatty():
+            yield Lines(self, total).update
             return
         from rich.console import Console
         from rich.progress import (
@@ -94,6 +99,27 @@ class Screen:
                 bar.update(task, completed=done, description=what)
 
             yield update
+
+
+class Lines:
+    """Progress as plain lines, for a file or a pipe: one every EVERY seconds at most, where it has moved.
+
+    total: of what is counted, None where that is not known."""
+
+    EVERY = 10.0
+
+    def __init__(self, screen: Screen, total: int | None) -> None:
+        self._screen, self._total = screen, total
+        self._last, self._said = time.monotonic(), (0, "")
+
+    def update(self, done: int, what: str) -> None:
+        """Say how far it is, if it is time to."""
+        now = time.monotonic()
+        if now - self._last < self.EVERY or (done, what) == self._said:
+            return
+        self._last, self._said = now, (done, what)
+        share = f", {min(done / self._total, 1):.0%}" if self._total and done <= self._total else ""
+        self._screen.say(f"{what}: {done}{f' of {self._total}{share}' if share else ''}")
 
 
 class _Notices(logging.Handler):

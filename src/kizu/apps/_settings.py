@@ -26,15 +26,15 @@ def parameters_from(
         if not equals:
             raise UsageError(f"{option} takes name=value, got '{text}'.")
         pairs[name.strip()] = value.strip()
-    hints = _hints(owner)
+    hints = hints_of(owner)
     for name in pairs:
         if name not in hints:
             raise UnknownParameter(getattr(owner, "__name__", str(owner)), name, hints)
     return {name: _value(name, value, hints[name]) for name, value in pairs.items()}
 
 
-def _hints(owner: Any) -> dict[str, Any]:
-    """Parameter -> its type."""
+def hints_of(owner: Any) -> dict[str, Any]:
+    """Parameter of a class or function -> its type; a detector's class has those of its runtime as well."""
     from kizu.adaptation.base import GIVEN
     from kizu.detectors.base import Detector
     from kizu.detectors.runtime import Runtime, parameter_names

@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _research, _waiting
+from kizu.apps import _catalogue, _research, _waiting
+from kizu.apps._examples import epilog
 from kizu.apps._options import (
     AdaptationName,
     AdaptationParameters,
@@ -38,6 +39,7 @@ from kizu.apps._options import (
     run,
     say,
 )
+from kizu.registry import first_sentence
 
 app = typer.Typer(
     name="kizu",
@@ -218,28 +220,20 @@ for command in (_research.bench, _research.pretrain, _research.attention, _resea
     app.command()(command)
 
 
-@app.command("list")
-def list_room(
-    room: Annotated[str, typer.Argument(help="detectors, datasets, metrics, protocols, ...")],
-    as_json: AsJson = False,
-) -> None:
-    """What there is in a room."""
-    from kizu.apps import _commands
-
-    run(lambda: _commands.list_room(room, as_json))
+app.command("list")(_catalogue.list_room)
+data_app.command()(_catalogue.check)
 
 
-@data_app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="See `kizu list datasets`.")],
-    path: Path,
-    mask_rule: MaskRuleName = None,
-    as_json: AsJson = False,
-) -> None:
-    """Open every image and mask of a data set and compare the counts with the published ones."""
-    from kizu.apps import _commands
+def _explain(commands: typer.Typer, above: str = "") -> None:
+    """Give each command its examples, and its first sentence whole: typer cuts it in the list of commands."""
+    for info in commands.registered_commands:
+        assert info.callback is not None  # typer's type, before a command is built
+        info.short_help = first_sentence(info.callback.__doc__ or "")
+        info.epilog = epilog(above + (info.name or info.callback.__name__))
 
-    run(lambda: _commands.data_check(name, path, mask_rule, as_json))
+
+_explain(app)
+_explain(data_app, "data ")
 
 
 def main(arguments: list[str] | None = None) -> None:

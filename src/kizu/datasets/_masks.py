@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kizu.errors import MaskError, some
+from kizu.errors import MaskError, counted, some
 from kizu.image_files import images_below, list_images
 
 MASK_SUFFIXES = ("_mask", "_label", "_gt")
@@ -84,7 +84,7 @@ def add_masks(rows: list[Row], masks: Path) -> list[Row]:
         mask_of |= pair(images, list_images(place), where=place)
     known = {_class_folder(row).name for row in rows}
     orphans = [
-        f"{place.name}/ ({len(images_below(place))} masks)"
+        f"{place.name}/ ({counted(len(images_below(place)), 'mask')})"
         for place in _folders_of_classes(masks, rows)
         if place.name not in known and images_below(place)
     ]
@@ -127,9 +127,9 @@ def _stems(mask: Path) -> list[str]:
 def _unpaired(missing: list[str], extra: list[str], where: Path) -> str:
     parts = []
     if missing:
-        parts.append(f"{len(missing)} images without a mask: {some(missing)}")
+        parts.append(f"{counted(len(missing), 'image')} without a mask: {some(missing)}")
     if extra:
-        parts.append(f"{len(extra)} masks without an image: {some(extra)}")
+        parts.append(f"{counted(len(extra), 'mask')} without an image: {some(extra)}")
     return (
         f"{where}: "
         + "; ".join(parts)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from kizu import registry
 from kizu.digests import file_digest
-from kizu.errors import DataError, listed_unused, some
+from kizu.errors import DataError, EmptyData, counted, listed_unused, some
 from kizu.images import open_image
 from kizu.masks import MaskRule, checked_rule, open_mask
 from kizu.samples import Samples
@@ -43,6 +43,7 @@ def check(
     name: str,
     path: Path | str,
     *,
+    category: str | None = None,
     mask_rule: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     threads: int = 2,
@@ -51,31 +52,35 @@ def check(
 
     Looked for: a layout or a pairing that does not hold; published counts that are not met; images and masks
     that cannot be decoded; masks of another size than their image; anomalous images whose mask marks nothing
-    and normal ones whose mask marks something; files of equal bytes. mask_rule: how grey values of masks
-    count, where not as the data set says. progress(done, total) is called from this thread. What is found is
-    reported, not raised; an unknown `name` raises UnknownName."""
+    and normal ones whose mask marks something; files of equal bytes. category: this one alone, or which is
+    read where one is read at a time. mask_rule: how grey values of masks count, where not as the data set
+    says. progress(done, total) is called from this thread. What is found is reported, not raised; an unknown
+    `name` raises UnknownName."""
     module = registry.module("datasets", name)
-    head = [f"{name} at {path}", f"licence: {getattr(module, 'LICENCE', 'unknown')}"]
+    head = [f"{name} at {path}"]
     try:
-        samples: Samples = registry.load("datasets", name)(path)
+        samples = _read(name, path, module, category)
     except DataError as error:
         return Report(False, (*head, f"problem: {error}"))
-    head += repr(samples).splitlines()
-    problems, notes = _counted(module, samples, Path(path).absolute())
+    head += [f"licence: {_licence(module, samples)}", *repr(samples).splitlines()]
+    problems, notes = _counted(module, samples, Path(path).absolute(), category)
     usual: str = getattr(module, "MASK_RULE", "half")
     rule = checked_rule(mask_rule or samples.mask_rule or usual)
     seen = _look(samples, rule, progress, threads)
     problems += _files(samples, seen) + _twice(samples, seen)
     problems += [listed_unused(samples.unused)] if samples.unused else []
     notes += [f"passed over: {folder} ({reason})" for folder, reason in samples.passed_over]
-    blind = len(samples.anomalous) - len(samples.pixel_labelled.anomalous)
-    notes += [f"{blind} anomalous images have no mask; pixel metrics leave them out"] if blind else []
+    if blind := len(samples.anomalous) - len(samples.pixel_labelled.anomalous):
+        which = counted(blind, "anomalous image has", "anomalous images have")
+        notes.append(f"{which} no mask; pixel metrics leave them out")
     bare = int((samples.labels == -1).sum())
-    notes += [f"{bare} images carry no label; no figure counts them"] if bare else []
+    notes += (
+        [f"{counted(bare, 'image carries', 'images carry')} no label; no figure counts them"] if bare else []
+    )
     last = (
-        f"{len(problems)} problems"
+        counted(len(problems), "problem")
         if problems
-        else f"no problem: {len(samples)} images and their masks are as they should be"
+        else f"no problem: {counted(len(samples), 'image')} and their masks are as they should be"
     )
     return Report(
         not problems,
@@ -97,14 +102,46 @@ def compare_counts(samples: Samples, expected: Counts) -> list[str]:
     keys = sorted(wanted.keys() | {key for key in got if key[0] in known}, key=str)
     return [
         f"{category}, {split or 'no split'}, {'anomalous' if label else 'normal'}: "
-        f"{got.get((category, split, label), 0)} images where {wanted.get((category, split, label), 0)} are "
-        "published"
+        f"{counted(got.get((category, split, label), 0), 'image')} where "
+        f"{wanted.get((category, split, label), 0)} are published"
         for category, split, label in keys
         if got.get((category, split, label), 0) != wanted.get((category, split, label), 0)
     ]
 
 
-def _counted(module: ModuleType, samples: Samples, root: Path) -> tuple[list[str], list[str]]:
+def _read(name: str, path: Path | str, module: ModuleType, category: str | None) -> Samples:
+    """The samples, of one category where it is named. Raises EmptyData where that one is not there."""
+    load = registry.load("datasets", name)
+    if category is None:
+        every: Samples = load(path)
+        return every
+    if hasattr(module, "CATEGORY_KEYWORD"):  # a large set, of which the one category alone is made into files
+        one: Samples = load(path, **{module.CATEGORY_KEYWORD: category})
+        return one
+    samples: Samples = load(path)
+    there = sorted(samples.table["category"].unique())
+    if category not in there:
+        raise EmptyData(f"{path} holds no category {category}; there are: {some(there, 20)}.")
+    return samples.where(category=category)
+
+
+def _licence(module: ModuleType, samples: Samples) -> str:
+    """That of the data set, as far as this is it: any folder may be laid out as a data set is, and have
+    categories of the same names."""
+    official = str(getattr(module, "LICENCE", "unknown"))
+    expected: Counts = module.expected_counts() if hasattr(module, "expected_counts") else {}
+    there = samples.table["category"].unique().to_list()
+    same = [name for name in there if any(key[0] == name for key in expected)]
+    if not expected or any(not compare_counts(samples.where(category=name), expected) for name in same):
+        return official
+    if getattr(module, "ONE_AT_A_TIME", False) or same:
+        return f"{official}, if these are its images: their number is not the published one"
+    return "your own: laid out as the data set, but no category of it is here"
+
+
+def _counted(
+    module: ModuleType, samples: Samples, root: Path, category: str | None
+) -> tuple[list[str], list[str]]:
     """(problems, notes) about numbers, from the data set's own `expected_counts` and `problems`."""
     expected: Counts = module.expected_counts() if hasattr(module, "expected_counts") else {}
     problems = compare_counts(samples, expected)
@@ -114,7 +151,12 @@ def _counted(module: ModuleType, samples: Samples, root: Path) -> tuple[list[str
     notes = []
     if official and there - official:
         notes.append(f"no counts are published for: {some(sorted(there - official))}")
-    if official - there:
+    if official - there and getattr(module, "ONE_AT_A_TIME", False):
+        notes.append(
+            f"one class at a time is good; looked at was {some(sorted(there))}. --category checks another: "
+            f"{some(sorted(official - there), 20)}"
+        )
+    elif official - there and category is None:
         notes.append(f"categories that are not here: {some(sorted(official - there), 20)}")
     return problems, notes
 
@@ -156,11 +198,15 @@ def _files(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
     marked = [paths[one.row] for one in seen if one.marked and labels[one.row] == 0]
     lines = []
     if broken:
-        lines.append(f"{len(broken)} images or masks cannot be used: " + some(broken))
+        lines.append(
+            f"{counted(len(broken), 'image or mask', 'images or masks')} cannot be used: " + some(broken)
+        )
     if empty:
-        lines.append(f"{len(empty)} anomalous images have a mask that marks nothing: {some(empty)}")
+        which = counted(len(empty), "anomalous image has", "anomalous images have")
+        lines.append(f"{which} a mask that marks nothing: {some(empty)}")
     if marked:
-        lines.append(f"{len(marked)} normal images have a mask that marks a defect: {some(marked)}")
+        which = counted(len(marked), "normal image has", "normal images have")
+        lines.append(f"{which} a mask that marks a defect: {some(marked)}")
     return lines
 
 
@@ -175,10 +221,13 @@ def _twice(samples: Samples, seen: Sequence[_Seen]) -> list[str]:
     for rows in same.values():
         if len(rows) < 2:
             continue
-        kind = "occur more than once"
+        kind = "more than once"
         if {"train", "test"} <= {splits[row] for row in rows}:
-            kind = "occur in both train and test"
+            kind = "in both train and test"
         elif len({labels[row] for row in rows}) > 1:
-            kind = "occur both as normal and as anomalous"
+            kind = "both as normal and as anomalous"
         by_kind[kind].append(" = ".join(paths[row] for row in rows))
-    return [f"{len(groups)} images {kind}: {some(groups)}" for kind, groups in by_kind.items()]
+    return [
+        f"{counted(len(groups), 'image occurs', 'images occur')} {kind}: {some(groups)}"
+        for kind, groups in by_kind.items()
+    ]

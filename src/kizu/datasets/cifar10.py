@@ -3,7 +3,6 @@ others are anomalous."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 from kizu.datasets import _cifar
@@ -19,8 +18,10 @@ CITATION = _cifar.CITATION
 HOMEPAGE = _cifar.HOMEPAGE
 MASK_RULE: MaskRule = "half"
 """There are no masks: image metrics only."""
-CATEGORY_KEYWORD = "good"
+CATEGORY_KEYWORD = "category"
 """What `--category` of the command line is to this data set."""
+ONE_AT_A_TIME = True
+"""One category is read, never all: each would take the same test pictures."""
 
 TRAIN, TEST = 5000, 1000
 """Published numbers of pictures of each class."""
@@ -29,25 +30,32 @@ TRAIN, TEST = 5000, 1000
 def cifar10(
     path: Path | str,
     *,
-    good: str | Collection[str] = "airplane",
+    category: str = "airplane",
     split: Wanted = None,
     copies: Path | str | None = None,
 ) -> Samples:
-    """The one-class task of Deep SVDD, RotNet and CSI: training pictures of the class `good` are train, all
-    test pictures are test, those of other classes anomalous, `defect` is their class.
+    """The one-class task of Deep SVDD, RotNet and CSI: training pictures of the class `category` are train,
+    all test pictures are test, those of other classes anomalous, `defect` is their class.
 
     path: a folder with the binary version (data_batch_1.bin to 5, test_batch.bin), or the folder
     cifar-10-batches-bin in it; or with cifar10_train.npz and cifar10_test.npz, packs of JPEG files. Training
-    pictures of other classes are left out. good: a class, or several that are good together; the category is
-    its name, several are joined by "+". The pictures are written once as PNG into `copies`, by default the
-    folder kizu_copies in `path` (5,000 and 10,000 files for one class). split: take only this one.
+    pictures of other classes are left out. category: the good class, or several that are good together,
+    joined by "+" ("cat+dog"); it is the category of all rows. The pictures are written once as PNG into
+    `copies`, by default the folder kizu_copies in `path` (5,000 and 10,000 files for one class). split: take
+    only this one.
 
-    Raises UnknownName for a class that does not exist, UsageError when all are good, LayoutError, EmptyData;
+    Raises UnknownName for a class that does not exist, UsageError for a list of them and when all are good,
+    LayoutError, EmptyData;
     LayoutError for the version for Python too, which is a pickle."""
     root = root_of(path, "cifar10")
-    normal = chosen(good, _cifar.CLASSES, "class")
-    if not 0 < len(normal) < len(_cifar.CLASSES):
-        raise UsageError(f"good names one class or several, but not all ten; got {good!r}.")
+    if not isinstance(category, str):
+        raise UsageError(
+            f"category is the good class, such as 'cat', or several joined by +, as in 'cat+dog'; got "
+            f"{category!r}."
+        )
+    normal = chosen(category.split("+"), _cifar.CLASSES, "class")
+    if len(normal) == len(_cifar.CLASSES):
+        raise UsageError("All ten classes are good, so no test picture is anomalous: leave some away.")
     place = folder_of_copies(root, copies) / "cifar10"
     labels = [_cifar.CLASSES.index(name) for name in normal]
     rows = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
-from kizu.errors import LayoutError, some
+from kizu.datasets._categories import Counts, counts_by_split, read_categories
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
@@ -17,7 +16,7 @@ CITATION = (
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 MASK_RULE: MaskRule = "half"
 
-COUNTS = {
+COUNTS: Counts = {
     "bottle": (209, 20, 63),
     "cable": (224, 58, 92),
     "capsule": (219, 23, 109),
@@ -47,51 +46,9 @@ def mvtec(path: Path | str, *, category: Wanted = None, split: Wanted = None) ->
 
     Raises LayoutError, UnknownName for a category that is not there, EmptyData, MaskError.
     """
-    root = root_of(path, "mvtec")
-    by_name: dict[str, Path] = {}
-    for place in [root] if _is_category(root) else folders_in(root):
-        if _is_category(place) and by_name.setdefault(_name(place), place) is not place:
-            raise LayoutError(
-                f"{root} holds the category {_name(place)} twice: {by_name[_name(place)].name}, "
-                f"{place.name}. Keep one."
-            )
-    if not by_name:
-        inside = [sub.name for sub in folders_in(root)]
-        raise LayoutError(
-            f"{root} holds no category: <category>/train/good and <category>/test were expected; there are: "
-            f"{some(inside) or 'none'}."
-        )
-    rows, names = [], chosen(category, list(by_name), "category")
-    for name in names:
-        folder = by_name[name]
-        if not (folder / "test").is_dir() or not (folder / "ground_truth").is_dir():
-            raise LayoutError(
-                f"{folder} lacks test/ or ground_truth/, which MVTec AD has beside train/. For a folder "
-                "without, use 'folder'."
-            )
-        part = read_tree(
-            folder, category=name, good=("good",), masks=folder / "ground_truth", splits=("train", "test")
-        )
-        need_good(part, folder, ("good",))
-        rows += part
-    found = unread(rows, [by_name[name] for name in names])
-    return to_samples(rows, "mvtec", found).where(split=split)
+    return read_categories(path, "mvtec", title="MVTec AD", official=COUNTS, category=category, split=split)
 
 
 def expected_counts() -> dict[tuple[str, str | None, int], int]:
     """(category, split, label) -> published number of images."""
-    keys = (("train", 0), ("test", 0), ("test", 1))
-    return {
-        (name, split, label): n
-        for name, counts in COUNTS.items()
-        for (split, label), n in zip(keys, counts, strict=True)
-    }
-
-
-def _is_category(folder: Path) -> bool:
-    return (folder / "train" / "good").is_dir()
-
-
-def _name(folder: Path) -> str:
-    tail = folder.name.lower().replace("-", "_")
-    return next((name for name in COUNTS if tail.endswith(f"_{name}")), folder.name)
+    return counts_by_split(COUNTS)

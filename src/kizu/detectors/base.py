@@ -25,7 +25,7 @@ from kizu.detectors import _predictions
 from kizu.detectors._card import card_of
 from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameter_names
-from kizu.errors import EmptyData, NotFitted, UsageError
+from kizu.errors import EmptyData, NotFitted, UsageError, counted
 from kizu.precision import Choice
 from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
@@ -197,7 +197,7 @@ class Detector(ABC):
         return self.adaptation is None
 
     def __repr__(self) -> str:
-        state = f"fitted on {self.images_seen_} images" if self.fitted_ else "not fitted"
+        state = f"fitted on {counted(self.images_seen_, 'image')}" if self.fitted_ else "not fitted"
         names = [self.representation.card["name"], *([self.adaptation.name] if self.adaptation else [])]
         return f"{type(self).__name__}({' + '.join(names)}, {state})"
 

@@ -37,7 +37,7 @@ def load_detector(
         parameters = {**_parameters(card["parameters"]), "device": device}
         parameters |= {"precision": precision} if precision else {}
         representation = unpack(card["representation"], tensors)
-        base = getattr(representation, "base", representation) if card.get("adaptation") else representation
+        base = representation.unadapted if card.get("adaptation") else representation
         adaptation = Adaptation(**card["adaptation"]) if card.get("adaptation") else None
         detector: Detector = build(kind, base, parameters, adaptation=adaptation)
         detector.representation_ = representation

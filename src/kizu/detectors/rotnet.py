@@ -34,7 +34,7 @@ from kizu.detectors._image_encoder import ImageEncoder
 from kizu.detectors._rotation_parts import AUGMENTATIONS, OPTIMISERS, SCORES, RotNetObjective, RotNetScorer
 from kizu.detectors.encoder import EncoderDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import UnknownName, UsageError
+from kizu.errors import TooFewImages, UnknownName, UsageError
 from kizu.nn.density import COVARIANCES
 from kizu.nn.dirichlet import dirichlet
 from kizu.nn.transformations import TRANSFORMS, require_square, transformations
@@ -169,7 +169,11 @@ class RotNet(EncoderDetector):
                 "Batch norm takes at least 2 positions a step: larger images, batch_size or drawn."
             )
         if self.score == "dirichlet" and len(samples) < 2:
-            raise UsageError("A Dirichlet distribution is fitted to at least 2 good images: score='softmax'.")
+            raise TooFewImages(
+                "score='dirichlet' fits a distribution to the answers to good images, which takes at least "
+                f"2; got {len(samples)}. Give more, or take score='softmax' (--set score=softmax), for which "
+                "one is enough."
+            )
 
     def _complete(self, samples: SampleStore) -> None:
         if self.score == "gaussian":

@@ -31,7 +31,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors._tdg_objective import SHIFT, TDGObjective, place_of, scaled
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import UnknownName, UsageError
+from kizu.errors import TooFewImages, UnknownName, UsageError
 from kizu.nn.patch_pyramid import FIELD, REACH, PatchPyramid, pyramid_sizes
 from kizu.nn.transformations import DISCRIMINATED, Transformation, every_one, transformations, undo
 from kizu.representations.base import Representation
@@ -161,7 +161,10 @@ class TDG(LearnedDetector):
 
     def _check_samples(self, samples: SampleStore) -> None:
         if len(samples) < self.pyramids:
-            raise UsageError(f"pyramids={self.pyramids} are more than the {len(samples)} training images.")
+            raise TooFewImages(
+                f"pyramids={self.pyramids} share the good images, and there are {len(samples)}: give more "
+                f"images, or at most pyramids={len(samples)}."
+            )
 
     # -- scoring ---------------------------------------------------------------------------------------------
 

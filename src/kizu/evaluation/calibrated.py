@@ -2,8 +2,8 @@
 
 The methods:
 
-    split   Some good images are kept from fitting and only scored. The promise holds exactly:
-            P(false alarm) <= rate.
+    split   Some good images are kept from fitting and only scored: a fifth, or as many as a named rate needs,
+            at most half. The promise holds exactly: P(false alarm) <= rate.
     cross   K folds (Vovk 2015, "Cross-conformal predictors"): each fold is scored by a detector fitted on the
             others, all n scores are pooled, and the final detector is fitted on all n images. No image is
             lost to fitting, but the rate is an expectation, no promise: it holds if a detector that saw more
@@ -18,6 +18,7 @@ count once.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ import numpy as np
 from kizu import calibration, checks
 from kizu.detectors.base import Detector
 from kizu.detectors.decision import file_sizes
-from kizu.errors import NearlyEqual, TooFewImages, UsageError
+from kizu.errors import NearlyEqual, TooFewImages, UsageError, counted
+from kizu.evaluation.calibration_method import DEFAULT_RATE, choose, good_and_flawed, held_out
 from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.evaluation.seen import refuse_seen
 from kizu.loader import batches
@@ -37,11 +39,9 @@ from kizu.samples import Samples
 from kizu.training import FitOptions
 from kizu.types import Batch, Progress
 
-METHODS = ("auto", "split", "cross", "none")
-DEFAULT_RATE = 0.01
-HELD_OUT = 0.2
 FOLDS = 5
 SAMPLED = 4096
+_LOG = logging.getLogger(__name__)
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
@@ -58,8 +58,9 @@ def fit_calibrated(
 
     data: good images, copies of one another among them or not; for a detector that learns from labels also
     flawed ones, which are all used for fitting. false_alarm_rate: None asks for 1 %, or for the smallest rate
-    that the images can back. method: "split", "cross", "none", or "auto", which is split when it can back the
-    rate, or when the detector or its adaptation is trained. seed: of what is held out. options: with a
+    that the images can back. method: "split", "cross", "none", or "auto", which is split when a fifth of the
+    images can back the rate, or when the detector or its adaptation is trained. Split holds out a fifth, and
+    up to half of the images where a named rate needs that many. seed: of what is held out. options: with a
     folder, the fit has the folder final in it; resume goes on with it, to the same model bit for bit.
 
     Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when
@@ -72,13 +73,15 @@ def fit_calibrated(
             "as .to_learn."
         )
     options = options or FitOptions()
+    unread = data.take([])
     if method != "none":
-        data = with_copies_grouped(data, options.progress, white_level=detector.white_level)
+        data, unread = _known(data, options.progress, detector.white_level)
     chosen = choose(detector, data, false_alarm_rate, method)
-    good, flawed = _parts(data)
+    good, flawed = good_and_flawed(data)
+    flawed = flawed.concat(unread)  # the fit notes them
     if chosen == "cross":
         return _cross(detector, good, flawed, false_alarm_rate, seed, options)
-    kept, held = hold_out(good, HELD_OUT, seed) if chosen == "split" else (good, good.take([]))
+    kept, held = _held(good, false_alarm_rate, seed) if chosen == "split" else (good, good.take([]))
     if len(held):
         refuse_seen(detector.representation, held)
     try:
@@ -87,8 +90,8 @@ def fit_calibrated(
         if not len(held):
             raise
         raise TooFewImages(
-            f"{error} Of {len(good)} good images {len(held)} are held out to calibrate on; with "
-            "--calibration none (Python: method='none') all are learned from."
+            f"{error} Of {len(good)} good images {counted(len(held), 'is', 'are')} held out to calibrate on; "
+            "with --calibration none (Python: method='none') all are learned from."
         ) from error
     return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
 
@@ -98,67 +101,40 @@ def with_copies_grouped(
 ) -> Samples:
     """The samples with images of the same pixels in one group. Warns of images that are nearly equal and of
     different groups: frames of one part, it seems, which the promise takes for different parts."""
+    known, unread = _known(data, progress, white_level)
+    return known.concat(unread)
+
+
+def _known(data: Samples, progress: Progress | None, white_level: int | None) -> tuple[Samples, Samples]:
+    """The same of the files that can be read; and the others, which calibrate nothing."""
     images = identify(data.paths, progress, white_level=white_level)
     known = grouped(data, images)
     near = nearly_equal(images, units(known))
     if near:
         first, second = (data.paths[row] for row in near[0])
+        what = counted(len(near), "pair of good images is", "pairs of good images are")
         warnings.warn(
-            f"{len(near)} pairs of good images are nearly equal, such as {first} and {second}. Images of one "
+            f"{what} nearly equal, such as {first} and {second}. Images of one "
             "part are no two parts: give them one group (column group of a CSV file), or the promise of "
             "false alarms may not hold.",
             NearlyEqual,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return known
+    readable = np.asarray([bool(image.digest) for image in images], dtype=bool)
+    return known.take(np.flatnonzero(readable)), known.take(np.flatnonzero(~readable))
 
 
-def choose(detector: Detector, data: Samples, false_alarm_rate: float | None, method: str) -> str:
-    """The method that `fit_calibrated` will use: "split", "cross" or "none". Raises what it raises before it
-    does any work."""
-    if method not in METHODS:
-        raise UsageError(f"The calibration method is one of {', '.join(METHODS)}, got {method!r}.")
-    if method == "none" and false_alarm_rate is not None:
-        raise UsageError(
-            f"A false-alarm rate, {false_alarm_rate:g}, has no effect without calibration. Leave one of them "
-            "away."
-        )
-    good = _parts(data)[0]
+def _held(good: Samples, false_alarm_rate: float | None, seed: int) -> tuple[Samples, Samples]:
+    """(images to learn from, images held out); says it where these are more than a fifth."""
     count = len(np.unique(units(good)))
-    # of two images each would be scored by the other: by a distance, both alike
-    least = 2 if detector.trains else 3
-    if method == "none" or (method == "auto" and false_alarm_rate is None and count < least):
-        return "none"
-    if detector.trains and method == "cross":
-        raise UsageError(
-            "Cross-conformal calibration pools the scores of several fits, and two trainings give two scales "
-            f"of scores: for {type(detector).__name__} the rate would be wrong. Use split."
+    held = held_out(count, false_alarm_rate)
+    if held > held_out(count, None):
+        kind = "good images" if count == len(good) else "groups of good images"
+        _LOG.info(
+            f"Calibrating on {held} of {count} {kind}, more than a fifth: a false-alarm rate of "
+            f"{false_alarm_rate:g} takes as many. {counted(count - held, 'is', 'are')} learned from."
         )
-    kind = "good images" if count == len(good) else "groups of good images"
-    return plan(count, false_alarm_rate, "split" if detector.trains else method, kind)
-
-
-def plan(count: int, false_alarm_rate: float | None, method: str, kind: str = "good images") -> str:
-    """ "split" or "cross" for `count` good images, or groups, as `kind` says. Raises TooFewImages where
-    neither can back a named rate.
-
-    >>> plan(40, 0.05, "auto"), plan(100, 0.05, "auto")
-    ('cross', 'split')
-    """
-    rate = DEFAULT_RATE if false_alarm_rate is None else false_alarm_rate
-    needed = calibration.images_needed(rate)
-    held = min(max(round(count * HELD_OUT), 1), count - 1)
-    if method == "auto":
-        method = "split" if held >= needed else "cross"
-    available = held if method == "split" else count
-    if false_alarm_rate is not None and available < needed:
-        total = needed if method == "cross" else round(needed / HELD_OUT)
-        raise TooFewImages(
-            f"A false-alarm rate of {rate:g} takes {needed} {kind} to calibrate on; {count} {kind} leave "
-            f"{available} ({method}). Provide at least {total}, or ask for "
-            f"{calibration.smallest_rate(max(available, 1)):.3g} or more."
-        )
-    return method
+    return hold_out(good, held / count, seed)
 
 
 def calibrate(
@@ -214,11 +190,6 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
     empty = np.zeros(0, dtype=np.float32)
     joined = [np.concatenate(values) if values else empty for values in (scores, pixels, peaks)]
     return Scored(joined[0], joined[1], joined[2], paths, digests, loader.errors)
-
-
-def _parts(data: Samples) -> tuple[Samples, Samples]:
-    """(images not labelled anomalous, images labelled anomalous)."""
-    return data.take(np.flatnonzero(data.labels != 1)), data.anomalous
 
 
 def _cross(

@@ -18,7 +18,7 @@ from kizu.evaluation.measure import HEADLINE, headline
 from kizu.evaluation.plan import ALL, Cell
 from kizu.evaluation.predict import predict_all
 from kizu.evaluation.seen import leave_out_seen
-from kizu.protocols.base import Split
+from kizu.protocols.base import Split, seeds_adaptation_only
 from kizu.samples import Samples
 
 
@@ -26,23 +26,20 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
     """Split, fit, predict, measure: one flat row, or {"key", "rows"} with one for each category where one
     model serves all.
 
-    The seed is that of the split, of the adaptation, and of the detector, where it has one and none is named
-    for it. A detector that ends in NaN is a row with its error, not the end of the table. The seconds of a
-    shared fit are shared out evenly."""
+    The seed is that of the split, of the adaptation, and of the detector, where it has one, none is named for
+    it, and the protocol leaves it to the seeds. A detector that ends in NaN is a row with its error, not the
+    end of the table. The seconds of a shared fit are shared out evenly."""
     split: Split = registry.load("protocols", cell.protocol)(samples, **cell.settings, seed=cell.seed)
     if not len(split.test):
         raise EmptyData("There is no image to test on: all are for training, or none is labelled.")
     adaptation = Adaptation(**cell.adaptation, seed=cell.seed) if cell.adaptation else None
-    drawn = (
-        {"seed": cell.seed} if "seed" in parameter_names(registry.load("detectors", cell.detector)) else {}
-    )
-    parameters = {**drawn, **cell.parameters}
+    parameters = {**_drawn(cell), **cell.parameters}
     detector = kizu.detector(cell.detector, cell.representation, adaptation=adaptation, **parameters)
     cache = cache or FeatureCache()
     test, left_out = leave_out_seen(
         split.test,
         detector.representation,
-        _learned_from(split, detector),
+        _not_on_purpose(split, detector),
         dataset=cell.dataset["name"],
         digests=cache.digests,
     )
@@ -69,6 +66,18 @@ def run_cell(cell: Cell, samples: Samples, cache: FeatureCache | None = None) ->
 def _learned_from(split: Split, detector: Detector) -> Samples:
     """The training images; only the good ones for a detector that learns from these."""
     return split.train if detector.supervision == "labelled" else split.train.normal
+
+
+def _not_on_purpose(split: Split, detector: Detector) -> Samples:
+    """The training images that no test image may be a copy of: all but those of the protocol's overlap."""
+    learned, meant = _learned_from(split, detector), set(split.overlap)
+    return learned.take([row for row, path in enumerate(learned.paths) if path not in meant])
+
+
+def _drawn(cell: Cell) -> dict[str, int]:
+    """The seed of the detector, where it has one and the cell's seed is not the adaptation's alone."""
+    has_seed = "seed" in parameter_names(registry.load("detectors", cell.detector))
+    return {"seed": cell.seed} if has_seed and not seeds_adaptation_only(cell.protocol) else {}
 
 
 def failed_row(cell: Cell, error: KizuError) -> dict[str, Any]:
@@ -126,8 +135,11 @@ def _measured(
 
 
 def _protocol(split: Split) -> str:
-    """Name and the settings that make it another protocol, as in "few_shot leak_safe"."""
-    return " ".join([split.protocol, *(name for name, value in split.settings.items() if value is True)])
+    """Name and the settings that make it another protocol, as in "few_shot leak_safe" or "noisy ratio=0.1
+    overlap"."""
+    shares = [f"{name}={split.settings[name]}" for name in ("share", "ratio") if name in split.settings]
+    switches = [name for name, value in split.settings.items() if value is True]
+    return " ".join([split.protocol, *shares, *switches])
 
 
 def _representation(cell: Cell, detector: Detector) -> str:

@@ -41,6 +41,7 @@ from kizu.checks import whole_numbers
 from kizu.detectors.runtime import parameter_names
 from kizu.errors import LayoutError, UnknownParameter, UsageError
 from kizu.masks import checked_rule
+from kizu.protocols.base import one_model_for_all, seeds_adaptation_only
 
 ALL = "all categories"
 """The category of a cell that covers all of them."""
@@ -205,6 +206,12 @@ def _check_signatures(parts: dict[str, list[dict[str, Any]]]) -> None:
             f"protocol {entry['name']}", registry.load("protocols", entry["name"]), entry.get("grid", {})
         )
         _check_grid(f"[[protocol]] {entry['name']}", entry.get("grid", {}))
+        adapted = any(one["name"] != NONE for one in parts["adaptation"])
+        if seeds_adaptation_only(entry["name"]) and not adapted:
+            raise UsageError(
+                f"The seeds of {entry['name']} are those of the adaptation, and there is none. Add an "
+                '[[adaptation]] that draws, such as name = "residual".'
+            )
 
 
 def _check_grid(owner: str, grid: dict[str, Any]) -> None:
@@ -280,11 +287,6 @@ def _adaptation(entry: dict[str, Any]) -> dict[str, Any] | None:
             raise UsageError(f'[[adaptation]] "{NONE}" has no parameters, got {", ".join(parameters)}.')
         return None
     return {"name": Adaptation(entry["name"], parameters).name, "parameters": parameters}
-
-
-def one_model_for_all(protocol: str) -> bool:
-    """Whether a protocol trains one model for all categories of a data set."""
-    return getattr(registry.module("protocols", protocol), "ONE_MODEL_FOR_ALL", False)
 
 
 def _each(grid: dict[str, Any], fixed: dict[str, Any] | None = None) -> list[dict[str, Any]]:

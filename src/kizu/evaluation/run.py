@@ -30,7 +30,7 @@ from PIL import Image
 
 from kizu import store
 from kizu.detectors.base import Detector
-from kizu.errors import UsageError
+from kizu.errors import UsageError, counted
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
@@ -117,9 +117,9 @@ def _without_mask(labelled: Samples, metrics: dict[str, Any]) -> list[str]:
     count = metrics["images"]["without_mask"]
     if not count or labelled.table["mask"].is_null().all():
         return []
+    which = counted(count, "flawed image has", "flawed images have")
     return [
-        f"{count} flawed images have no mask, or one that marks nothing at the size of the maps: no pixel "
-        "figure counts them"
+        f"{which} no mask, or one that marks nothing at the size of the maps: no pixel figure counts them"
     ]
 
 
@@ -144,7 +144,7 @@ def _unseen(detector: Detector, labelled: Samples, run: Run, progress: Progress 
     unseen = labelled.take(np.setdiff1d(np.arange(len(labelled)), rows))
     run.left_out = len(rows)
     if rows:
-        run.notes.append(f"{len(rows)} images that the model has seen were left out")
+        run.notes.append(f"left out: {counted(len(rows), 'image')} that the model has seen")
     refuse_all_seen(labelled, unseen, ", or say --allow-seen for figures marked as seen")
     return unseen
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kizu.detectors.base import Detector
-from kizu.errors import ImageError, UsageError, some
+from kizu.errors import ImageError, UsageError, counted, some
 from kizu.evaluation.copies import for_each
 from kizu.images import image_digest
 from kizu.representations.base import Representation
@@ -68,7 +68,7 @@ def refuse_all_seen(samples: Samples, left: Samples, advice: str = "") -> None:
     more way out, after a comma."""
     good = len(samples.normal)
     if not len(left) or (good and not len(left.normal)):
-        what = f"{good} good images" if good else f"{len(samples)} images"
+        what = counted(good, "good image") if good else counted(len(samples), "image")
         raise UsageError(
             f"The model has seen all {what} of this data, so that nothing can be measured on them. Give "
             "other images, or fit on a part of these (a folder train/good and a folder test/ with good and "

@@ -4,15 +4,16 @@ The columns:
 
     paper, source      citation and table
     table, row         as printed
-    metric             kizu's name for it, as in results.csv
+    metric             kizu's name for it, as in results.csv; `COSTS` are no figures of accuracy
     variant            what the paper's code computes under that name: a member of kizu.metrics, or
                        "aupro_dilated" (GLASS: predictions are dilated 5x5 for the overlap, not for the
                        false-positive rate); null: not known. `DEFINITIONS` has kizu's own
-    value, spread      per cent, as printed, higher is better; spread: standard deviation over runs, or null
+    value, spread      per cent, as printed, higher is better (costs: in the unit of their name, lower is
+                       better); spread: standard deviation over runs, or null
     dataset, category  "mean", "mean_textures" and "mean_objects" are averages printed by the paper; category
                        is null where the data set has none
-    protocol, shots    shots: null for all good images, under few_shot and imbalanced where the paper does
-                       not say
+    protocol, shots    protocol: with the settings that make it another one, as in results.csv. shots: null
+                       for all good images, under few_shot and imbalanced where the paper does not say
     runs               null where the paper does not say
     detector, backbone, weights
     selection          "last": the last training step; "best_on_test" where the paper or its code reports
@@ -60,6 +61,9 @@ DEFINITIONS = {
     "loco_auroc_mean": "loco_auroc",
 }
 """What kizu computes under each metric's name; a figure of another `variant` is another quantity."""
+
+COSTS = ("parameters_millions", "gflops")
+"""Metrics that say what a network costs. Their rows have the data set, protocol and detector "none"."""
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 """The five texture categories of MVTec AD; the other ten are objects."""

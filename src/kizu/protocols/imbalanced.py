@@ -13,7 +13,7 @@ import numpy as np
 
 from kizu import checks
 from kizu.errors import EmptyData
-from kizu.protocols.base import Split, units
+from kizu.protocols.base import Split, draw_units, units
 from kizu.samples import Samples
 
 FIXED_SEED = 0
@@ -66,11 +66,10 @@ def imbalanced(
 
 
 def _whole_units(rows: np.ndarray, of_row: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the rows in row order: those of one unit after another, of the last one some."""
+    """`count` of the rows, the same for every seed. Raises EmptyData for fewer."""
     if len(rows) < count:
         raise EmptyData(f"{count} good test images are wanted; there are {len(rows)}. Ask for fewer.")
-    order = np.random.default_rng(FIXED_SEED).permutation(int(of_row.max()) + 1)
-    return np.sort(rows[np.argsort(order[of_row[rows]], kind="stable")][:count])
+    return draw_units(rows, of_row, count, FIXED_SEED)
 
 
 def _shots(rows: np.ndarray, of_row: np.ndarray, shots: int | None, seed: int) -> np.ndarray:

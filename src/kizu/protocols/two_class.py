@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from kizu import checks
-from kizu.errors import EmptyData, UsageError
+from kizu.errors import EmptyData, UsageError, counted
 from kizu.protocols.base import Split, hold_out, units
 from kizu.samples import Samples
 
@@ -50,7 +50,7 @@ def two_class(
         () if official else (f"no official two-class split: {share:.0%} for training, seed {seed}",)
     )
     if len(labelled) < len(samples):
-        notes += (f"{len(samples) - len(labelled)} rows without a label are left out",)
+        notes += (f"left out: {counted(len(samples) - len(labelled), 'row')} without a label",)
     held = train.take([])
     if shots is not None:
         train = _draw(train, shots, seed)

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from kizu import accel
 from kizu.accel import inference
 from kizu.errors import ModelFileError, ShapeError, UsageError
-from kizu.representations import imagenet
+from kizu.representations import imagebind, imagenet
 from kizu.representations import weights as weight_sources
 from kizu.representations.base import Representation
 from kizu.representations.networks import SIZE_ERRORS, build_network, is_transformer, refusal
 from kizu.types import FeatureMaps
 
-SOURCES = ("timm", "imagenet", "random", "file")
+SOURCES = ("timm", "imagenet", "random", "file", "imagebind")
 
 
 class Backbone(Representation):
@@ -32,8 +32,9 @@ class Backbone(Representation):
 
     architecture: a timm name such as "wide_resnet50_2.tv_in1k"; levels: which stages (1-4) or blocks (ViT),
     finest first. source "timm" takes trained weights from timm's hub or cache, "random" draws them from
-    `seed`, "file" reads `weights`, a .safetensors state dict of the same architecture, "imagenet" the package
-    of `weights`, a name of `imagenet.PACKAGES`. `weights_state` is for
+    `seed`, "file" reads `weights`, a .safetensors state dict of the same architecture (timm's own or that of
+    `state()`), "imagenet" the package of `weights`, a name of `imagenet.PACKAGES`, "imagebind" ImageBind's
+    checkpoint `weights`. `weights_state` is for
     loading a saved model: no other source is touched. Raises UnknownName, WeightsUnavailable (neither cached
     nor reachable), ModelFileError, UsageError for levels it has not."""
 
@@ -57,15 +58,14 @@ class Backbone(Representation):
         super().__init__()
         if source not in SOURCES:
             raise UsageError(f"A backbone's source is one of {', '.join(SOURCES)}, got {source!r}.")
-        if source == "file" and weights_state is None:
-            if weights is None:
-                raise UsageError("A backbone from a file needs weights=PATH, a .safetensors file.")
-            weights_state = weight_sources.file_state(Path(weights))
-        if source == "imagenet" and weights_state is None:
-            weights_state = imagenet.imagenet_state(str(weights))
+        opened = weights_state is None
+        if weights_state is None:
+            weights_state = _opened(source, weights)
         if weights_state is not None:
             with torch.device("meta"):  # shapes without memory: a file of other weights builds nothing
-                _check_state(build_network(architecture, levels)[0], weights_state, architecture)
+                shapes = build_network(architecture, levels)[0]
+            weights_state = weight_sources.renamed(weights_state, shapes.state_dict())
+            _check_state(shapes, weights_state, architecture)
         trained = source == "timm" and weights_state is None
         overlay = weight_sources.timm_overlay(architecture) if trained else {}
         self.net, self.levels = build_network(architecture, levels, trained=trained, overlay=overlay)
@@ -89,6 +89,8 @@ class Backbone(Representation):
             self.card["offsets"] = [(stride - 1) / 2 for stride in self.strides]
         elif source == "imagenet" and weights in imagenet.PACKAGES:
             self.card["offsets"] = imagenet.offsets_of(str(weights), self.levels)
+        if source == "imagebind" and opened:
+            self.card["sha256"] = imagebind.sha256(Path(str(weights)))
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> [(B, C_l, h_l, w_l)], finest first.
@@ -185,6 +187,7 @@ class Backbone(Representation):
             "random": f"random/{architecture}",
             "file": weights or architecture,
             "imagenet": f"imagenet/{weights}",
+            "imagebind": f"imagebind:{weights}",
         }[source]
         return {
             "name": f"{named}@{levels}",
@@ -198,6 +201,19 @@ class Backbone(Representation):
         }
 
 
+def _opened(source: str, weights: Path | str | None) -> dict[str, Tensor] | None:
+    """The weights that a source other than timm and a draw has. Raises what opening them raises, UsageError
+    when nothing says which."""
+    if source in ("timm", "random"):
+        return None
+    if weights is None:
+        raise UsageError(f"A backbone of source {source!r} needs weights=, the file or package of them.")
+    if source == "imagenet":
+        return imagenet.imagenet_state(str(weights))
+    reader = imagebind.vision_state if source == "imagebind" else weight_sources.file_state
+    return reader(Path(weights))
+
+
 def _smallest(value: Tensor) -> Tensor:
     """As float16 when that loses nothing."""
     if value.dtype != torch.float32:
@@ -207,21 +223,29 @@ def _smallest(value: Tensor) -> Tensor:
 
 
 def _licence(source: str, config: dict[str, Any]) -> str:
-    known = {"random": "none needed (random weights)", "imagenet": imagenet.LICENCE}
+    known = {
+        "random": "none needed (random weights)",
+        "imagenet": imagenet.LICENCE,
+        "imagebind": imagebind.LICENCE,
+    }
     return known.get(source) or str(config.get("license") or "unknown: see the weights' publisher")
 
 
 def _trained_on(architecture: str, source: str) -> list[str]:
     tag = architecture.partition(".")[2]
     if source != "timm":
-        return {"random": [], "imagenet": ["imagenet-1k"]}.get(source, ["unknown"])
+        named = {"random": [], "imagenet": ["imagenet-1k"], "imagebind": ["laion-2b", "imagebind"]}
+        return named.get(source, ["unknown"])
     known = {
         "in1k": "imagenet-1k",
         "in22k": "imagenet-22k",
         "in21k": "imagenet-21k",
         "in12k": "imagenet-12k",
         "lvd142m": "lvd-142m",
+        "lvd1689m": "lvd-1689m",
         "laion2b": "laion-2b",
+        "laion400m": "laion-400m",
+        "openai": "openai's pairs of image and text",
     }
     return [name for key, name in known.items() if key in tag] or ["unknown"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kizu import engine
-from kizu.errors import ModelFileError, ShapeError
+from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.precision import Choice, Run, choose
 from kizu.representations.centres import PROBES, SIDE, UNTRAINED, measured_offsets
 from kizu.types import FeatureMaps
@@ -42,6 +42,19 @@ class Representation(nn.Module, ABC):
             probes, side = UNTRAINED if self.card.get("source") == "random" else (PROBES, SIDE)
             self.card["offsets"] = list(measured_offsets(self, probes=probes, side=side))
         return tuple(self.card["offsets"])
+
+    @property
+    def unadapted(self) -> Representation:
+        """What an adaptation that wraps it was given: the one within; itself where nothing is wrapped."""
+        return self
+
+    def reference_residuals(self) -> list[Tensor]:
+        """Residuals of the reference images that it compares every image with, (N_l, C_l) a level. Raises
+        UsageError where it has none."""
+        raise UsageError(
+            f"{self.card['name']} is of kind {self.card['kind']!r} and compares images with no fixed "
+            "references: give a residual representation, or adapt by residual with references='fixed'."
+        )
 
     @abstractmethod
     def forward(self, images: Tensor) -> FeatureMaps:

@@ -86,6 +86,11 @@ def offsets_of(network: str, levels: tuple[int, ...]) -> list[float]:
     return [PACKAGES[network].offsets[level - 1] for level in levels]
 
 
+def is_installed(network: str) -> bool:
+    """Whether the package of a network of PACKAGES is on this machine."""
+    return importlib.util.find_spec(PACKAGES[network].module) is not None
+
+
 def imagenet_state(network: str) -> dict[str, Tensor]:
     """The trained weights of a network of PACKAGES, under timm's names.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -16,6 +17,46 @@ _TIMM_ERRORS = (AssertionError, AttributeError, RuntimeError)
 """What timm raises for networks that have no features for others."""
 SIZE_ERRORS = (AssertionError, RuntimeError)
 """What a network of fixed size raises for images of another; other faults raise these too: see `refusal`."""
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""With which OpenAI's CLIP normalises images."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network of timm's code that timm has no name for. base: timm's network; keywords: of its constructor;
+    config: what timm's `pretrained_cfg` says otherwise, such as the normalisation of images."""
+
+    base: str
+    keywords: dict[str, Any]
+    config: dict[str, Any]
+
+
+VARIANTS = {
+    "imagebind_huge": Variant(
+        "vit_huge_patch14_224",
+        {"pre_norm": True},
+        {"mean": CLIP_MEAN, "std": CLIP_STD},
+    ),
+}
+"""Architecture -> what it is in timm (kizu.representations.imagebind)."""
+
+
+def is_known(architecture: str) -> bool:
+    """Whether timm has the network, or VARIANTS."""
+    import timm
+
+    return architecture in VARIANTS or bool(timm.is_model(architecture))
+
+
+def _create(architecture: str, **keywords: Any) -> Any:
+    """`timm.create_model`, for VARIANTS too."""
+    import timm
+
+    variant = VARIANTS.get(architecture)
+    if variant is None:
+        return timm.create_model(architecture, **keywords)
+    chosen = {**keywords, **variant.keywords, "pretrained_cfg_overlay": variant.config}
+    return timm.create_model(variant.base, **chosen)
 
 
 def is_transformer(net: nn.Module) -> bool:
@@ -35,9 +76,7 @@ def build_network(
 
     overlay: timm's `pretrained_cfg_overlay`. stages_only: refuse transformers, which have blocks. Raises
     UnknownName, WeightsUnavailable, UsageError for levels that the network does not have."""
-    import timm
-
-    if not timm.is_model(architecture):
+    if not is_known(architecture):
         weight_sources.timm_overlay(architecture)
     plain: dict[str, Any] = {
         "pretrained": trained,
@@ -45,19 +84,17 @@ def build_network(
         "features_only": True,
     }
     try:
-        probe = _probe(architecture)
+        probe = probe_of(architecture)
         _require_memory(probe, architecture)
         if stages_only and is_transformer(probe):
             raise UsageError(f"{architecture} has blocks; only networks with stages can be used here.")
         indices, chosen = _indices(probe, architecture, levels)
         if is_transformer(probe):
             try:
-                return timm.create_model(
-                    architecture, out_indices=indices, dynamic_img_size=True, **plain
-                ), chosen
+                return _create(architecture, out_indices=indices, dynamic_img_size=True, **plain), chosen
             except TypeError:
                 pass  # an architecture of fixed input size: built as it is
-        return _cut(timm.create_model(architecture, out_indices=indices, **plain)), chosen
+        return _cut(_create(architecture, out_indices=indices, **plain)), chosen
     except (OSError, EOFError) as error:
         raise weight_sources.unavailable(architecture, error) from error
     except _TIMM_ERRORS as error:
@@ -124,12 +161,10 @@ def _indices(
 
 
 @functools.lru_cache(maxsize=8)
-def _probe(architecture: str) -> Any:
+def probe_of(architecture: str) -> Any:
     """timm's network as shapes without memory: which levels it has, and how large it is."""
-    import timm
-
     with torch.device("meta"):
-        return timm.create_model(architecture, pretrained=False, features_only=True)
+        return _create(architecture, pretrained=False, features_only=True)
 
 
 def _require_memory(probe: nn.Module, architecture: str) -> None:

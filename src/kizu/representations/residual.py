@@ -10,17 +10,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kizu import store
 from kizu.errors import ModelFileError, ShapeError, UnknownName
 from kizu.neighbours import NearestNeighbours
+from kizu.neighbours.matching import MATCHINGS, comparable, leave_one_out
 from kizu.nn.patches import to_rows
 from kizu.representations.base import Representation
 from kizu.representations.sources import from_card
 from kizu.types import FeatureMaps
-
-MATCHINGS = ("cosine", "l2")
 
 
 class Residual(Representation):
@@ -53,7 +51,7 @@ class Residual(Representation):
         self.references = nn.ParameterList(
             nn.Parameter(bank.float(), requires_grad=False) for bank in references
         )
-        self._indexes = [NearestNeighbours(self._matched(bank.detach())) for bank in self.references]
+        self._indexes = [NearestNeighbours(comparable(bank.detach(), matching)) for bank in self.references]
         self.channels, self.strides = base.channels, base.strides
         self.reference_images = int((card or {}).get("shots", 0))
         self.card = {
@@ -69,6 +67,11 @@ class Residual(Representation):
     def offsets(self) -> tuple[float, ...]:
         """Those of the base: the nearest reference does not change with a small part of the image."""
         return self.base.offsets
+
+    @property
+    def unadapted(self) -> Representation:
+        """What the residuals are made of."""
+        return self.base
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> residuals [(B, C_l, h_l, w_l)] float32, finest first."""
@@ -101,17 +104,20 @@ class Residual(Representation):
     def for_inference(self, dtype: torch.dtype, device: torch.device) -> Residual:
         """The base in `dtype`; references, matching and differences stay float32."""
         banks = [bank.detach().to(device) for bank in self.references]
-        twin = Residual(self.base.for_inference(dtype, device), banks, matching=self.matching)
+        card = {"shots": self.reference_images}
+        twin = Residual(self.base.for_inference(dtype, device), banks, matching=self.matching, card=card)
         return twin.eval()
 
-    def _matched(self, rows: Tensor) -> Tensor:
-        """Rows in the space in which the nearest is sought: unit vectors for cosine, as they are for L2."""
-        return functional.normalize(rows, dim=1) if self.matching == "cosine" else rows
+    def reference_residuals(self) -> list[Tensor]:
+        """Residuals of the references themselves, (N_l, C_l) a level, each with the other reference images as
+        its references. Raises UsageError where the card names fewer than two images ("shots")."""
+        banks = [bank.detach() for bank in self.references]
+        return [leave_one_out(bank, self.reference_images, self.matching) for bank in banks]
 
     @torch.no_grad()
     def _nearest(self, number: int, level: Tensor) -> Tensor:
         """The reference nearest to each feature of a level, (B, C, h, w)."""
         B, C, h, w = level.shape
-        _, indices = self._indexes[number].query(self._matched(to_rows(level)), 1)
+        _, indices = self._indexes[number].query(comparable(to_rows(level), self.matching))
         nearest = self.references[number].detach()[indices[:, 0]]
         return nearest.reshape(B, h, w, C).permute(0, 3, 1, 2)

@@ -1,5 +1,5 @@
 """A representation by name or path: "imagenet/efficientnet_lite0@2,3", "timm/NAME@2,3", "random/resnet18", a
-folder or .kizu that was saved, a .safetensors file."""
+folder or .kizu that was saved, a .safetensors file, ImageBind's checkpoint."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kizu import cards, registry, store
 from kizu.errors import ModelFileError, UnknownName, UsageError
-from kizu.representations import imagenet
+from kizu.representations import imagebind, imagenet
 from kizu.representations.backbone import Backbone
 from kizu.representations.base import Representation
-from kizu.representations.networks import is_transformer
+from kizu.representations.networks import is_known, is_transformer, probe_of
 from kizu.representations.pixels import Pixels
 from kizu.representations.small import Small
 from kizu.representations.weights import DEFAULT, STARTER
@@ -23,6 +22,21 @@ from kizu.representations.weights import DEFAULT, STARTER
 STARTER_FOLDER = Path(__file__).parent / "_starter"
 """The embedded weights: a representation as `kizu pretrain --half` writes it (experiments/starter.md has the
 command)."""
+
+FORMS = {
+    "imagenet/NETWORK@LEVELS": "ImageNet weights from a package: efficientnet_lite0, 1 and 2",
+    STARTER: "a ResNet18 pretrained for kizu, within it",
+    "timm/ARCHITECTURE.TAG@LEVELS": "trained weights of any network of timm, as in "
+    "timm/wide_resnet50_2.tv_in1k@2,3 or timm/vit_base_patch14_dinov2.lvd142m@3,6,9,12",
+    "ARCHITECTURE:FILE.safetensors@LEVELS": "a network of timm with the weights of a local file",
+    "imagebind:FILE.pth@LEVELS": "the image encoder of ImageBind's checkpoint, as in "
+    "imagebind:imagebind_huge.pth@8,16,24,32",
+    "random/ARCHITECTURE@LEVELS": "a network of timm with random weights, by seed",
+    "small/NETWORK": "a small untrained network: lenet, wrn_10_4, resnet18, ssim_ae",
+    "pixels": "the image itself",
+    "PATH": "a representation that `kizu pretrain`, `kizu adapt` or `save_representation` wrote",
+}
+"""How a representation is named -> what that is."""
 
 
 def open_representation(
@@ -35,8 +49,9 @@ def open_representation(
     """Open a representation; one that is open is given back.
 
     name_or_path: "imagenet/efficientnet_lite0" (from a package), "kizu/starter" (embedded),
-    "timm/ARCH.TAG", "random/ARCH", "small/lenet" (a small untrained network), "ARCH:FILE.safetensors", or
-    the path of a saved representation, each with an optional "@2,3" naming levels; None is the default.
+    "timm/ARCH.TAG", "random/ARCH", "small/lenet" (a small untrained network), "ARCH:FILE.safetensors",
+    "imagebind:FILE.pth" (ImageBind's checkpoint), or the path of a saved representation, each with an
+    optional "@2,3" naming levels; None is the default.
     `levels` is what a detector prefers and counts only when the name says nothing and the network has
     stages (a transformer then takes the blocks at the same fractions of its depth; a network of fewer
     stages gives those it has). `imagenet_levels` takes its place for imagenet/ names. Raises UnknownName,
@@ -62,23 +77,14 @@ def open_representation(
         wanted = named_levels or imagenet_levels or levels
         return Backbone(timms, levels=wanted, source=kind, weights=architecture)
     architecture, _, file = body.partition(":")
+    if architecture == "imagebind" and file:
+        wanted = named_levels or _preferred(imagebind.ARCHITECTURE, levels)
+        return Backbone(imagebind.ARCHITECTURE, levels=wanted, source="imagebind", weights=file)
     if file.endswith(".safetensors"):
         return Backbone(
             architecture, levels=named_levels or _preferred(architecture, levels), source="file", weights=file
         )
-    raise UnknownName(
-        "representation",
-        text,
-        [
-            DEFAULT,
-            "timm/ARCHITECTURE.TAG",
-            "random/ARCHITECTURE",
-            "small/lenet",
-            "ARCHITECTURE:FILE.safetensors",
-            "PATH",
-            STARTER,
-        ],
-    )
+    raise UnknownName("representation", text, FORMS)
 
 
 def save_representation(net: Representation, path: Path | str, *, overwrite: bool = False) -> Path:
@@ -156,12 +162,9 @@ def split_levels(text: str) -> tuple[str, tuple[int, ...] | None]:
 
 def _preferred(architecture: str, levels: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """A detector's preferred stages; for a transformer the blocks at the same quarters of its depth."""
-    import timm
-
-    if levels is None or not timm.is_model(architecture):
+    if levels is None or not is_known(architecture):
         return levels
-    with torch.device("meta"):
-        probe: Any = timm.create_model(architecture, pretrained=False, features_only=True)
+    probe = probe_of(architecture)
     if not is_transformer(probe):
         return levels
     depth = len(probe.feature_info.info)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import urllib.parse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kizu.errors import ModelFileError, UnknownName, WeightsUnavailable
+from kizu.errors import ModelFileError, UnknownName, UsageError, WeightsUnavailable
 
 STARTER = "kizu/starter"
 """Trained weights inside the package."""
@@ -42,6 +44,7 @@ def timm_overlay(name: str) -> dict[str, Any]:
         raise WeightsUnavailable(
             f"timm has no trained weights for '{name}'. Use random/{name}, or the default {DEFAULT}."
         )
+    _refuse_other_activation(name)
     cached = _cached(hub, source.get("hf_hub_filename")) if hub else None
     if cached:
         return {"file": cached}
@@ -53,6 +56,29 @@ def timm_overlay(name: str) -> dict[str, Any]:
 def unavailable(name: str, error: Exception) -> WeightsUnavailable:
     """The same sentence, for a download that broke off."""
     return WeightsUnavailable(f"{_sentence(name)} ({type(error).__name__})")
+
+
+def cached_networks() -> list[str]:
+    """timm's networks, with their tags, whose weights are in the hub's cache; nothing is asked of the hub."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    names = sorted(repo.repo_id.removeprefix("timm/") for repo in found if repo.repo_id.startswith("timm/"))
+    return [name for name in names if _cached(f"timm/{name}", None)]
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights of "timm/..." or "imagenet/..." are on this machine; nothing is fetched."""
+    from kizu.representations.imagenet import is_installed
+
+    kind, _, network = name.partition("@")[0].partition("/")
+    if kind == "imagenet":
+        return is_installed(network)
+    return _cached(f"timm/{network}", None) is not None
 
 
 def file_state(path: Path) -> dict[str, Tensor]:
@@ -72,6 +98,18 @@ def file_state(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: the weights are damaged or cut short ({error}).") from error
+
+
+def renamed(state: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """A state dict with the names `wanted` of timm's network cut for features, where it has those of timm's
+    whole network, as timm publishes it: "blocks.0.x" is "model.blocks.0.x" there, "stages.0.x" "stages_0.x".
+    """
+    whole = {
+        name: re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name.removeprefix("model."))
+        for name in wanted
+        if name not in state
+    }
+    return state | {name: state[plain] for name, plain in whole.items() if plain in state}
 
 
 def randomise(net: nn.Module, seed: int) -> None:
@@ -105,6 +143,19 @@ def digest(net: nn.Module) -> str:
             else str(tensor.item()).encode()
         )
     return total.hexdigest()
+
+
+def _refuse_other_activation(name: str) -> None:
+    """Raise UsageError for weights of CLIP that were trained with QuickGELU, x sigmoid(1.702 x), under a
+    network of timm with GELU: its features are not those of the published network."""
+    import timm
+
+    quick = name.replace("_clip_", "_clip_quickgelu_")
+    if "quickgelu" not in name and quick != name and quick in timm.list_pretrained(quick):
+        raise UsageError(
+            f"The weights of {name} were trained with QuickGELU, and timm's network of that name computes "
+            f"GELU. Take timm/{quick}."
+        )
 
 
 def _sentence(name: str) -> str:
