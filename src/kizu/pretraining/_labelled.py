@@ -45,15 +45,24 @@ class LabelledImages:
 
     sources: see `read_source`. side: to which images are resized, their aspect not kept. shots: most
     references of one image. white_level: value of white in grey files of more than 8 bits, where not as they
-    say. Rows without a label are left out. Raises UsageError for anomalous images without a mask, and where
-    images have too few good others of their data set, category and view to be compared with."""
+    say. unmasked: anomalous images without a mask are an "error", or "left_out". Rows without a label are
+    left out. Raises MaskError for anomalous images without a mask, UsageError where images have too few good
+    others of their data set, category and view to be compared with."""
 
     def __init__(
-        self, sources: Sequence[str], *, side: int, shots: int, white_level: int | None = None
+        self,
+        sources: Sequence[str],
+        *,
+        side: int,
+        shots: int,
+        white_level: int | None = None,
+        unmasked: str = "error",
     ) -> None:
         self.side, self.white_level, self.skipped = side, white_level, dict[str, str]()
         found = [read_source(source) for source in sources]
         self.tables = [samples.take(np.flatnonzero(samples.labels >= 0)) for samples in found]
+        if unmasked == "left_out":
+            self.tables = [_with_masks(table) for table in self.tables]
         counts = [len(table) for table in self.tables]
         for source, count in zip(sources, counts, strict=True):
             if not count:
@@ -175,7 +184,7 @@ class LabelledImages:
         if bare:
             raise MaskError(
                 f"{len(bare)} anomalous images have no mask, which says where they are: {some(bare)}. Give "
-                "masks, or take these images out (a CSV of the data set, or NAME[CATEGORY,...]:PATH)."
+                "masks, or leave them out: unmasked='left_out' (at the command line --set unmasked=left_out)."
             )
         few = self._pools.too_small(shots)
         if few:
@@ -233,3 +242,9 @@ def _without_mask(table: Samples) -> list[str]:
     """Paths of the anomalous images that have none."""
     whole = set(table.pixel_labelled.paths)
     return [path for path in table.anomalous.paths if path not in whole]
+
+
+def _with_masks(table: Samples) -> Samples:
+    """Without the anomalous images that have none."""
+    bare = set(_without_mask(table))
+    return table.take([row for row, path in enumerate(table.paths) if path not in bare])

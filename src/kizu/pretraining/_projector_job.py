@@ -45,8 +45,9 @@ class ProjectorJob:
         self.objective: ADPretrain = cls(**self.parameters)
         shots = self.objective.all_shots
         self.data = LabelledImages(
-            recipe["data"], side=size, shots=max(shots), white_level=run.get("white_level")
-        )
+            recipe["data"], side=size, shots=max(shots), white_level=run.get("white_level"),
+            unmasked=self.objective.unmasked,
+        )  # fmt: skip
         self.check_data()
         self.stream = Queries(
             self.data, self.objective.base, shots=shots, per_step=self.objective.shots_per == "step",

@@ -64,6 +64,7 @@ class ADPretrain(Objective):
     angles are measured: the mean "residual" of good images (centre_images: of how many, None is all), the
     running mean of "projected" normal tokens, or "none", the origin. plant: a defect planted in plant_share
     of the good images of categories without anomalous ones: "none", "smooth_blend", "cutpaste" or "perlin".
+    unmasked: anomalous images without a mask are an "error", or "left_out".
     angle_weight to averaging: of kizu.losses.angle_norm. base_precision: in which the representation
     computes, "fp32" or "bf16". Raises UsageError, UnknownName.
     """
@@ -89,6 +90,7 @@ class ADPretrain(Objective):
     centre_images: int | None = None
     plant: str = "none"
     plant_share: float = 0.5
+    unmasked: str = "error"
     angle_weight: float = 1.0
     temperature: float = 0.15
     anchors: str = "both"
@@ -269,6 +271,7 @@ _WORDS = {
     "token_label": TOKEN_LABELS,
     "centre": CENTRES,
     "plant": PLANTS,
+    "unmasked": ("error", "left_out"),
     "anchors": ANCHORS,
     "norm": NORMS,
     "inside": INSIDE,
