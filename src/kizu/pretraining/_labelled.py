@@ -45,8 +45,8 @@ class LabelledImages:
 
     sources: see `read_source`. side: to which images are resized, their aspect not kept. shots: most
     references of one image. white_level: value of white in grey files of more than 8 bits, where not as they
-    say. unmasked: anomalous images without a mask are an "error", or "left_out". Rows without a label are
-    left out. Raises MaskError for anomalous images without a mask, UsageError where images have too few good
+    say. unmasked: anomalous images without a mask are an "error", or "left_out". same_view: whether
+    references are of the image's own view (camera). Rows without a label are left out. Raises MaskError for anomalous images without a mask, UsageError where images have too few good
     others of their data set, category and view to be compared with."""
 
     def __init__(
@@ -57,6 +57,7 @@ class LabelledImages:
         shots: int,
         white_level: int | None = None,
         unmasked: str = "error",
+        same_view: bool = True,
     ) -> None:
         self.side, self.white_level, self.skipped = side, white_level, dict[str, str]()
         found = [read_source(source) for source in sources]
@@ -70,7 +71,7 @@ class LabelledImages:
         self.starts = np.cumsum([0, *counts])
         self.paths = [path for table in self.tables for path in table.paths]
         self.labels = np.concatenate([table.labels for table in self.tables])
-        self._pools = _Pools(self.tables)
+        self._pools = _Pools(self.tables, same_view)
         self._check(shots)
         fits = len(self.paths) * side * side * 4 <= CACHE
         self._cache: dict[int, NDArray[np.uint8]] | None = {} if fits else None
@@ -190,19 +191,19 @@ class LabelledImages:
         if few:
             raise UsageError(
                 f"An image is compared with up to {shots} good others of its data set, category and view (of "
-                f"other groups); there are too few of them in {some(few)}. Give more good images, or fewer "
-                "shots."
+                f"other groups); there are too few of them in {some(few)}. Give more good images, fewer "
+                "shots, or same_view=False, which takes them from all views."
             )
 
 
 class _Pools:
     """Good images by data set, category and view, and which of them an image may be compared with."""
 
-    def __init__(self, tables: Sequence[Samples]) -> None:
+    def __init__(self, tables: Sequence[Samples], same_view: bool) -> None:
         rows = [row for table in tables for row in table.table.iter_rows(named=True)]
         self.products = np.array([f"{row['dataset']}/{row['category']}" for row in rows])
         self._names = [
-            f"{product}{'' if row['view'] is None else ' ' + row['view']}"
+            f"{product}{' ' + row['view'] if same_view and row['view'] is not None else ''}"
             for product, row in zip(self.products, rows, strict=True)
         ]
         self._groups = [

@@ -46,7 +46,7 @@ class ProjectorJob:
         shots = self.objective.all_shots
         self.data = LabelledImages(
             recipe["data"], side=size, shots=max(shots), white_level=run.get("white_level"),
-            unmasked=self.objective.unmasked,
+            unmasked=self.objective.unmasked, same_view=self.objective.same_view,
         )  # fmt: skip
         self.check_data()
         self.stream = Queries(

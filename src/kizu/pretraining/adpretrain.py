@@ -64,7 +64,8 @@ class ADPretrain(Objective):
     angles are measured: the mean "residual" of good images (centre_images: of how many, None is all), the
     running mean of "projected" normal tokens, or "none", the origin. plant: a defect planted in plant_share
     of the good images of categories without anomalous ones: "none", "smooth_blend", "cutpaste" or "perlin".
-    unmasked: anomalous images without a mask are an "error", or "left_out".
+    unmasked: anomalous images without a mask are an "error", or "left_out". same_view: whether references
+    are of the image's own view (camera), or of all views of its category.
     angle_weight to averaging: of kizu.losses.angle_norm. base_precision: in which the representation
     computes, "fp32" or "bf16". Raises UsageError, UnknownName.
     """
@@ -91,6 +92,7 @@ class ADPretrain(Objective):
     plant: str = "none"
     plant_share: float = 0.5
     unmasked: str = "error"
+    same_view: bool = True
     angle_weight: float = 1.0
     temperature: float = 0.15
     anchors: str = "both"
@@ -148,7 +150,7 @@ class ADPretrain(Objective):
         for name, known in _WORDS.items():
             if getattr(self, name) not in known:
                 raise UnknownName(name, str(getattr(self, name)), known)
-        for name in ("gate", "adaptive_radius", "detach_weights"):
+        for name in ("gate", "adaptive_radius", "detach_weights", "same_view"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} is True or False, got {getattr(self, name)!r}.")
         if self.plant == "none":
