@@ -244,6 +244,23 @@ def test_defects_are_planted_where_there_are_none(table: Path, plant: str) -> No
     assert 5 < int(planted.flatten(1).any(1).sum()) - 10 < 25, "of 30 in five passes; 10 are no bolts"
 
 
+def test_images_without_a_mask_may_be_left_out(table: Path, tmp_path: Path) -> None:
+    source = without(table, tmp_path, mask=pl.lit(None, dtype=pl.String))
+    assert images_of(table, unmasked="left_out").paths == images_of(table).paths
+    left = LabelledImages([source], side=32, shots=1, unmasked="left_out")
+    assert len(left) == 16
+    assert not left.labels.any()
+
+
+def test_references_of_all_views(table: Path) -> None:
+    """Of image 0, camera C0, group g0: good nuts of other groups, of either camera."""
+    nuts = [f"folder[nut]:{table}"]
+    own = LabelledImages(nuts, side=32, shots=3)
+    every = LabelledImages(nuts, side=32, shots=6, same_view=False)
+    assert set(own.references(0, 3, seeded(0))) == {6, 8, 10}
+    assert set(every.references(0, 6, seeded(0))) == {6, 7, 8, 9, 10, 11}
+
+
 def test_sources_take_turns_and_categories_are_chosen(table: Path, data: str) -> None:
     images = LabelledImages([f"folder[bolt]:{table}", data], side=32, shots=1)
     assert [len(part) for part in images.tables] == [6, 48]

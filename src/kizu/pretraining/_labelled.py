@@ -46,8 +46,9 @@ class LabelledImages:
     sources: see `read_source`. side: to which images are resized, their aspect not kept. shots: most
     references of one image. white_level: value of white in grey files of more than 8 bits, where not as they
     say. unmasked: anomalous images without a mask are an "error", or "left_out". same_view: whether
-    references are of the image's own view (camera). Rows without a label are left out. Raises MaskError for anomalous images without a mask, UsageError where images have too few good
-    others of their data set, category and view to be compared with."""
+    references are of the image's own view (camera). Rows without a label are left out. Raises MaskError for
+    anomalous images without a mask, UsageError where images have too few good others of their data set,
+    category and view to be compared with."""
 
     def __init__(
         self,
