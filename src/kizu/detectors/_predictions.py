@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kizu import engine
-from kizu.detectors.decision import FileSizes, other_size
+from kizu.detectors.decision import Decision, FileSizes, other_size
 from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError
+from kizu.masks import resize_mask
 from kizu.representations.base import Representation
+from kizu.roi import Roi
 from kizu.training import FitOptions
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -91,6 +93,22 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
             f"The decision was calibrated on images of {fitted} pixels (height, width), these have "
             f"{batch.size}. Resize them, or give their files."
         )
+
+
+def check_size(decision: Decision | None, fitted: tuple[int, int] | None, batch: Batch) -> None:
+    """`require_size` and `warn_of_size`, where there is a decision."""
+    if decision is not None:
+        require_size(fitted, batch)
+        warn_of_size(decision.file_sizes, batch)
+
+
+def lowest_outside(roi: Roi | None, maps: Tensor) -> Tensor:
+    """Maps (B, H, W) of the region's box: what is outside of its mask gets the lowest value inside."""
+    if roi is None or roi.inside is None:
+        return maps
+    outside = torch.from_numpy(~resize_mask(roi.inside, (int(maps.shape[1]), int(maps.shape[2]))))
+    lowest = maps.masked_fill(outside, torch.inf).flatten(1).amin(1)[:, None, None]
+    return torch.where(outside & lowest.isfinite(), lowest, maps)
 
 
 def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
