@@ -132,9 +132,9 @@ def test_what_is_no_region(given_: Any, said: str) -> None:
 
 def test_images_that_it_does_not_fit(tmp_path: Path) -> None:
     Image.fromarray(image()).save(tmp_path / "one.png")
-    with pytest.raises(ImageError, match="has 40 x 60 pixels .* 30 wide and 20 high .* reaches beyond it"):
+    with pytest.raises(ImageError, match=r"has 40 x 60 pixels .* 30 wide and 20 high .* reaches beyond it"):
         open_region(tmp_path / "one.png", Roi.of("31,5,30,20"))
-    with pytest.raises(ImageError, match="40 x 60 pixels .* was drawn on images of 4 x 4"):
+    with pytest.raises(ImageError, match=r"40 x 60 pixels .* was drawn on images of 4 x 4"):
         open_region(tmp_path / "one.png", Roi.of(np.eye(4)))
     with pytest.raises(ShapeError, match="reaches beyond"):
         Roi.of(BOX).cut_tensor(torch.zeros(1, 3, 20, 60))
