@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kizu.errors import ImageError, ShapeError, UsageError
+from kizu.images import open_image
 from kizu.loader import batches
 from kizu.roi import FILL, Roi, open_region
 
@@ -103,6 +104,10 @@ def test_a_grey_file_is_cut_as_its_colours(tmp_path: Path) -> None:
     Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(tmp_path / "rgb.png")
     both = [open_region(tmp_path / name, Roi.of(BOX), size=(10, 12)) for name in ("grey.png", "rgb.png")]
     np.testing.assert_array_equal(*both)
+    whole = Roi((0, 0, SIZE[1], SIZE[0]))
+    for name in ("grey.png", "rgb.png"):
+        resized = open_region(tmp_path / name, whole, size=(10, 12))
+        np.testing.assert_array_equal(resized, open_image(tmp_path / name, size=(10, 12)))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +137,9 @@ def test_what_is_no_region(given_: Any, said: str) -> None:
 
 def test_images_that_it_does_not_fit(tmp_path: Path) -> None:
     Image.fromarray(image()).save(tmp_path / "one.png")
-    with pytest.raises(ImageError, match="has 40 x 60 pixels .* 30 wide and 20 high .* reaches beyond it"):
+    with pytest.raises(ImageError, match=r"has 40 x 60 pixels .* 30 wide and 20 high .* reaches beyond it"):
         open_region(tmp_path / "one.png", Roi.of("31,5,30,20"))
-    with pytest.raises(ImageError, match="40 x 60 pixels .* was drawn on images of 4 x 4"):
+    with pytest.raises(ImageError, match=r"40 x 60 pixels .* was drawn on images of 4 x 4"):
         open_region(tmp_path / "one.png", Roi.of(np.eye(4)))
     with pytest.raises(ShapeError, match="reaches beyond"):
         Roi.of(BOX).cut_tensor(torch.zeros(1, 3, 20, 60))
