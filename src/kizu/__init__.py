@@ -54,9 +54,11 @@ if TYPE_CHECKING:
     from kizu import pretraining as pretraining
     from kizu import protocols as protocols
     from kizu import reader as reader
+    from kizu import regions as regions
     from kizu import registry as registry
     from kizu import reports as reports
     from kizu import representations as representations
+    from kizu import roi as roi
     from kizu import sample_table as sample_table
     from kizu import samples as samples
     from kizu import store as store

@@ -67,6 +67,11 @@ class DetectorParameters(Card):
     train_rotations: Annotated[int, Field(ge=1, le=256)] = 1
     test_rotations: Few = 1
     map_rotations: Few = 1
+    # transformers
+    heads: Few = 1
+    feedforward: Width = 1
+    encoder_layers: Layers = 1
+    decoder_layers: Layers = 1
     # pyramids of patches
     pyramids: Few = 1
     coarsest: Side = 1

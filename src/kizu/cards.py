@@ -21,6 +21,7 @@ from kizu.card_fields import (
     Card,
     Count,
     Digests,
+    Local,
     Name,
     Number,
     Positive,
@@ -124,7 +125,7 @@ class _Pretraining(Card):
     size: Annotated[int, Field(ge=32, le=MAX_SIDE)] = 32
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 1
     seed: Seed = 0
-    backbone: Architecture = "resnet18"
+    backbone: Architecture | Local = "resnet18"
     spd: bool | Settings | None = None
 
 

@@ -129,7 +129,7 @@ def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
 def require_more_than_references(representation: Representation, good: int) -> None:
     """Raise TooFewImages when all good images are references of the representation: their residuals are
     zero."""
-    if getattr(representation, "reference_images", 0) >= good:
+    if representation.reference_images >= good:
         raise TooFewImages(
             f"Of {good} good images all would be references. Give more good images, or a smaller number of "
             "shots."

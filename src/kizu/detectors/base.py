@@ -41,10 +41,9 @@ _WARM_UP = threading.Lock()
 class Detector(ABC):
     """Base of all detectors.
 
-    representation: a Representation, its name or path, or None for the default at the detector's preferred
-    levels. adaptation: an Adaptation or its name: `fit` first adapts the representation to the images it is
-    given. After `fit`, `representation_` is what looks at images; `representation` stays as it was, and a
-    clone starts from it."""
+    representation: a Representation, its name or path, or None for the default at the preferred levels.
+    adaptation: an Adaptation or its name: `fit` first adapts the representation to its images. After `fit`,
+    `representation_` looks at images; `representation` stays as it was, and a clone starts from it."""
 
     supervision: ClassVar[Supervision] = "normal"
     """"normal": learns from good images alone and is never handed a label. "labelled": learns from both."""
@@ -198,6 +197,11 @@ class Detector(ABC):
         """Whether the features of its representation are all it needs of an image, to fit and to predict."""
         return self.adaptation is None
 
+    @property
+    def learns_from_features(self) -> bool:
+        """Whether scores depend on features of the good images beyond what the adaptation took from them."""
+        return True
+
     def __repr__(self) -> str:
         state = f"fitted on {counted(self.images_seen_, 'image')}" if self.fitted_ else "not fitted"
         names = [self.representation.card["name"], *([self.adaptation.name] if self.adaptation else [])]
@@ -215,15 +219,9 @@ class Detector(ABC):
         self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
     ) -> Iterator[Batch]:
         return read(
-            data,
-            size=self.image_size,
-            batch_size=self.batch_size,
-            errors=errors,
-            supervision=supervision,
-            channels=channels,
-            white_level=self.white_level,
-            roi=self.roi,
-        )
+            data, size=self.image_size, batch_size=self.batch_size, errors=errors, supervision=supervision,
+            channels=channels, white_level=self.white_level, roi=self.roi,
+        )  # fmt: skip
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
@@ -252,7 +250,8 @@ class Detector(ABC):
         if len(good):
             within = options.within("adaptation").without_evaluation()
             self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
-            _predictions.require_more_than_references(self.representation_, len(good))
+            if self.learns_from_features:
+                _predictions.require_more_than_references(self.representation_, len(good))
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:

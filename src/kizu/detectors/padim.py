@@ -8,12 +8,12 @@ in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the scor
 mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
 the map's maximum.
 
-Differences: the channels are drawn by a generator of our own; no min-max over the test set; mean and
-whitening are rounded to float16, which changes a distance by about 1e-4 of itself."""
+levels="separate", dimensions=None is PaDiM as ADPretrain (NeurIPS 2025) runs it. Differences: channels are
+drawn by a generator of our own; no min-max over the test set; mean and whitening are rounded to float16,
+which changes a distance by about 1e-4 of itself."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
+from kizu.detectors._level_gaussians import LevelGaussians
 from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import EmptyData, ModelFileError, ShapeError
-from kizu.nn.patches import align_levels, choose_channels, finest_centre, finest_grid
+from kizu.errors import EmptyData, ModelFileError, ShapeError, UnknownName
+from kizu.nn import patches
+from kizu.nn.patches import align_levels, channels_by_level, choose_channels, finest_centre, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import Centres, FeatureMaps, Grids, grids_of
 
@@ -36,16 +38,18 @@ MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
 MIN_EPS = 1e-9
 """Entries of W are at most 1 / sqrt(eps); float16 ends at 65504."""
+LEVELS = ("joined", "separate")
 
 
 class PaDiM(OnePassDetector):
-    """The Mahalanobis distance at each position, from the good images' features at the same position.
-
-    All images must have one size.
+    """The Mahalanobis distance at each position, from the good images' features there. All images must have
+    one size.
 
     dimensions: channels kept, drawn once from `seed`; all of them if there are fewer, or if it is None. eps:
-    added to the diagonal of each covariance, so that it can be inverted whatever the number of images. sigma:
-    smoothing of the map in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_.
+    added to the diagonal of each covariance, so that it can be inverted whatever the number of images.
+    levels: "joined", stacked into one Gaussian a position, or "separate", one a position and level: then
+    `dimensions` are of each level, and the map is the mean of the levels' maps. sigma: smoothing of the map
+    in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_.
 
     Source: Defard et al., ICPR Workshops 2020, section III."""
 
@@ -61,6 +65,7 @@ class PaDiM(OnePassDetector):
         *,
         dimensions: int | None = 100,
         eps: float = 0.01,
+        levels: str = "joined",
         sigma: float = 4.0,
         seed: int = 0,
         adaptation: Adaptation | str | None = None,
@@ -71,7 +76,10 @@ class PaDiM(OnePassDetector):
         checks.whole_numbers(least=0, seed=seed)
         checks.numbers(least=MIN_EPS, eps=eps)
         checks.numbers(least=0.0, sigma=sigma)
+        if levels not in LEVELS:
+            raise UnknownName("levels", str(levels), LEVELS)
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
+        self.levels = levels
 
     @classmethod
     def tiny(
@@ -82,10 +90,11 @@ class PaDiM(OnePassDetector):
         return cls(representation, dimensions=24, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
     def _reset(self) -> None:
-        total = sum(self.representation_.channels)
-        self.channels_ = draw_channels(total, self.dimensions, self.seed)
+        widths = self.representation_.channels
+        drawn_from = [sum(widths)] if self.levels == "joined" else widths
+        self.channels_ = patches.draw_channels(drawn_from, self.dimensions, self.seed)
         self.grids_: Grids = ()
-        self.gaussians_ = position_gaussians(self.eps)
+        self.gaussians_ = self._new_gaussians()
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         return choose_channels(features, self._channels_by_level())
@@ -119,43 +128,28 @@ class PaDiM(OnePassDetector):
             and all(0 < side <= MAX_SIDE for grid in self.grids_ for side in grid)
             and 0 < len(self.channels_) == len(self.channels_.unique())
             and 0 <= int(self.channels_.min()) <= int(self.channels_.max()) < sum(widths)
+            and (self.levels == "joined" or all(len(one) for one in self._channels_by_level()))
         )
         if not sound:
             raise ModelFileError(
                 f"The PaDiM model does not fit together: {len(self.channels_)} channels of {sum(widths)}, "
                 f"grids {self.grids_} for {len(widths)} levels."
             )
-        self.gaussians_ = position_gaussians(self.eps)
+        self.gaussians_ = self._new_gaussians()
         self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
 
     def _channels_by_level(self) -> list[Tensor]:
         return channels_by_level(self.channels_, self.representation_.channels)
 
+    def _new_gaussians(self) -> PositionGaussians | NestedGaussians | LevelGaussians:
+        if self.levels == "joined":
+            return position_gaussians(self.eps)
+        return LevelGaussians([position_gaussians(self.eps) for _ in self.representation_.channels])
+
 
 def position_gaussians(eps: float) -> PositionGaussians | NestedGaussians:
     """The Gaussians below or their fast twin: the only place that chooses."""
     return NestedGaussians(eps) if accel.enabled() else PositionGaussians(eps)
-
-
-def draw_channels(total: int, dimensions: int | None, seed: int) -> Tensor:
-    """A random subset (D,) of `total` channels; all of them if `dimensions` is None or not less. In falling
-    order, the coarsest level's first, so that the two forms of a model file can be turned into each other.
-
-    >>> draw_channels(4, None, seed=0)
-    tensor([3, 2, 1, 0])
-    """
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return order[: total if dimensions is None else dimensions].sort(descending=True).values
-
-
-def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """Channels (D,), numbered over all levels together -> those of each level, numbered within it.
-
-    >>> channels_by_level(torch.tensor([6, 4, 1]), widths=(4, 4))
-    [tensor([1]), tensor([2, 0])]
-    """
-    bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
-    return [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
 
 
 def embed(features: FeatureMaps) -> Tensor:
@@ -265,9 +259,9 @@ class MahalanobisDistance(nn.Module):
 class PaDiMScorer(nn.Module):
     """Features -> chosen channels -> distances at each position -> map and score.
 
-    channels: (d_l,) of each level. distance: chosen channels -> (B, h, w). grids: (h, w) of each level of the
-    images that it was fitted on. sigma: of the map's smoothing, in pixels. centres: of the levels' cells.
-    """
+    channels: (d_l,) of each level. distance: chosen channels -> (B, h, w), or a list of them, one a level,
+    whose maps are averaged. grids: (h, w) of each level of the images that it was fitted on. sigma: of the
+    map's smoothing, in pixels. centres: of the levels' cells."""
 
     def __init__(
         self,
@@ -292,6 +286,11 @@ class PaDiMScorer(nn.Module):
             )
         channels = [self.get_buffer(f"channels_{number}") for number in range(len(self.grids))]
         distances = self.distance(choose_channels(features, channels))
-        centre = finest_centre(features, self.centres)
-        map_ = maps.upsample(distances, size, sigma=self.sigma, centre=centre)
+        if isinstance(distances, list):
+            map_ = maps.upsample_levels(
+                distances, size, sigma=self.sigma, align_corners=True, centres=self.centres
+            ) / len(distances)
+        else:
+            centre = finest_centre(features, self.centres)
+            map_ = maps.upsample(distances, size, sigma=self.sigma, centre=centre)
         return map_, maps.image_score(map_)
