@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kizu.errors import ImageError, ShapeError, UsageError
+from kizu.images import open_image
 from kizu.loader import batches
 from kizu.roi import FILL, Roi, open_region
 
@@ -103,6 +104,10 @@ def test_a_grey_file_is_cut_as_its_colours(tmp_path: Path) -> None:
     Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(tmp_path / "rgb.png")
     both = [open_region(tmp_path / name, Roi.of(BOX), size=(10, 12)) for name in ("grey.png", "rgb.png")]
     np.testing.assert_array_equal(*both)
+    whole = Roi((0, 0, SIZE[1], SIZE[0]))
+    for name in ("grey.png", "rgb.png"):
+        resized = open_region(tmp_path / name, whole, size=(10, 12))
+        np.testing.assert_array_equal(resized, open_image(tmp_path / name, size=(10, 12)))
 
 
 @pytest.mark.parametrize(

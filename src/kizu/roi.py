@@ -22,10 +22,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from kizu.errors import ImageError, ShapeError, UsageError
-from kizu.images import MAX_PIXELS, decoded, open_identified, open_values, resize_image
+from kizu.images import MAX_PIXELS, check_size, decoded, open_identified, open_values
 
 FILL = 128
 """Grey value of what lies in the box but outside of the mask: near the mean of photographs, so that a
@@ -221,8 +222,10 @@ def _cut(
     if reason := roi.misfit((values.shape[0], values.shape[1])):
         raise ImageError(path, reason)
     cut = roi.cut(values)
-    cut = cut if cut.ndim == 3 else np.repeat(cut[..., None], 3, axis=2)
-    return cut if size is None else resize_image(cut, size)
+    if size is not None:  # as `resize_image`, and a grey image in one channel
+        check_size(size)
+        cut = np.array(Image.fromarray(cut).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return cut if cut.ndim == 3 else np.repeat(cut[..., None], 3, axis=2)
 
 
 def _mask_values(path: str | Path) -> NDArray[Any]:
