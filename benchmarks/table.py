@@ -34,6 +34,7 @@ different days do not compare.
 | `benchmarks/nearest.py` | nearest neighbours beside one product, torch.cdist, faiss, the backbone |
 | `benchmarks/forward.py` | the default features beside timm, onnxruntime and OpenVINO on the same network |
 | `benchmarks/residual.py` | nearest reference and projector over the network's own forward pass |
+| `benchmarks/findings.py` | flaw regions and a region of interest over `kizu inspect`: 3 % at most wanted |
 | `benchmarks/latency.py` | detectors end to end beside the backbone's own bf16 forward pass |
 | `benchmarks/whole_job.py` | 200 + 200 magnetic-tile images, fit and evaluate, beside anomalib |
 | `benchmarks/fit_time.py` | fit of 100 images of 256 pixels with PatchCore's defaults: 10 s wanted |
@@ -162,6 +163,17 @@ def residual(row: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Added time over the features'; the goal is {row['goal']:g} at most for the search."]
 
 
+def findings(row: dict[str, Any]) -> list[str]:
+    """What flaw regions and a region of interest add to an inspection, as shares of it."""
+    lines = ["| images | pixels | called anomalous | inspect s | regions | region of interest |"]
+    lines.append("|---" * 6 + "|")
+    for case in row["rows"]:
+        own, over = case["seconds"]["inspect"]["median"], case["over_inspect"]
+        added = f"{over['regions']:.3f} | {over['region of interest']:.3f}"
+        lines.append(f"| {case['images']} | {case['pixels']} | {case['called']} | {own:.2f} | {added} |")
+    return [*lines, "", f"Added time over the inspection's; the goal is {row['goal']:g} at most for each."]
+
+
 def fit_time(row: dict[str, Any]) -> list[str]:
     """Seconds of each fit and of its parts."""
     lines = ["| images | bank | fit s | features s | coreset s | one product s |", "|---" * 6 + "|"]
@@ -263,6 +275,7 @@ SECTIONS = {
     "nearest": ("Nearest neighbours", nearest),
     "forward": ("Forward pass", forward),
     "residual": ("Residual features", residual),
+    "findings": ("Flaw regions and region of interest", findings),
     "fit_time": ("Fit by default settings", fit_time),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),

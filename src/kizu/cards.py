@@ -21,6 +21,7 @@ from kizu.card_fields import (
     Card,
     Count,
     Digests,
+    Local,
     Name,
     Number,
     Positive,
@@ -52,6 +53,7 @@ class _Calibration(Card):
     method: Literal["split", "cross"]
     false_alarm_rate: Annotated[float, Field(ge=1e-9, lt=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    map_threshold: Number | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
 
 
@@ -123,7 +125,7 @@ class _Pretraining(Card):
     size: Annotated[int, Field(ge=32, le=MAX_SIDE)] = 32
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 1
     seed: Seed = 0
-    backbone: Architecture = "resnet18"
+    backbone: Architecture | Local = "resnet18"
     spd: bool | Settings | None = None
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import kizu
 from kizu.detectors.feature_norm import NORMS, FeatureNormScorer, norms
-from kizu.errors import ModelFileError, UnknownName, UsageError
+from kizu.errors import ModelFileError, TooFewImages, UnknownName, UsageError
 from kizu.images import open_image
 from kizu.samples import Samples
 
@@ -100,6 +100,18 @@ def test_it_finds_what_is_foreign_on_residuals(tiny_planted: Samples) -> None:
     foreign = detector.predict(painted)
     assert foreign.score.min() > detector.predict(good).score.max()
     assert foreign.map[:, 16:48, 16:48].mean() > foreign.map[:, :8].mean()
+
+
+def test_few_shot_images_may_all_be_references() -> None:
+    """Table 5's setting. What learns from features is refused there: residuals of references are zero."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    parameters: dict[str, Any] = {"adaptation": "residual", "image_size": 64, "precision": "fp32"}
+    detector = kizu.detector("feature_norm", "random/resnet10t@2", **parameters).fit(images)
+    assert detector.representation_.card["shots"] == 2
+    assert torch.allclose(detector.predict(images).score, torch.zeros(2), atol=1e-5)
+    for name, more in (("feature_norm", {"standardise": True}), ("gaussian", {})):
+        with pytest.raises(TooFewImages, match="all would be references"):
+            kizu.detector(name, "random/resnet10t@2", **parameters, **more).fit(images)
 
 
 def test_nonsense_is_refused() -> None:

@@ -7,6 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kizu fit photos/good -o model.kizu",
         "kizu fit photos/good --false-alarm-rate 0.01 -o model.kizu",
         "kizu fit photos/good --detector padim --set dimensions=200 -o model.kizu",
+        "kizu fit photos/good --roi 400,250,800,600 -o model.kizu",
         "kizu fit mvtec --dataset mvtec --category screw -o screw.kizu",
     ),
     "adapt": (
@@ -16,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "inspect": (
         "kizu inspect model.kizu new_parts -o inspected",
         "kizu inspect model.kizu part.jpg --json -o inspected",
+        "kizu inspect model.kizu new_parts --csv --maps tiff -o inspected",
     ),
     "evaluate": (
         "kizu evaluate model.kizu labelled -o run",

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _catalogue, _research, _waiting
+from kizu.apps import _catalogue, _errors, _research, _waiting
 from kizu.apps._examples import epilog
 from kizu.apps._options import (
     AdaptationName,
@@ -32,6 +32,7 @@ from kizu.apps._options import (
     Parameters,
     Precision,
     Rate,
+    RegionOfInterest,
     RepresentationName,
     Resume,
     Seed,
@@ -76,6 +77,7 @@ def fit(
     parameters: Parameters = None,
     white_level: WhiteLevel = None,
     precision: Precision = None,
+    roi: RegionOfInterest = None,
     adaptation: AdaptationName = None,
     adaptation_parameters: AdaptationParameters = None,
     false_alarm_rate: Rate = None,
@@ -100,7 +102,7 @@ def fit(
             _fit.Learner(
                 detector,
                 representation,
-                _fit.with_options(parameters or [], white_level=white_level, precision=precision),
+                _fit.with_options(parameters or [], white_level=white_level, precision=precision, roi=roi),
                 adaptation,
                 adaptation_parameters or [],
             ),
@@ -162,15 +164,29 @@ def inspect(
     paths: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
     out: Out,
     panels: Annotated[bool, typer.Option(help="Write an image per image: image, heat map, decision.")] = True,
+    maps: Annotated[
+        str | None, typer.Option("--maps", help="Write raw maps at the size of the images: npy or tiff.")
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--csv", help="Write results.csv, a line for each flaw region.")
+    ] = False,
     precision: Precision = None,
+    roi: RegionOfInterest = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Inspect new images: score, heat map and decision for each, and a page that shows them."""
-    from kizu.apps import _commands
+    """Inspect new images: score, heat map, decision and flaw regions for each, and a page that shows them."""
+    from kizu.apps import _commands, _findings
 
-    run(lambda: _commands.inspect(model, paths, out, panels, precision, overwrite, resume, as_json))
+    run(
+        lambda: _commands.inspect(
+            *(model, paths, out, _findings.Outputs(panels, maps, table), precision, roi),
+            overwrite=overwrite,
+            resume=resume,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
@@ -251,42 +267,13 @@ def main(arguments: list[str] | None = None) -> None:
     except (KizuError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(_sentence(error))
+        say(_errors.sentence(error))
         sys.exit(2)
     except RuntimeError as error:
-        if debug or not _is_out_of_memory(error):
+        if debug or not _errors.is_out_of_memory(error):
             raise
-        say(_sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
+        say(_errors.sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
         sys.exit(2)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says so: an error of its own for a GPU, one in words for a CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-
-
-def _sentence(error: BaseException) -> str:
-    import errno
-
-    from kizu.errors import printable
-
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" ({error.filename})" if error.filename else ""
-        return (
-            f"The disk is full{where}, or what you may use of it; nothing was left half-written. Free some "
-            "space and run the command again, with --resume or --overwrite where it asks for that."
-        )
-    if isinstance(error, PermissionError) and error.filename:
-        return f"{error.filename} may not be opened: permission denied."
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return "A file grew beyond what this user may write (ulimit -f); nothing was left half-written."
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{printable(str(error.filename))}: {error.strerror.lower()}."
-    if isinstance(error, MemoryError):
-        return (
-            f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
-        )
-    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -37,10 +37,17 @@ def other_size(batch: Batch, known: FileSizes) -> tuple[int, int] | None:
     tolerance; paths that are no files are left aside."""
     least, most = known[:2], known[2:]
     for shape in batch.file_sizes or _shapes(batch.paths):
-        for side, low, high in zip(shape, least, most, strict=True):
-            if not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE:
-                return shape
+        if lies_outside(shape, least, most):
+            return shape
     return None
+
+
+def lies_outside(shape: tuple[int, int], least: tuple[int, ...], most: tuple[int, ...]) -> bool:
+    """Whether a side lies outside these, beyond the tolerance."""
+    return any(
+        not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE
+        for side, low, high in zip(shape, least, most, strict=True)
+    )
 
 
 def _shapes(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -88,6 +95,9 @@ class Decision:
             )
         self.file_sizes: FileSizes | None = None
         """Of the files behind the scores, where they were files."""
+        self.map_threshold: float | None = None
+        """A map value that at most `false_alarm_rate` of good parts exceed anywhere: what is above it is a
+        flaw region (kizu.regions). None where the maps of the calibration are not known."""
         self.certified_rate: float | None = None
         if method == "split":
             self.certified_rate = calibration.certified_rate(self.scores, self.threshold, groups=self.groups)
@@ -101,7 +111,8 @@ class Decision:
         """What reports and JSON say of it.
 
         method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
-        with 95 % confidence; None for "cross"), threshold, map_range, file_sizes."""
+        with 95 % confidence; None for "cross"), threshold, map_threshold, map_range,
+        file_sizes."""
         return {
             "method": self.method,
             "images": len(self.scores),
@@ -109,6 +120,7 @@ class Decision:
             "false_alarm_rate": self.false_alarm_rate,
             "certified_rate": self.certified_rate,
             "threshold": self.threshold,
+            "map_threshold": self.map_threshold,
             "map_range": self.map_range and list(self.map_range),
             "file_sizes": self.file_sizes and list(self.file_sizes),
         }

@@ -70,6 +70,11 @@ class FeatureNorm(OnePassDetector):
         runtime = Runtime(image_size=64, precision="fp32")
         return cls(representation, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
+    @property
+    def learns_from_features(self) -> bool:
+        """Only to standardise: otherwise all good images may be references, as in the few-shot setting."""
+        return self.standardise
+
     def _reset(self) -> None:
         self._sums = torch.zeros(3, len(self.representation_.channels), dtype=torch.float64)
 

@@ -132,7 +132,7 @@ class LearnedDetector(Detector):
     def _collected(self, batches: Iterator[Batch], options: FitOptions) -> SampleStore:
         """All samples, as images or as features."""
         if self.trains_on == "images":
-            samples = SampleStore(white_level=self.white_level)
+            samples = SampleStore(white_level=self.white_level, roi=self.roi)
         else:
             samples = SampleStore(self._features_of_images, dtype=self._warm_up().dtype)
         for batch in batches:

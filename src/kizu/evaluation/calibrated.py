@@ -172,6 +172,7 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
         on_error="collect",
         digests=True,
         white_level=detector.white_level,
+        roi=detector.roi,
     )
 
     def noted() -> Iterator[Batch]:
@@ -236,11 +237,13 @@ def _set(
     if rate is None:
         rate = max(DEFAULT_RATE, calibration.smallest_rate(len(set(groups))))
     low = float(np.median(np.concatenate([part.pixels for part in parts])))
-    middle = float(np.quantile(np.concatenate([part.peaks for part in parts]), 1.0 - rate))
+    peaks = np.concatenate([part.peaks for part in parts])
+    middle = float(np.quantile(peaks, 1.0 - rate))
     display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
     detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
     assert detector.decision_ is not None  # just set
     detector.decision_.file_sizes = file_sizes(paths)
+    detector.decision_.map_threshold = calibration.conformal_threshold(peaks, rate, groups=groups)
     detector.seen_["calibrated"] = [digest for part in parts for digest in part.digests]
     known = {path for path, _ in detector.skipped_}
     detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]

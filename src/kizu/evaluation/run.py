@@ -17,6 +17,7 @@ The run folder:
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import zipfile
@@ -37,6 +38,7 @@ from kizu.evaluation.predict import Predictions, predict_all
 from kizu.evaluation.seen import refuse_all_seen, refuse_trained_on, seen_rows, was_trained_on
 from kizu.images import open_image
 from kizu.loader import masks_for
+from kizu.roi import open_region
 from kizu.samples import Samples
 from kizu.types import Progress
 
@@ -251,11 +253,13 @@ def _thumbnails(folder: Path, test: Samples, predictions: Predictions, white_lev
     (folder / "masks").mkdir()
     labels = test.labels
     for row in predictions.rows:
-        image = Image.fromarray(open_image(test.paths[row], white_level=white_level))
+        path, roi = test.paths[row], predictions.roi
+        reading = open_image if roi is None else functools.partial(open_region, roi=roi)
+        image = Image.fromarray(reading(path, white_level=white_level))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:
-            mask = masks_for(test.take([row]), predictions.size, allow_missing=True)[0]
+            mask = masks_for(test.take([row]), predictions.size, allow_missing=True, roi=roi)[0]
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{row}.png")
 
