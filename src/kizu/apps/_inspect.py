@@ -75,12 +75,6 @@ def inspect_images(
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
-    facts: dict[str, Any] = {
-        "model": detector.parameters,
-        **what,
-        "detector": type(detector).__name__,
-        "calibration": detector.decision_.facts() if detector.decision_ else None,
-    }
     with (
         screen.progress(len(left)) as progress,
         (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream,
@@ -96,9 +90,7 @@ def inspect_images(
         left_out = [(path, reason) for path, reason in found.unused if path not in told]
         _write({path: _failed(path, reason) for path, reason in left_out}, stream, screen)
         broken += left_out
-    facts["passed_over"] = found.passed_over
-    facts["precision"] = detector.precision_.facts() if detector.precision_ else None
-    page = _page(out, facts, shown)
+    page = _page(out, _facts(detector) | what | {"passed_over": found.passed_over}, shown)
     if outputs.table:
         screen.say(f"Table: {write_table(out, store.read_rows(out / RESULTS))}")
     screen.say(f"{counted(len(files), 'image')}, {_count(out)} called anomalous. Page: {page}")
@@ -106,6 +98,16 @@ def inspect_images(
     screen.unused(broken)
     screen.passed_over(found.passed_over)
     return 1 if broken else 0
+
+
+def _facts(detector: Detector) -> dict[str, Any]:
+    """What inspection.json says of the model."""
+    return {
+        "model": detector.parameters,
+        "detector": type(detector).__name__,
+        "calibration": detector.decision_.facts() if detector.decision_ else None,
+        "precision": detector.precision_.facts() if detector.precision_ else None,
+    }
 
 
 def _look(
