@@ -53,6 +53,17 @@ class _Calibration(Card):
     false_alarm_rate: Annotated[float, Field(ge=1e-9, lt=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
+    fixed: bool = False
+    threshold: Number | None = None
+
+
+class _Event(Card):
+    """An update: when, of how many images, which, and how many were left out."""
+
+    date: Annotated[str, Field(max_length=40)]
+    images: Count
+    digests: Digests
+    left_out: Count
 
 
 class _Seen(Card):
@@ -81,6 +92,7 @@ class _Detector(Card):
     images: Count
     size: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(min_length=2, max_length=2)] | None
     seen: _Seen
+    history: Annotated[list[_Event], Field(max_length=100_000)] = []
 
 
 class _Optimiser(Card):

@@ -44,6 +44,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         *("report.html", "contact_sheet.png", "images/#.jpg", "masks/#.png"),
     ),
     "inspection.json": ("results.jsonl", "index.html", "report.html", "panels/#.png"),
+    "suspicious.json": ("index.html", "leave_out.txt"),
     "attention.json": ("attention.npz", "attention.png", "attention.html"),
     "experiment.json": ("cells.jsonl", "results.csv", "results.md", "README.md", "*.png", "*.html"),
     "prepared.json": ("train/*.png", "test/*.png", "images/*.png", "masks/*.png"),

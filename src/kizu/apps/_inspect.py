@@ -73,8 +73,11 @@ def inspect_images(
         broken += left_out
     facts["passed_over"] = found.passed_over
     facts["precision"] = detector.precision_.facts() if detector.precision_ else None
+    facts["warnings"] = _warnings(out, detector)
     page = _page(out, facts, shown)
-    screen.say(f"{counted(len(files), 'image')}, {_count(out)} called anomalous. Page: {page}")
+    for warning in facts["warnings"]:
+        screen.say(f"WARNING: {warning}")
+    screen.say(f"{_summary(out, len(files), detector)} Page: {page}")
     screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
     screen.unused(broken)
     screen.passed_over(found.passed_over)
@@ -182,6 +185,7 @@ def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dic
         "is_anomalous": None if part.is_anomalous is None else bool(part.is_anomalous[index]),
         "error": None,
         "sha256": file_digest(path),
+        "unlike": None if part.unlike is None else bool(part.unlike[index]),
     }
     return {**row, "panel": panel_name} if panel_name else row
 
@@ -230,5 +234,23 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
     return inspection_html(out, out / "index.html")
 
 
-def _count(out: Path) -> int:
-    return sum(bool(row["is_anomalous"]) for row in store.read_rows(out / RESULTS))
+def _warnings(out: Path, detector: Detector) -> list[str]:
+    """What makes these results doubtful; another product comes first."""
+    from kizu.evaluation.promises import broken_promise, other_product
+
+    rows = [row for row in store.read_rows(out / RESULTS) if row["score"] is not None]
+    known = [bool(row["unlike"]) for row in rows if row.get("unlike") is not None]
+    called = sum(bool(row["is_anomalous"]) for row in rows)
+    other = other_product(sum(known), len(known), detector.decision_)
+    broken = None if other else broken_promise(called, len(rows), detector.decision_, good=False)
+    return [sentence for sentence in (other, broken) if sentence]
+
+
+def _summary(out: Path, images: int, detector: Detector) -> str:
+    if detector.decision_ is None:
+        return (
+            f"{counted(images, 'image')} scored, none decided: the model is not calibrated. `kizu calibrate "
+            "MODEL GOOD`, with good images that it has not learned from, gives it a decision."
+        )
+    called = sum(bool(row["is_anomalous"]) for row in store.read_rows(out / RESULTS))
+    return f"{counted(images, 'image')}, {called} called anomalous."

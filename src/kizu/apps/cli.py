@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _catalogue, _research, _waiting
+from kizu.apps import _catalogue, _research, _upkeep, _waiting
 from kizu.apps._examples import epilog
 from kizu.apps._options import (
     AdaptationName,
@@ -26,6 +26,7 @@ from kizu.apps._options import (
     Category,
     Dataset,
     DetectorName,
+    LeaveOut,
     MaskRuleName,
     Out,
     Overwrite,
@@ -34,11 +35,13 @@ from kizu.apps._options import (
     Rate,
     RepresentationName,
     Resume,
+    Robust,
     Seed,
     WhiteLevel,
     run,
     say,
 )
+from kizu.apps._sentences import is_out_of_memory, sentence
 from kizu.registry import first_sentence
 
 app = typer.Typer(
@@ -83,6 +86,8 @@ def fit(
         str, typer.Option("--calibration", help="auto, split, cross or none: how the promise is backed.")
     ] = "auto",
     seed: Seed = 0,
+    leave_out: LeaveOut = None,
+    robust: Robust = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -105,6 +110,7 @@ def fit(
                 adaptation_parameters or [],
             ),
             _fit.Promise(false_alarm_rate, calibration, seed),
+            _fit.LeftOut(leave_out, robust),
             dataset=dataset,
             category=category,
             mask_rule=mask_rule,
@@ -216,6 +222,10 @@ def demo(
     run(lambda: _demo.demo(out, quick, overwrite, as_json))
 
 
+app.command()(_upkeep.calibrate)
+app.command()(_upkeep.update)
+
+
 for command in (_research.bench, _research.pretrain, _research.attention, _research.diagnose):
     app.command()(command)
 
@@ -251,42 +261,13 @@ def main(arguments: list[str] | None = None) -> None:
     except (KizuError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(_sentence(error))
+        say(sentence(error))
         sys.exit(2)
     except RuntimeError as error:
-        if debug or not _is_out_of_memory(error):
+        if debug or not is_out_of_memory(error):
             raise
-        say(_sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
+        say(sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
         sys.exit(2)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says so: an error of its own for a GPU, one in words for a CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-
-
-def _sentence(error: BaseException) -> str:
-    import errno
-
-    from kizu.errors import printable
-
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" ({error.filename})" if error.filename else ""
-        return (
-            f"The disk is full{where}, or what you may use of it; nothing was left half-written. Free some "
-            "space and run the command again, with --resume or --overwrite where it asks for that."
-        )
-    if isinstance(error, PermissionError) and error.filename:
-        return f"{error.filename} may not be opened: permission denied."
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return "A file grew beyond what this user may write (ulimit -f); nothing was left half-written."
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{printable(str(error.filename))}: {error.strerror.lower()}."
-    if isinstance(error, MemoryError):
-        return (
-            f"Out of memory ({error}); try smaller images, a smaller batch_size or a smaller memory budget."
-        )
-    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ whitening are rounded to float16, which changes a distance by about 1e-4 of itse
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -24,6 +23,8 @@ from torch import Tensor, nn
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
+from kizu.detectors import _padim_sums
+from kizu.detectors._padim_channels import channels_by_level, draw_channels
 from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
@@ -45,7 +46,8 @@ class PaDiM(OnePassDetector):
 
     dimensions: channels kept, drawn once from `seed`; all of them if there are fewer, or if it is None. eps:
     added to the diagonal of each covariance, so that it can be inverted whatever the number of images. sigma:
-    smoothing of the map in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_.
+    smoothing of the map in pixels. updatable: the model keeps the sums that `update` needs, in 2 D (D + 1)
+    bytes a position. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_, sums_.
 
     Source: Defard et al., ICPR Workshops 2020, section III."""
 
@@ -63,15 +65,18 @@ class PaDiM(OnePassDetector):
         eps: float = 0.01,
         sigma: float = 4.0,
         seed: int = 0,
+        updatable: bool = False,
         adaptation: Adaptation | str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
+        checks.switches(updatable=updatable)
         checks.whole_numbers(none=True, dimensions=dimensions)
         checks.whole_numbers(least=0, seed=seed)
         checks.numbers(least=MIN_EPS, eps=eps)
         checks.numbers(least=0.0, sigma=sigma)
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
+        self.updatable, self.sums_ = updatable, dict[str, Tensor]()
 
     @classmethod
     def tiny(
@@ -85,7 +90,16 @@ class PaDiM(OnePassDetector):
         total = sum(self.representation_.channels)
         self.channels_ = draw_channels(total, self.dimensions, self.seed)
         self.grids_: Grids = ()
-        self.gaussians_ = position_gaussians(self.eps)
+        self.gaussians_ = PositionGaussians(self.eps) if self.updatable else position_gaussians(self.eps)
+
+    def check_update(self) -> None:
+        """Raise UsageError where the model does not keep its sums."""
+        _padim_sums.require(self.sums_)
+
+    def _go_on(self) -> None:
+        assert isinstance(self.gaussians_, PositionGaussians)  # an updatable one
+        sums = {name: tensor.to(self._device) for name, tensor in self.sums_.items()}
+        self.gaussians_.count, self.gaussians_.sums, self.gaussians_.products = _padim_sums.resumed(sums)
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         return choose_channels(features, self._channels_by_level())
@@ -98,9 +112,17 @@ class PaDiM(OnePassDetector):
         self.gaussians_.update(features)
 
     def _finalize(self) -> None:
+        learned = self.gaussians_
+        if self.updatable and isinstance(learned, PositionGaussians):
+            self.sums_ = _padim_sums.sufficient(learned.count, learned.sums, learned.products)
         with factored(self.eps):
-            self.gaussians_.finalize()
-        require_storable(self.gaussians_.tensors(), self.representation_.card["name"])
+            learned.finalize()
+        require_storable(learned.tensors(), self.representation_.card["name"])
+        self._set_gaussians(learned.tensors())
+
+    def _set_gaussians(self, tensors: dict[str, Tensor]) -> None:
+        self.gaussians_ = position_gaussians(self.eps)
+        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
 
     def scorer(self) -> PaDiMScorer:
         """Mahalanobis distances, upsampled and smoothed."""
@@ -109,7 +131,8 @@ class PaDiM(OnePassDetector):
             return PaDiMScorer(channels, self.gaussians_.distance(), self.grids_, self.sigma, self.centres)
 
     def _state(self) -> dict[str, Tensor]:
-        return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
+        grids = torch.tensor(self.grids_)
+        return {"channels": self.channels_, "grids": grids, **self.gaussians_.tensors(), **self.sums_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.channels_, widths = tensors["channels"].long(), self.representation_.channels
@@ -125,8 +148,9 @@ class PaDiM(OnePassDetector):
                 f"The PaDiM model does not fit together: {len(self.channels_)} channels of {sum(widths)}, "
                 f"grids {self.grids_} for {len(widths)} levels."
             )
-        self.gaussians_ = position_gaussians(self.eps)
-        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
+        self._set_gaussians(tensors)
+        positions = max(height * width for height, width in self.grids_)
+        self.sums_ = _padim_sums.restored(tensors, positions, len(self.channels_))
 
     def _channels_by_level(self) -> list[Tensor]:
         return channels_by_level(self.channels_, self.representation_.channels)
@@ -135,27 +159,6 @@ class PaDiM(OnePassDetector):
 def position_gaussians(eps: float) -> PositionGaussians | NestedGaussians:
     """The Gaussians below or their fast twin: the only place that chooses."""
     return NestedGaussians(eps) if accel.enabled() else PositionGaussians(eps)
-
-
-def draw_channels(total: int, dimensions: int | None, seed: int) -> Tensor:
-    """A random subset (D,) of `total` channels; all of them if `dimensions` is None or not less. In falling
-    order, the coarsest level's first, so that the two forms of a model file can be turned into each other.
-
-    >>> draw_channels(4, None, seed=0)
-    tensor([3, 2, 1, 0])
-    """
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return order[: total if dimensions is None else dimensions].sort(descending=True).values
-
-
-def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """Channels (D,), numbered over all levels together -> those of each level, numbered within it.
-
-    >>> channels_by_level(torch.tensor([6, 4, 1]), widths=(4, 4))
-    [tensor([1]), tensor([2, 0])]
-    """
-    bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
-    return [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
 
 
 def embed(features: FeatureMaps) -> Tensor:

@@ -24,7 +24,8 @@ class Predictions:
     rows: their numbers in the table. scores (n,) float32, higher is more anomalous. p_values (n,) and flagged
     (n,) bool: the decision, None before calibration. maps (n, H, W) float32, or None when they did not fit in
     memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path,
-    reason) of every image that could not be read."""
+    reason) of every image that could not be read. unlike (n,) bool, whether each looks like another product;
+    None where that is not known."""
 
     rows: list[int]
     scores: np.ndarray
@@ -35,6 +36,7 @@ class Predictions:
     sample: np.ndarray
     size: tuple[int, int]
     errors: list[tuple[str, str]]
+    unlike: np.ndarray | None = None
 
     def measure(self, test: Samples) -> Measured:
         """All figures of these predictions; `test` is the table that was predicted."""
@@ -51,6 +53,7 @@ class Predictions:
             p_values=None if self.p_values is None else self.p_values[places],
             flagged=None if self.flagged is None else self.flagged[places],
             maps=None if self.maps is None else self.maps[places],
+            unlike=None if self.unlike is None else self.unlike[places],
             streamed=None,
         )
 
@@ -76,7 +79,7 @@ def predict_all(
     errors: list[tuple[str, str]] = []
     rows: list[int] = []
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample")
+        name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample", "unlike")
     }
     streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels()
     for part in detector.predict_batches(test if source is None else source, errors=errors):
@@ -87,6 +90,8 @@ def predict_all(
         if part.p_value is not None and part.is_anomalous is not None:
             parts["p_value"].append(part.p_value.numpy())
             parts["is_anomalous"].append(part.is_anomalous.numpy())
+        if part.unlike is not None:
+            parts["unlike"].append(part.unlike.numpy())
         if streamed:
             streamed.update(test.take(numbers), maps)
         else:
@@ -100,9 +105,8 @@ def predict_all(
         raise EmptyData(f"None of the {len(test)} test images could be read{first}")
     p_values, flagged, maps_or_none = (_joined(parts[name]) for name in ("p_value", "is_anomalous", "map"))
     scores, sample = np.concatenate(parts["score"]), np.concatenate(parts["sample"])
-    return Predictions(
-        rows, scores, p_values, flagged, maps_or_none, streamed, sample, detector.image_size, errors
-    )
+    unlike, size = _joined(parts["unlike"]), detector.image_size
+    return Predictions(rows, scores, p_values, flagged, maps_or_none, streamed, sample, size, errors, unlike)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray | None:
