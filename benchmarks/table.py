@@ -39,6 +39,7 @@ different days do not compare.
 | `benchmarks/fit_time.py` | fit of 100 images of 256 pixels with PatchCore's defaults: 10 s wanted |
 | `benchmarks/pretraining.py` | SimSiam's throughput beside lightly's own example, and the cost of SPD |
 | `benchmarks/reconstruction.py` | ReContrast's training loop beside its networks written plainly |
+| `benchmarks/training_steps.py` | a training step of each learned detector at its default settings |
 | `benchmarks/busy.py` | each part beside one busy process, and beside one for each core |
 | `benchmarks/calibration.py` | the promised false-alarm rate over seeds: [results](results/calibration.md) |
 | `benchmarks/adaptation_promise.py` | the same under an adaptation: [results](results/README.md) |
@@ -222,6 +223,22 @@ def reconstruction(row: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Seconds a step of {count} images of {row['workload']['size']} pixels."]
 
 
+def training_steps(row: dict[str, Any]) -> list[str]:
+    """Seconds of a step and hours of a fit by default, of each learned detector."""
+    lines = [
+        "| detector | representation | million parameters | s a step | images/s | steps by default | hours |",
+        "|---" * 7 + "|",
+    ]
+    for case in row["rows"]:
+        cells = [case["detector"], case["representation"], f"{case['parameters'] / 1e6:.2f}"]
+        cells += [f"{case['seconds_per_step']:.2f}", f"{case['images_per_second']:.1f}"]
+        cells += [f"{case['iterations']:,}", f"{case['hours_of_a_fit']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    size, count = row["workload"]["size"], row["workload"]["batch_size"]
+    words = f"{row['workload']['precision']}, {row['workload']['threads']} threads"
+    return [*lines, "", f"Steps of {count} images of {size} pixels, {words}; features are computed before."]
+
+
 def busy(row: dict[str, Any]) -> list[str]:
     """Each part's time beside busy processes over its time alone."""
     loads = list(next(iter(row["rows"].values()))["ratios"])
@@ -249,6 +266,7 @@ SECTIONS = {
     "fit_time": ("Fit by default settings", fit_time),
     "latency": ("End to end", latency),
     "pretraining": ("Pretraining", pretraining),
+    "training_steps": ("Training steps", training_steps),
     "busy": ("Beside other programs", busy),
     "reconstruction": ("Reverse distillation and ReContrast", reconstruction),
 }

@@ -19,7 +19,7 @@ LEVELS = {
     "image_files": 0, "digests": 0, "grey_depth": 0,
     "sample_table": 0, "engine": 0, "accel": 0, "precision": 0,
     "samples": 1, "synthetic": 1, "masks": 1, "views": 1, "nn": 1, "losses": 1, "neighbours": 1, "maps": 1,
-    "calibration": 1, "metrics": 1,
+    "calibration": 1, "metrics": 1, "roi": 1, "regions": 1,
     "loader": 2, "arrays": 2, "datasets": 2, "representations": 2, "training": 2,
     "reader": 3, "pretraining": 4, "adaptation": 4,
     "detectors": 5,

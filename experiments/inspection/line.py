@@ -68,9 +68,14 @@ def main(arguments: list[str] | None = None) -> Path:
             for seed in range(options.seeds):
                 data = drawn(Path(folder), product, seed, options.size)
                 for part in options.parts:
-                    if not any((r["part"], r["product"], r["seed"]) == (part, product, str(seed)) for r in done):
+                    if not any(
+                        (r["part"], r["product"], r["seed"]) == (part, product, str(seed)) for r in done
+                    ):
                         cases = CASES[part](data, options, seed)
-                        append(options.out, [{"part": part, "product": product, "seed": seed, **c} for c in cases])
+                        append(
+                            options.out,
+                            [{"part": part, "product": product, "seed": seed, **c} for c in cases],
+                        )
     return options.out
 
 
@@ -139,7 +144,8 @@ CASES = {"contamination": contamination, "product": product, "update": update}
 def measured(model: Detector, test: Samples) -> dict[str, Any]:
     """Threshold and counts on labelled images."""
     flags, labels = model.predict(test).is_anomalous, test.labels
-    assert flags is not None and model.decision_ is not None  # calibrated
+    assert flags is not None
+    assert model.decision_ is not None  # calibrated
     flagged = flags.numpy()
     return {
         "rate": model.decision_.false_alarm_rate,
@@ -154,7 +160,8 @@ def measured(model: Detector, test: Samples) -> dict[str, Any]:
 def spoken(model: Detector, images: Samples) -> dict[str, Any]:
     """Whether an inspection of these images says that they are of another product, or the promise broken."""
     seen = model.predict(images)
-    assert seen.unlike is not None and seen.is_anomalous is not None  # calibrated on images
+    assert seen.unlike is not None
+    assert seen.is_anomalous is not None  # calibrated on images
     called, unlike, decision = int(seen.is_anomalous.sum()), int(seen.unlike.sum()), model.decision_
     return {
         "said_other": other_product(unlike, len(images), decision) is not None,

@@ -54,9 +54,11 @@ if TYPE_CHECKING:
     from kizu import pretraining as pretraining
     from kizu import protocols as protocols
     from kizu import reader as reader
+    from kizu import regions as regions
     from kizu import registry as registry
     from kizu import reports as reports
     from kizu import representations as representations
+    from kizu import roi as roi
     from kizu import sample_table as sample_table
     from kizu import samples as samples
     from kizu import store as store
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.reader import Images
     from kizu.representations.base import Representation
+    from kizu.roi import Roi
     from kizu.samples import Samples
     from kizu.training import FitOptions
     from kizu.types import Batch, Prediction
@@ -158,7 +161,7 @@ def detector(
 ) -> Detector:
     """Build an unfitted detector: `name` is a file of kizu/detectors, parameters are the keywords of its
     constructor and those of detectors.runtime.Runtime (image_size, precision, device, batch_size,
-    white_level).
+    white_level, alignment, roi).
 
     adaptation: `fit` first adapts the representation to the good images it is given: a file of
     kizu/adaptation, or kizu.Adaptation(name, parameters, seed). Raises UnknownName and UnknownParameter,
@@ -172,15 +175,22 @@ def detector(
     return built
 
 
-def load(path: str | Path, *, device: str | torch.device = "auto", precision: str | None = None) -> Detector:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    precision: str | None = None,
+    roi: Roi | str | Path | tuple[int, int, int, int] | None = None,
+) -> Detector:
     """Open a fitted detector. Runs none of the file's content as code and never touches the network.
 
     device: where it runs: "auto" (the GPU when there is one), "cpu", "cuda", "cuda:0"; precision: "auto",
-    "fp32", "bf16", or None as it was fitted. Raises ModelFileError, and UsageError for a device that is not
-    there."""
+    "fp32", "bf16", or None as it was fitted; roi: where the region that it learned lies in the images to
+    come, None where it lay (`kizu.roi`). Raises ModelFileError, and UsageError for a device that is not
+    there, or a region of another shape."""
     from kizu.detectors.files import load_detector
 
-    return load_detector(path, device=device, precision=precision)
+    return load_detector(path, device=device, precision=precision, roi=roi)
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and reports every other name

@@ -13,16 +13,24 @@ from torch import Tensor
 
 from kizu.errors import ShapeError, UsageError
 from kizu.images import floats_digest, open_image, resize_image, values_digest
+from kizu.roi import Roi
 from kizu.types import Batch
 
 
 def from_array(
-    item: Any, size: tuple[int, int], *, bgr: bool, digests: bool, white_level: int | None = None
+    item: Any,
+    size: tuple[int, int],
+    *,
+    bgr: bool,
+    digests: bool,
+    white_level: int | None = None,
+    roi: Roi | None = None,
 ) -> Batch:
     """An array, a tensor, a PIL image or bytes of a file -> a batch; 8-bit images get the `size` (H, W).
 
     bgr: the order of its colours. digests: with what identifies each image as it was given.
-    white_level: of grey files of more than 8 bits, for bytes. Raises ShapeError, UsageError."""
+    white_level: of grey files of more than 8 bits, for bytes. roi: what is cut out of them first. Raises
+    ShapeError, UsageError."""
     if isinstance(item, bytes | io.BytesIO):
         stream = io.BytesIO(item) if isinstance(item, bytes) else item
         item = open_image(stream, white_level=white_level)
@@ -34,14 +42,15 @@ def from_array(
             )
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        images, order = _resized(item, size), -1 if bgr else 1
+        images, order = _resized(item, size, roi), -1 if bgr else 1
         whole = (item if item.ndim == 4 else item[None])[..., ::order]
         known = tuple(values_digest(one) for one in whole) if digests else ()
         sizes = ((int(whole.shape[1]), int(whole.shape[2])),) * len(whole)
         return Batch(images.flip(1) if bgr else images, digests=known, file_sizes=sizes)
     images = _tensor(item)
     images = images.flip(1) if bgr else images
-    return Batch(images, digests=digests_of(images) if digests else ())
+    known = digests_of(images) if digests else ()
+    return Batch(roi.cut_tensor(images) if roi else images, digests=known)
 
 
 def digests_of(images: Tensor) -> tuple[str, ...]:
@@ -49,13 +58,14 @@ def digests_of(images: Tensor) -> tuple[str, ...]:
     return tuple(floats_digest(image.detach().cpu().contiguous().numpy()) for image in images)
 
 
-def _resized(item: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+def _resized(item: NDArray[np.uint8], size: tuple[int, int], roi: Roi | None) -> Tensor:
     """(H, W, 3) or (B, H, W, 3) uint8 -> (B, 3, *size) float32 in [0, 1]."""
     if item.ndim not in (3, 4) or item.shape[-1] != 3:
         raise ShapeError(
             f"8-bit arrays have shape (H, W, 3) or (B, H, W, 3), got {item.shape}. {_advice(item.shape)}"
         )
-    stacked = np.stack([resize_image(one, size) for one in (item if item.ndim == 4 else item[None])])
+    whole = item if item.ndim == 4 else item[None]
+    stacked = np.stack([resize_image(roi.cut(one) if roi else one, size) for one in whole])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float().div_(255.0)
 
 

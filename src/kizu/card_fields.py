@@ -18,6 +18,8 @@ Text = Annotated[str, Field(max_length=4000)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Architecture = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
 """timm's own names, never those with which timm fetches from elsewhere (hf-hub:, local-dir:)."""
+Local = Annotated[str, Field(pattern=r"^[^:]*(:[^:]*\.(safetensors|pth)(@[0-9,]+)?)?$", max_length=4000)]
+"""A representation by name or path, never one that timm fetches from elsewhere."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 WeightDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Digests = Annotated[list[Digest], FailFast()]

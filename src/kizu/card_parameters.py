@@ -13,6 +13,8 @@ MAX_PIXELS = 2**28
 """In one batch: 3 GiB of images."""
 MAX_WINDOWS = 10_000
 """Of one image."""
+MAX_ROI = 4_000_000
+"""Characters of a region of interest: a mask that looks like noise, or worse."""
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Few = Annotated[int, Field(ge=1, le=1000)]
 Layers = Annotated[int, Field(ge=1, le=64)]
@@ -28,6 +30,9 @@ class DetectorParameters(Card):
     image_size: Annotated[list[Annotated[int, Field(ge=8, le=MAX_SIDE)]], Field(min_length=2, max_length=2)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     white_level: Annotated[int, Field(ge=255, lt=2**31)] | None = None
+    roi: Annotated[str, Field(pattern=r"^(mask:|[0-9]+,)[A-Za-z0-9+/=:,]*$", max_length=MAX_ROI)] | None = (
+        None
+    )
     precision: Annotated[str, Field(max_length=20)] = "auto"
     device: Annotated[str, Field(max_length=40)] = "auto"
     seed: Seed = 0
@@ -62,6 +67,11 @@ class DetectorParameters(Card):
     train_rotations: Annotated[int, Field(ge=1, le=256)] = 1
     test_rotations: Few = 1
     map_rotations: Few = 1
+    # transformers
+    heads: Few = 1
+    feedforward: Width = 1
+    encoder_layers: Layers = 1
+    decoder_layers: Layers = 1
     # pyramids of patches
     pyramids: Few = 1
     coarsest: Side = 1

@@ -21,6 +21,7 @@ from kizu.card_fields import (
     Card,
     Count,
     Digests,
+    Local,
     Name,
     Number,
     Positive,
@@ -52,6 +53,7 @@ class _Calibration(Card):
     method: Literal["split", "cross"]
     false_alarm_rate: Annotated[float, Field(ge=1e-9, lt=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    map_threshold: Number | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
     fixed: bool = False
     threshold: Number | None = None
@@ -92,7 +94,7 @@ class _Detector(Card):
     images: Count
     size: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(min_length=2, max_length=2)] | None
     seen: _Seen
-    history: Annotated[list[_Event], Field(max_length=100_000)] = []
+    history: Annotated[list[_Event], Field(max_length=100_000, default_factory=list)]
 
 
 class _Optimiser(Card):
@@ -135,7 +137,7 @@ class _Pretraining(Card):
     size: Annotated[int, Field(ge=32, le=MAX_SIDE)] = 32
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 1
     seed: Seed = 0
-    backbone: Architecture = "resnet18"
+    backbone: Architecture | Local = "resnet18"
     spd: bool | Settings | None = None
 
 

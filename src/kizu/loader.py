@@ -18,6 +18,7 @@ from kizu.errors import ImageError, MaskError, UsageError, counted, some
 from kizu.grey_depth import check_white_level
 from kizu.images import check_size, image_shape, open_identified, open_values
 from kizu.masks import MaskRule, checked_rule, open_mask, resize_mask
+from kizu.roi import Roi, open_identified_region, open_region
 from kizu.samples import Samples
 from kizu.types import Batch
 
@@ -41,12 +42,14 @@ class Batches:
         errors: list[tuple[str, str]] | None = None,
         digests: bool = False,
         white_level: int | None = None,
+        roi: Roi | None = None,
     ) -> None:
         self.errors = [] if errors is None else errors
         self._paths, self._size, self._batch_size, self._collect = paths, image_size, batch_size, collect
         self._rows = iter(range(len(paths)))
         self._ahead = batch_size * (1 + prefetch)
-        self._decode = functools.partial(_decode_identified if digests else _decode, white_level=white_level)
+        decode = _decode_identified if digests else _decode
+        self._decode = functools.partial(decode, white_level=white_level, roi=roi)
         self._waiting: deque[tuple[int, Future[tuple[NDArray[np.float32], str]]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
@@ -129,6 +132,7 @@ def batches(
     errors: list[tuple[str, str]] | None = None,
     digests: bool = False,
     white_level: int | None = None,
+    roi: Roi | None = None,
 ) -> Batches:
     """Images as `Batch`es: (B, 3, H, W) float32 in [0, 1], contiguous, with `paths` and `rows` (positions in
     `samples`).
@@ -138,7 +142,8 @@ def batches(
     ImageError; "collect" notes it in `errors`, the list given or `.errors`, and goes on. threads: decoding
     threads. prefetch: batches decoded ahead; (1 + prefetch) * batch_size * H * W * 12 bytes are held beside
     the batch. digests: the batches say what identifies each image. white_level: of grey images of more than 8
-    bits, where not as the files say (kizu.grey_depth). Raises UsageError for arguments that cannot be
+    bits, where not as the files say (kizu.grey_depth). roi: the images are cut to it before they are resized;
+    one that it does not fit is an image that cannot be read. Raises UsageError for arguments that cannot be
     meant."""
     check_size(image_size)
     check_white_level(white_level)
@@ -168,6 +173,7 @@ def batches(
         errors=errors,
         digests=digests,
         white_level=white_level,
+        roi=roi,
     )
 
 
@@ -178,15 +184,17 @@ def masks_for(
     allow_missing: bool = False,
     threads: int = 2,
     check_shapes: bool = True,
+    roi: Roi | None = None,
 ) -> NDArray[np.bool_]:
     """(n, H, W) bool, True = defect, one mask per row, resized to `image_size` by the nearest pixel.
 
     A normal image (label 0) has an all-False mask and no file is opened for it. An anomalous or unknown row
     without a mask raises MaskError, unless `allow_missing`, when it is all False too:
     `samples.pixel_labelled` leaves such rows out. check_shapes: hold each mask's size against its image's
-    (one more header to read). How grey values count is the data set's word: its MASK_RULE, "half" if it has
-    none. Raises MaskError and ImageError as `open_mask` does. A large set is read some rows at a time, one
-    batch's, say: masks_for(samples.take(batch.rows), size)."""
+    (one more header to read). roi: the masks are cut to it first; outside nothing is a defect. How grey
+    values count is the data set's word: its MASK_RULE, "half" if it has none. Raises MaskError and ImageError
+    as `open_mask` does. A large set is read some rows at a time, one batch's, say:
+    masks_for(samples.take(batch.rows), size)."""
     check_size(image_size)
     height, width = image_size
     rows = list(samples.table.select("image", "mask", "label", "dataset").iter_rows())
@@ -210,7 +218,8 @@ def masks_for(
     def fill(job: tuple[int, str, str, MaskRule]) -> None:
         index, image, mask, rule = job
         shape = image_shape(image) if check_shapes else None
-        masks[index] = resize_mask(open_mask(mask, shape=shape, rule=rule), (height, width))
+        defect = open_mask(mask, shape=shape, rule=rule)
+        masks[index] = resize_mask(roi.cut_mask(defect) if roi else defect, (height, width))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="kizu-masks") as pool:
         _finish(pool, [pool.submit(fill, job) for job in todo])
@@ -225,14 +234,21 @@ def mask_rule(dataset: str) -> MaskRule:
     return getattr(registry.module("datasets", dataset), "MASK_RULE", "half")
 
 
-def _decode(path: str, size: tuple[int, int], *, white_level: int | None) -> tuple[NDArray[np.float32], str]:
+def _decode(
+    path: str, size: tuple[int, int], *, white_level: int | None, roi: Roi | None
+) -> tuple[NDArray[np.float32], str]:
+    if roi is not None:
+        return _unit_range(open_region(path, roi, size=size, white_level=white_level)), ""
     return _unit_range(open_values(path, size=size, white_level=white_level)), ""
 
 
 def _decode_identified(
-    path: str, size: tuple[int, int], *, white_level: int | None
+    path: str, size: tuple[int, int], *, white_level: int | None, roi: Roi | None
 ) -> tuple[NDArray[np.float32], str]:
-    values, digest = open_identified(path, size=size, white_level=white_level)
+    if roi is not None:
+        values, digest = open_identified_region(path, roi, size=size, white_level=white_level)
+    else:
+        values, digest = open_identified(path, size=size, white_level=white_level)
     return _unit_range(values), digest
 
 

@@ -43,8 +43,11 @@ RECORDS: dict[str, tuple[str, ...]] = {
         *("samples.parquet", "maps.npz", "metrics.json", "curves.json", "log.jsonl"),
         *("report.html", "contact_sheet.png", "images/#.jpg", "masks/#.png"),
     ),
-    "inspection.json": ("results.jsonl", "index.html", "report.html", "panels/#.png"),
     "suspicious.json": ("index.html", "leave_out.txt"),
+    "inspection.json": (
+        *("results.jsonl", "results.csv", "index.html", "report.html", "panels/#.png", "panels/#-*.png"),
+        *("maps/#-*.npy", "maps/#-*.tiff"),
+    ),
     "attention.json": ("attention.npz", "attention.png", "attention.html"),
     "experiment.json": ("cells.jsonl", "results.csv", "results.md", "README.md", "*.png", "*.html"),
     "prepared.json": ("train/*.png", "test/*.png", "images/*.png", "masks/*.png"),
@@ -100,8 +103,7 @@ def _check_writable(path: Path) -> None:
 
 
 def refuse_inputs(path: Path | str, inputs: Iterable[Path | str]) -> None:
-    """Raise UsageError when `path`, which is to be written, is one of the inputs or a folder that holds
-    one."""
+    """Raise UsageError when `path`, which is to be written, is one of the inputs or holds one."""
     if not Path(path).exists():
         return
     target = Path(path).resolve()

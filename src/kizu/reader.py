@@ -29,6 +29,7 @@ from kizu.datasets.folder import folder
 from kizu.errors import UsageError
 from kizu.image_files import find_images
 from kizu.loader import batches, masks_for
+from kizu.roi import Roi
 from kizu.samples import Samples
 from kizu.types import Batch
 
@@ -52,14 +53,17 @@ def read(
     supervision: Supervision | None = None,
     channels: Channels = "rgb",
     white_level: int | None = None,
+    roi: Roi | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most `batch_size` images; `errors` grows by (path, reason) for files that cannot be read.
 
     size: (H, W) to which files and 8-bit arrays are resized. supervision: None to look at images, "normal" or
     "labelled" to learn from them. channels: order of colours in arrays and tensors ("bgr" as OpenCV has
-    them). white_level: of grey files of more than 8 bits, where not as they say (kizu.grey_depth). Files
-    begin to be decoded at once. Raises UsageError for what is none of the above, and for samples labelled
-    anomalous where only good ones may come; ShapeError; EmptyData for a folder without images."""
+    them). white_level: of grey files of more than 8 bits, where not as they say (kizu.grey_depth). roi: all
+    but Batches are cut to it first; a Batch holds what a detector looks at. Files begin to be decoded at
+    once. Raises UsageError for what is none of the above, and for samples labelled anomalous where only good
+    ones may come; ShapeError, also for an array that the region does not fit; EmptyData for a folder without
+    images."""
     if channels not in ("rgb", "bgr"):
         raise UsageError(f"channels is 'rgb' or 'bgr', got {channels!r}.")
     if isinstance(data, str | Path) and supervision is not None and _is_data_set(Path(data)):
@@ -67,11 +71,11 @@ def read(
     if isinstance(data, Samples):
         _refuse_channels(channels)
         errors += data.unused
-        found = _from_samples(data, size, batch_size, errors, supervision, white_level)
+        found = _from_samples(data, size, batch_size, errors, supervision, white_level, roi)
     else:
         digests = supervision is not None
         found = _from_items(
-            data, size, batch_size, errors, channels, digests=digests, white_level=white_level
+            data, size, batch_size, errors, channels, digests=digests, white_level=white_level, roi=roi
         )
     return map(_without_labels, found) if supervision == "normal" else found
 
@@ -93,21 +97,24 @@ def _from_samples(
     errors: Errors,
     supervision: Supervision | None,
     white_level: int | None,
+    roi: Roi | None,
 ) -> Iterator[Batch]:
     if supervision == "normal":
         _refuse_anomalous(len(samples.anomalous), len(samples))
     digests = supervision is not None
-    found = _from_files(samples, size, batch_size, errors, digests=digests, white_level=white_level)
-    return _labelled(found, samples, size) if supervision == "labelled" else found
+    found = _from_files(samples, size, batch_size, errors, digests=digests, white_level=white_level, roi=roi)
+    return _labelled(found, samples, size, roi) if supervision == "labelled" else found
 
 
-def _labelled(given: Iterator[Batch], samples: Samples, size: tuple[int, int]) -> Iterator[Batch]:
+def _labelled(
+    given: Iterator[Batch], samples: Samples, size: tuple[int, int], roi: Roi | None
+) -> Iterator[Batch]:
     """The batches with their labels, and with their masks where every anomalous sample has one."""
     labels = torch.tensor(samples.labels)
     masked = len(samples.pixel_labelled) == len(samples)
     for batch in given:
         rows = list(batch.rows)
-        masks = torch.from_numpy(masks_for(samples.take(rows), size)) if masked else None
+        masks = torch.from_numpy(masks_for(samples.take(rows), size, roi=roi)) if masked else None
         yield replace(batch, labels=labels[rows], masks=masks)
 
 
@@ -136,6 +143,7 @@ def _from_items(
     *,
     digests: bool,
     white_level: int | None,
+    roi: Roi | None,
 ) -> Iterator[Batch]:
     """Paths, arrays, PIL images or batches; one, or several of one kind."""
     if isinstance(data, np.ndarray) and data.dtype.kind in "OU":
@@ -153,11 +161,11 @@ def _from_items(
         _refuse_channels(channels)
     if isinstance(first, str | Path):
         files = _paths(items, errors)
-        return _from_files(files, size, batch_size, errors, digests=digests, white_level=white_level)
+        return _from_files(files, size, batch_size, errors, digests=digests, white_level=white_level, roi=roi)
     if isinstance(first, Batch):
         return (_checked(item, digests) if isinstance(item, Batch) else _raise(item) for item in items)
     arrays = (
-        from_array(item, size, bgr=channels == "bgr", digests=digests, white_level=white_level)
+        from_array(item, size, bgr=channels == "bgr", digests=digests, white_level=white_level, roi=roi)
         for item in items
     )
     return (part for batch in _gathered(arrays, batch_size) for part in batch.split(batch_size))
@@ -191,6 +199,7 @@ def _from_files(
     *,
     digests: bool,
     white_level: int | None,
+    roi: Roi | None,
 ) -> Iterator[Batch]:
     """Decoding begins at once; one batch ahead, up to three where they take no more than PREFETCH_BYTES."""
     ahead = min(max(PREFETCH_BYTES // (12 * size[0] * size[1] * batch_size), 1), 3)
@@ -203,6 +212,7 @@ def _from_files(
         errors=errors,
         digests=digests,
         white_level=white_level,
+        roi=roi,
     )
     loader.start()
     return loader

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import polars as pl
 
-from kizu.errors import NOT_UTF8, DataError, EmptyData, LayoutError, UnknownName, is_utf8, printable, some
+from kizu.errors import (
+    NOT_UTF8,
+    DataError,
+    EmptyData,
+    LayoutError,
+    UnknownName,
+    counted,
+    is_utf8,
+    printable,
+    some,
+)
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "image": pl.String,
@@ -62,8 +72,8 @@ def _column(table: pl.DataFrame, name: str, kind: type[pl.DataType]) -> pl.Serie
 def _check_values(table: pl.DataFrame) -> None:
     if table["image"].null_count():
         raise DataError(
-            f"Column image is empty in {table['image'].null_count()} rows; each row needs the path of an "
-            "image."
+            f"Column image is empty in {counted(table['image'].null_count(), 'row')}; each row needs the "
+            "path of an image."
         )
     for column in ("image", "mask"):
         paths = table[column].drop_nulls().to_list()

@@ -82,7 +82,8 @@ def test_inspect(model: Path, tree: Path, tmp_path: Path, run_cli: Cli) -> None:
     assert code == 0
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(rows) == 24
-    assert all(set(row) == {"path", "score", "p_value", "is_anomalous", "error"} for row in rows)
+    keys = {"path", "score", "p_value", "is_anomalous", "regions", "panel", "error"}
+    assert all(set(row) == keys for row in rows)
     assert all(row["is_anomalous"] == (row["p_value"] <= 0.1) for row in rows)
     kept = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
     assert [row["path"] for row in kept] == [row["path"] for row in rows]

@@ -154,7 +154,7 @@ def test_no_masks(model: Path, tmp_path: Path, run_cli: Cli) -> None:
     mask(lab / "ground_truth" / "bad" / "0.png")
     command = ("evaluate", model, lab, "--json")
     code, _, err = run_cli(*command, "-o", tmp_path / "a")
-    assert (code, "1 images without a mask: 1.png" in err) == (2, True)
+    assert (code, "1 image without a mask: 1.png" in err) == (2, True)
     code, out, _ = run_cli(*command, "--no-masks", "-o", tmp_path / "b")
     figures = json.loads(out)
     assert (code, figures["pixel_auroc"], figures["errors"]) == (0, None, [])

@@ -105,7 +105,7 @@ def test_interrupted_and_resumed(tmp_path: Path, run_cli: Cli, monkeypatch: pyte
 REFUSED = [
     (("simsiam", "--data", "procedural", "--steps", "0"), "steps is a whole number from 1 on, got 0"),
     (("simsiam",), "--data FOLDER"),
-    (("--data", "procedural"), "Say what to train: one of byol, moco"),
+    (("--data", "procedural"), "Say what to train: one of adpretrain, byol, moco"),
     (("simsian", "--data", "procedural"), "Did you mean 'simsiam'?"),
     (("simsiam", "--data", "absent"), "absent is no folder"),
     (("simsiam", "--data", "procedural", "--set", "hiden=3"), "Did you mean 'hidden'?"),

@@ -27,12 +27,15 @@ from kizu.types import Batch
 
 SIZE = 64
 KINDS = ("random", "timm")
-FOUND_BY_DEFAULT = (*("simplenet", "classifier", "csi", "tdg", "cflow", "differnet", "autoencoder", "vae"),)
+FOUND_BY_DEFAULT = (
+    *("simplenet", "classifier", "csi", "tdg", "cflow", "differnet", "autoencoder", "vae", "uniad"),
+    *("glass", "feature_norm"),
+)
 """What these find is tested on the default representation, in tests/detectors: random features do not do for
 them (tdg looks at no features: on the product of these tests its scores do, its maps see no flat ground)."""
 BRIEF = 3
 """Steps of a training of which the way is tested, not what it finds."""
-ADAPTED = ("patchcore", "padim", "gaussian", "simplenet")
+ADAPTED = ("patchcore", "padim", "gaussian", "simplenet", "feature_norm", "glass")
 
 
 @pytest.fixture(scope="module")

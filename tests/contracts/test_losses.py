@@ -14,18 +14,22 @@ from kizu.errors import ShapeError, UsageError
 
 NAMES = registry.names("losses")
 INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "angle_norm": {"first": (6, 5), "second": (6, 5)},
     "focal": {"logits": (6, 5)},
     "ssim": {"prediction": (3, 2, 4, 5), "target": (3, 2, 4, 5)},
 }
 """Shapes of the tensors of a loss that takes others than (6, 5) for each positional argument."""
 
-CLASSES = {"focal": {"targets": [0, 4, 1, 2, 3, 0]}}
+CLASSES = {"angle_norm": {"labels": [0, 1, 1, 0, 0, 1]}, "focal": {"targets": [0, 4, 1, 2, 3, 0]}}
 """Integer arguments of a loss: they get no gradient."""
 
 STOPPED = {"negative_cosine": {"target"}}
 """Arguments that get no gradient by default."""
 
-NOT_OF_COSINES = {"focal", "ssim"}
+WHOLE_DERIVATIVE = {"stop_gradient": False, "detach_weights": False}
+"""Options with which the gradient is that of the value."""
+
+NOT_OF_COSINES = {"angle_norm", "focal", "ssim"}
 """Losses for which the lengths of the rows matter."""
 
 
@@ -90,11 +94,8 @@ def test_gradients_reach_what_they_should(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
     given = tensors(name, requires_grad=True)
-    options = (
-        {"stop_gradient": False}
-        if "stop_gradient" in inspect.signature(registry.load("losses", name)).parameters
-        else {}
-    )
+    known = inspect.signature(registry.load("losses", name)).parameters
+    options = {key: value for key, value in WHOLE_DERIVATIVE.items() if key in known}
     assert torch.autograd.gradcheck(
         lambda *values: loss(name, dict(zip(given, values, strict=True)), **options), tuple(given.values())
     )

@@ -68,7 +68,7 @@ def test_btad_pairs_by_stem(tmp_path: Path) -> None:
         assert Path(paired).parts[-4:-1] == (Path(picture).parts[-4], "ground_truth", "ko")
         assert Path(paired).stem == Path(picture).stem
     (tmp_path / "03" / "ground_truth" / "ko" / "0001.bmp").unlink()
-    with pytest.raises(MaskError, match=r"1 images without a mask: 0001\.bmp"):
+    with pytest.raises(MaskError, match=r"1 image without a mask: 0001\.bmp"):
         btad(tmp_path)
 
 
@@ -92,7 +92,7 @@ def test_mvtec3d_reads_colour_only(tmp_path: Path) -> None:
     assert samples.normal.table["mask"].null_count() == 6
     assert set(samples.anomalous.table["defect"]) == {"combined"}
     mask(tmp_path / "bagel" / "test" / "combined" / "gt" / "009.png")
-    with pytest.raises(MaskError, match=r"1 masks without an image: 009\.png"):
+    with pytest.raises(MaskError, match=r"1 mask without an image: 009\.png"):
         mvtec3d(tmp_path)
     (tmp_path / "bagel" / "test" / "combined" / "gt" / "009.png").unlink()
     draw_image(tmp_path / "bagel" / "test" / "hole" / "000.png")

@@ -122,7 +122,7 @@ def test_refusals(tmp_path: Path) -> None:
         tmp_path / "Mask_images" / "0099_002_00_mask.png"
     )
     with pytest.raises(
-        MaskError, match=r"0111_002_00\.png\), 1 masks without a strip \(0099_002_00_mask\.png"
+        MaskError, match=r"0111_002_00\.png\), 1 mask without a strip \(0099_002_00_mask\.png"
     ):
         aitex(tmp_path, train_images=1)
     draw_image(tmp_path / "Defect_images" / "holiday.png")

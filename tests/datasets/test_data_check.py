@@ -70,7 +70,7 @@ def test_labels_against_masks(tmp_path: Path) -> None:
     rows = "".join(f"{name},{int('Part2' in name)},test\n" for name in names)
     (tmp_path / "images.csv").write_text("image,defect,split\n" + rows)
     found = problems("ksdd", tmp_path)
-    assert "1 normal images have a mask that marks a defect" in found
+    assert "1 normal image has a mask that marks a defect" in found
     assert "kos01/Part0.jpg" in found
     assert "1 anomalous image has a mask that marks nothing" in found
     assert "kos02/Part2.jpg" in found

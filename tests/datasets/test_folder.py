@@ -116,11 +116,11 @@ def test_masks_are_paired_by_name_and_not_by_order(tmp_path: Path) -> None:
 def test_missing_and_extra_masks(tmp_path: Path) -> None:
     two_classes(tmp_path)
     mask(tmp_path / "masks" / "scratch" / "s1.png")
-    with pytest.raises(MaskError, match=r"1 images without a mask: s0\.png"):
+    with pytest.raises(MaskError, match=r"1 image without a mask: s0\.png"):
         folder(tmp_path)
     mask(tmp_path / "masks" / "scratch" / "s0.png")
     mask(tmp_path / "masks" / "scratch" / "s7.png")
-    with pytest.raises(MaskError, match=r"1 masks without an image: s7\.png"):
+    with pytest.raises(MaskError, match=r"1 mask without an image: s7\.png"):
         folder(tmp_path)
     (tmp_path / "masks" / "scratch" / "s7.png").unlink()
     mask(tmp_path / "masks" / "scratch" / "s0_mask.png")
@@ -128,7 +128,7 @@ def test_missing_and_extra_masks(tmp_path: Path) -> None:
         folder(tmp_path)
     (tmp_path / "masks" / "scratch" / "s0_mask.png").unlink()
     mask(tmp_path / "masks" / "dents" / "d0.png")
-    with pytest.raises(MaskError, match=r"classes that have no images: dents/ \(1 masks\)"):
+    with pytest.raises(MaskError, match=r"classes that have no images: dents/ \(1 mask\)"):
         folder(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_class_without_masks_when_others_have_them(tmp_path: Path) -> None:
     draw_image(tmp_path / "dent" / "d0.png")
     for name in ("s0", "s1"):
         mask(tmp_path / "masks" / "scratch" / f"{name}.png")
-    with pytest.raises(MaskError, match=r"masks/dent: 1 images without a mask: d0\.png"):
+    with pytest.raises(MaskError, match=r"masks/dent: 1 image without a mask: d0\.png"):
         folder(tmp_path)
     assert len(folder(tmp_path, use_masks=False)) == 6
 

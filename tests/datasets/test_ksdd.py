@@ -46,7 +46,7 @@ def test_labels_and_split_from_csv(tmp_path: Path) -> None:
     )
     with pytest.raises(
         LayoutError,
-        match=r"1 images not in the file \(kos01/Part0\.jpg\), "
+        match=r"1 image not in the file \(kos01/Part0\.jpg\), "
         r"1 in the file and not on disk \(kos99/Part0\.jpg\)",
     ):
         ksdd(tmp_path)

@@ -205,7 +205,7 @@ def test_masks_of_good_images_in_one_folder(tmp_path: Path) -> None:
     samples = folder(tmp_path)
     assert samples.anomalous.table["mask"].to_list() == [str(tmp_path / "masks" / "b0.png")]
     mask(tmp_path / "masks" / "7.png")
-    with pytest.raises(kizu.errors.MaskError, match=r"1 masks without an image: 7\.png"):
+    with pytest.raises(kizu.errors.MaskError, match=r"1 mask without an image: 7\.png"):
         folder(tmp_path)
 
 

@@ -60,7 +60,7 @@ def test_groups_from_csv(tmp_path: Path) -> None:
         [("image", "group"), *((name, "g") for name in names[1:]), ("MT_Free/Imgs/exp1_num_9.jpg", "g")],
     )
     with pytest.raises(
-        LayoutError, match=r"1 images not in the file .*1 in the file and not on disk \(exp1_num_9\.jpg\)"
+        LayoutError, match=r"1 image not in the file .*1 in the file and not on disk \(exp1_num_9\.jpg\)"
     ):
         magnetic_tile(tmp_path)
     write_csv(tmp_path / "groups.csv", [("image", "tile")])

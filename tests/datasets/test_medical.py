@@ -107,7 +107,7 @@ def test_aptos_refusals(tmp_path: Path) -> None:
     (tmp_path / "train_images" / "id3.png").unlink()
     trees.fundus(tmp_path / "train_images" / "new.png")
     with pytest.raises(
-        LayoutError, match=r"1 images of the list are not there \(id3\), 1 are not in the list \(new\)"
+        LayoutError, match=r"1 image of the list are not there \(id3\), 1 are not in the list \(new\)"
     ):
         aptos(tmp_path, train_normals=2)
     trees.write_csv(tmp_path / "train.csv", [("id_code", "diagnosis"), ("id0", 5)])

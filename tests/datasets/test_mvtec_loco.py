@@ -100,5 +100,5 @@ def test_counts(tmp_path: Path) -> None:
     assert sum(expected_counts().values()) == 3644
     tree(tmp_path)
     lines = checking.check("mvtec_loco", tmp_path).lines
-    assert "problem: pushpins, structural: 1 images where 81 are published" in lines
+    assert "problem: pushpins, structural: 1 image where 81 are published" in lines
     assert "problem: pushpins, train, normal: 3 images where 372 are published" in lines

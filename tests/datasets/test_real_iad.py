@@ -110,7 +110,7 @@ def test_what_is_not_there(root: Path, tmp_path_factory: pytest.TempPathFactory)
         real_iad(root)
     assert len(real_iad(root, category="mint")) == 25
     next((root / "realiad_512" / "mint" / "OK" / "S0002").glob("*_C4_*")).unlink()
-    with pytest.raises(LayoutError, match=r"names 1 files that are not below .*_C4_"):
+    with pytest.raises(LayoutError, match=r"names 1 file not below .*_C4_"):
         real_iad(root, category="mint")
 
 
@@ -160,7 +160,7 @@ def test_damaged_lists(name: str, root: Path) -> None:
 def test_damaged_folders(root: Path) -> None:
     part = root / "realiad_512" / "mint" / "NG" / "HS" / "S0005"
     stray = mask(part / "lonely.png")
-    with pytest.raises(MaskError, match=r"1 masks without an image: .*lonely\.png"):
+    with pytest.raises(MaskError, match=r"1 mask without an image: .*lonely\.png"):
         real_iad(root, split_json="none")
     stray.unlink()
     good = next((root / "realiad_512" / "mint" / "OK" / "S0001").glob("*.jpg"))
@@ -187,8 +187,8 @@ def test_data_check_says_what_is_wrong(root: Path) -> None:
     content["train"].append(twin)
     file.write_text(json.dumps(content))
     lines = "\n".join(checking.check("real_iad", root).lines)
-    assert "problem: 1 images to learn from have a mask" in lines
-    assert "problem: 1 parts have two photographs by one camera: mint/OK/S0001" in lines
+    assert "problem: 1 image to learn from has a mask" in lines
+    assert "problem: 1 part has two photographs by one camera: mint/OK/S0001" in lines
 
 
 def test_totals_are_held_when_all_products_are_there(root: Path) -> None:

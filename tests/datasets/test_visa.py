@@ -108,7 +108,7 @@ def test_refusals(tmp_path: Path) -> None:
         tmp_path / "split_csv" / "1cls.csv",
         [head, ("candle", "test", "anomaly", "candle/Data/Images/Anomaly/000.JPG", "")],
     )
-    with pytest.raises(LayoutError, match="1 anomalous images without a mask"):
+    with pytest.raises(LayoutError, match="1 anomalous image without a mask"):
         visa(tmp_path)
 
 

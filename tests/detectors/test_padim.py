@@ -309,3 +309,45 @@ def test_features_that_are_too_large(deviation: float, mean: float, message: str
     images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with pytest.raises(NotFinite, match=message):
         PaDiM.tiny(Scaled(deviation, mean, rank=1)).fit(images)
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize(("images", "dimensions"), [(9, None), (40, 6)])
+def test_separate_levels_in_float64(
+    images: int, dimensions: int | None, three_levels: Representation, tmp_path: Path
+) -> None:
+    """ADPretrain's PaDiM: a Gaussian a position and level, the mean of the levels' upsampled distances. Of
+    few images and of more than four times the channels: both forms of the twin."""
+    generator = torch.Generator().manual_seed(0)
+    known, query = (torch.rand(n, 3, 32, 32, generator=generator) for n in (images, 2))
+    options: dict[str, Any] = {"image_size": 32, "precision": "fp32", "alignment": "grid", "sigma": 0.0}
+    detector = kizu.detector("padim", three_levels, levels="separate", dimensions=dimensions, **options).fit(
+        known
+    )
+    extractor, total = three_levels.inference_copy("fp32"), torch.zeros(2, 32, 32, dtype=torch.float64)
+    chosen = channels_by_level(detector.channels_, three_levels.channels)
+    for learned, asked, channels in zip(extractor(known), extractor(query), chosen, strict=True):
+        assert len(channels) == (dimensions or learned.shape[1])
+        kept = [level[:, channels].double().numpy() for level in (learned, asked)]
+        grid = torch.from_numpy(truth(*kept, 0.01))[:, None]
+        total += torch.nn.functional.interpolate(grid, size=(32, 32), mode="bilinear", align_corners=True)[
+            :, 0
+        ]
+    prediction = detector.predict(query)
+    assert torch.allclose(prediction.map.double(), total / 3, rtol=3e-3)
+    assert torch.equal(prediction.score, prediction.map.flatten(1).amax(1))
+    opened = kizu.load(detector.save(tmp_path / "model"))
+    assert torch.equal(opened.predict(query).map, prediction.map)
+
+
+def test_a_separate_model_that_lacks_a_level(three_levels: Representation) -> None:
+    options: dict[str, Any] = {"image_size": 32, "dimensions": 5, "levels": "separate"}
+    fitted = kizu.detector("padim", three_levels, **options).fit(torch.rand(3, 3, 32, 32))
+    state = fitted._state()
+    first = sorted(name for name in state if name.startswith("level_2"))[0]
+    with pytest.raises(ModelFileError, match="missing"):
+        fitted.clone()._restore({name: value for name, value in state.items() if name != first})
+    with pytest.raises(ModelFileError, match="fit together"):
+        fitted.clone()._restore({**state, "channels": state["channels"][:5]})
+    with pytest.raises(UsageError, match="joined"):
+        kizu.detector("padim", three_levels, levels="each")

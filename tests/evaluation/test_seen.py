@@ -133,9 +133,9 @@ def test_a_pretrained_network_knows_its_images(folder: Path, tmp_path: Path) -> 
 def test_a_card_lists_no_million_images(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kizu.pretraining import run
+    from kizu.pretraining import _encoder_job, run
 
-    monkeypatch.setattr(run, "MAX_SEEN", 10)
+    monkeypatch.setattr(_encoder_job, "MAX_SEEN", 10)
     run.pretrain(
         "simsiam", folder, tmp_path / "net", steps=1, batch_size=2, size=32, backbone="resnet10t", hidden=16,
         predictor_hidden=8, show=False,

@@ -81,7 +81,9 @@ def test_the_bank_covers_old_and_new_patches_and_keeps_its_share(tiny_planted: S
     """Covering radius of all patches: at most that of the old bank plus that of the new selection."""
     good = tiny_planted.train.normal
     old, every = (
-        PatchCore(NET, coreset=1.0, runtime=kizu.Runtime(image_size=64, precision="fp32")).fit(good.take(rows))
+        PatchCore(NET, coreset=1.0, runtime=kizu.Runtime(image_size=64, precision="fp32")).fit(
+            good.take(rows)
+        )
         for rows in (range(8), range(24))
     )
     model = tiny("patchcore", coreset=0.2).fit(good.take(range(8)))
@@ -129,7 +131,8 @@ def test_what_is_refused_leaves_the_model_as_it_was(tiny_planted: Samples) -> No
     with pytest.raises(TooFewImages, match="old calibration"):
         update_calibrated(model, good, false_alarm_rate=0.01, method="split")
     after = model.predict(tiny_planted.test)
-    assert torch.equal(before.score, after.score) and torch.equal(before.p_value, after.p_value)
+    assert torch.equal(before.score, after.score)
+    assert torch.equal(before.p_value, after.p_value)
     assert not model.history_
 
 
@@ -141,7 +144,8 @@ def test_split_scores_the_images_of_the_old_calibration_again(tiny_planted: Samp
     held = set(model.seen_["calibrated"])
     assert len(held) == 9
     update_calibrated(model, good.concat(new))
-    assert model.decision_ is not None and model.decision_.method == "split"
+    assert model.decision_ is not None
+    assert model.decision_.method == "split"
     assert model.decision_.false_alarm_rate == 0.1
     assert held < set(model.seen_["calibrated"])
     assert not set(model.seen_["calibrated"]) & set(model.seen_["fitted"])
@@ -167,7 +171,8 @@ def test_a_named_threshold_stays(tiny_planted: Samples) -> None:
     model = fit_calibrated(tiny("patchcore"), tiny_planted.train.normal)
     model.recalibrate(threshold=3.5)
     update_calibrated(model, tiny_planted.test.normal)
-    assert model.decision_.fixed and model.decision_.threshold == 3.5
+    assert model.decision_.fixed
+    assert model.decision_.threshold == 3.5
 
 
 @pytest.mark.slow

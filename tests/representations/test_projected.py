@@ -77,8 +77,10 @@ def test_saved_and_opened_over_every_base(
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
     assert all(level.dtype == torch.float32 and bool(level.isfinite().all()) for level in got)
     assert (again.channels, again.strides) == (net.channels, net.strides)
+    assert again.reference_images == net.reference_images == bases[name].reference_images
     if name == "residual":
         assert again.offsets == net.offsets == bases["random"].offsets
+        assert net.reference_images == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,12 @@ from kizu.training.distributed import total
 from kizu.training.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 8, 6
+ENCODERS = [
+    name
+    for name in registry.names("pretraining")
+    if registry.load("pretraining", name).writes == "representation"
+]
+"""Objectives that train an encoder."""
 
 
 class Line(Objective):
@@ -121,7 +127,7 @@ def curves() -> dict[str, Any]:
     for accumulate in (1, 2):
         rows = train(Line(), points, accumulate=accumulate, clip=3.0, **settings)
         results[f"line {accumulate}"] = [row["loss"] for row in rows]
-    for name in registry.names("pretraining"):
+    for name in ENCODERS:
         objective = without_batch_norm(name)
         results[name] = [row["loss"] for row in train(objective, noise, **settings)]
         if name == "moco":

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_objectives import BATCH, STEPS, Line, noise, points, without_batch_norm
+from small_objectives import BATCH, ENCODERS, STEPS, Line, noise, points, without_batch_norm
 from torch import Tensor
 
-from kizu import registry, store
+from kizu import store
 from kizu.errors import ModelFileError, NotFinite, UsageError
 from kizu.launchers import launched
 from kizu.training import Objective, Position, train
@@ -175,7 +175,7 @@ def test_same_seed_same_weights_whatever_torchs_own_generator() -> None:
     assert same(first, second)
 
 
-@pytest.mark.parametrize("name", [None, *registry.names("pretraining")])
+@pytest.mark.parametrize("name", [None, *ENCODERS])
 @pytest.mark.slow
 def test_an_interrupted_run_ends_as_a_whole_one(name: str | None, tmp_path: Path) -> None:
     stream, whole = (points, Line()) if name is None else (noise, without_batch_norm(name))

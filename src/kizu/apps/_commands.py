@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import kizu
 from kizu import registry
+from kizu.apps._findings import Outputs
 from kizu.apps._screen import Screen
 from kizu.checks import image_size
 from kizu.errors import EmptyData, UsageError, counted, listed_unused
@@ -27,8 +28,10 @@ def inspect(
     model: Path,
     paths: list[Path],
     out: Path,
-    panels: bool,
+    outputs: Outputs,
     precision: str | None,
+    roi: str | None,
+    *,
     overwrite: bool,
     resume: bool,
     as_json: bool,
@@ -40,10 +43,10 @@ def inspect(
     refuse_inputs(out, [model, *paths])
     if not resume:
         check_output(out, "inspection.json", overwrite=overwrite)
-    detector, digest = kizu.load(model, precision=precision), content_digest(model)
+    detector, digest = kizu.load(model, precision=precision, roi=roi), content_digest(model)
     with locked(out):
         return inspect_images(
-            detector, digest, paths, out, panels=panels, overwrite=overwrite, resume=resume, screen=screen
+            detector, digest, paths, out, outputs=outputs, overwrite=overwrite, resume=resume, screen=screen
         )
 
 

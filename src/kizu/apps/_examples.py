@@ -7,6 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kizu fit photos/good -o model.kizu",
         "kizu fit photos/good --false-alarm-rate 0.01 -o model.kizu",
         "kizu fit photos/good --detector padim --set dimensions=200 -o model.kizu",
+        "kizu fit photos/good --roi 400,250,800,600 -o model.kizu",
         "kizu fit photos/good --robust -o model.kizu",
         "kizu fit photos/good --leave-out model.kizu.suspicious/leave_out.txt -o model.kizu --overwrite",
         "kizu fit mvtec --dataset mvtec --category screw -o screw.kizu",
@@ -18,6 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "inspect": (
         "kizu inspect model.kizu new_parts -o inspected",
         "kizu inspect model.kizu part.jpg --json -o inspected",
+        "kizu inspect model.kizu new_parts --csv --maps tiff -o inspected",
     ),
     "calibrate": (
         "kizu calibrate model.kizu --false-alarm-rate 0.05",

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kizu import store
+from kizu.apps._findings import Outputs, names_of, numbered, regions_of, stem_of, write_map, write_table
+from kizu.apps._inspected import summary, warnings_of
 from kizu.apps._screen import Screen
 from kizu.digests import file_digest
-from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, counted, some
+from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, some
 from kizu.image_files import Found, find_images
 from kizu.images import open_image
+from kizu.roi import open_region
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
     from kizu.types import Prediction
 
 RESULTS, RECORD = "results.jsonl", "inspection.json"
+SHOWN = ("path", "score", "p_value", "is_anomalous", "error", "regions", "panel", "map")
+"""Of a line, what --json prints."""
+SAME = (
+    ("model_digest", "of another model"),
+    ("precision_asked", "in another --precision"),
+    ("maps_asked", "with another --maps"),
+    ("roi", "of another --roi"),
+)
+"""What an inspection that is gone on with was begun with, in the same words."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where some images' files go. number: that of the first image."""
+
+    out: Path
+    outputs: Outputs
+    number: int
 
 
 def inspect_images(
@@ -28,12 +51,13 @@ def inspect_images(
     paths: list[Path],
     out: Path,
     *,
-    panels: bool,
+    outputs: Outputs,
     overwrite: bool,
     resume: bool,
     screen: Screen,
 ) -> int:
-    """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html.
+    """Write out/results.jsonl (a line an image, in the order given), out/panels/*.png and out/index.html,
+    and what else of `outputs` is asked for.
 
     An image that cannot be read has a line too, with the reason under "error". After an interruption the
     lines written so far stay, and resume=True goes on with the other images, and with those whose files have
@@ -42,7 +66,9 @@ def inspect_images(
     UsageError."""
     found = find_images(paths)
     files = found.images
-    what = {"model_digest": digest, "precision_asked": detector.precision}
+    what: dict[str, Any] = {"model_digest": digest, "precision_asked": detector.precision}
+    what |= {"maps_asked": outputs.maps, "roi": detector.parameters["roi"]}
+    names = names_of([*files, *(path for path, _ in found.unused)])
     if resume and (out / RESULTS).exists():
         done = _rows_before(out, what, found, screen)
     else:
@@ -60,9 +86,9 @@ def inspect_images(
         screen.progress(len(left)) as progress,
         (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream,
     ):
-        number, at = _next_panel(done), 0
+        number, at = _next_number(done), 0
         for chunk in _chunks(left, detector.batch_size):
-            rows, errors, shown = _look(detector, chunk, out if panels else None, number, shown)
+            rows, errors, shown = _look(detector, chunk, names, _Place(out, outputs, number), shown)
             _write(rows, stream, screen)
             broken += errors
             number, at = number + len(chunk), at + len(chunk)
@@ -73,11 +99,14 @@ def inspect_images(
         broken += left_out
     facts["passed_over"] = found.passed_over
     facts["precision"] = detector.precision_.facts() if detector.precision_ else None
-    facts["warnings"] = _warnings(out, detector)
+    lines = store.read_rows(out / RESULTS)
+    facts["warnings"] = warnings_of(lines, detector)
     page = _page(out, facts, shown)
     for warning in facts["warnings"]:
         screen.say(f"WARNING: {warning}")
-    screen.say(f"{_summary(out, len(files), detector)} Page: {page}")
+    if outputs.table:
+        screen.say(f"Table: {write_table(out, lines)}")
+    screen.say(f"{summary(lines, detector)} Page: {page}")
     screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
     screen.unused(broken)
     screen.passed_over(found.passed_over)
@@ -85,28 +114,36 @@ def inspect_images(
 
 
 def _look(
-    detector: Detector, chunk: list[Path], out: Path | None, number: int, shown: tuple[float, float] | None
+    detector: Detector,
+    chunk: list[Path],
+    names: dict[str, str],
+    place: _Place,
+    shown: tuple[float, float] | None,
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]], tuple[float, float] | None]:
-    """(lines by path, files not used, display range) of some images. out: where panels go, None for none;
-    number: that of the first panel."""
+    """(lines by path, files not used, display range) of some images. names: what is shown of their paths;
+    place: where panels and maps go, with the number of the first."""
     errors: list[tuple[str, str]] = []
     rows: dict[str, dict[str, Any]] = {str(path): {} for path in chunk}
     for part in detector.predict_batches(chunk, errors=errors):
         shown = shown or _range(part)
         for index, path in enumerate(part.paths):
-            at = number + chunk.index(Path(path))
-            panel_name = _panel(part, index, out, at, shown, detector.white_level) if out else None
-            rows[path] = _row(part, index, path, panel_name)
+            row = _row(part, index, path) | {
+                "name": names[path],
+                "regions": regions_of(detector, part, index),
+            }
+            stem = stem_of(place.number + chunk.index(Path(path)), names[path])
+            rows[path] = row | _files(detector, part, index, place, stem, names[path], shown)
     rows |= {path: _failed(path, reason) | {"sha256": file_digest(path)} for path, reason in errors}
     return rows, errors, shown
 
 
 def _failed(path: str, reason: str) -> dict[str, Any]:
     """The line of an image that was not looked at."""
-    return {"path": path, "score": None, "p_value": None, "is_anomalous": None, "error": reason}
+    empty = dict.fromkeys(("score", "p_value", "is_anomalous", "regions"))
+    return {"path": path, **empty, "error": reason}
 
 
-def _begin(out: Path, what: dict[str, str], overwrite: bool) -> dict[str, dict[str, Any]]:
+def _begin(out: Path, what: dict[str, Any], overwrite: bool) -> dict[str, dict[str, Any]]:
     """Make the output folder; no image is done. Raises OutputExists."""
     store.check_output(out, RECORD, overwrite=overwrite)
     store.remove_folder(out, RECORD)
@@ -115,7 +152,7 @@ def _begin(out: Path, what: dict[str, str], overwrite: bool) -> dict[str, dict[s
     return {}
 
 
-def _rows_before(out: Path, what: dict[str, str], found: Found, screen: Screen) -> dict[str, dict[str, Any]]:
+def _rows_before(out: Path, what: dict[str, Any], found: Found, screen: Screen) -> dict[str, dict[str, Any]]:
     """The rows that an interrupted run left, by path; a last one that is not whole is dropped, and those of
     files that have changed since.
 
@@ -124,10 +161,10 @@ def _rows_before(out: Path, what: dict[str, str], found: Found, screen: Screen) 
     if not store.has_record(out, RECORD):
         raise OutputExists(out, f"its {RESULTS} is not beside an {RECORD} of kizu's")
     record = store.read_record(out, RECORD)
-    for name, words in (("model_digest", "of another model"), ("precision_asked", "in another --precision")):
+    for name, words in SAME:
         if record.get(name) != what[name]:
             raise UsageError(
-                f"{out} holds results {words}, and one page shows those of one model in one precision: give "
+                f"{out} holds results {words}, and one page shows those of one model, all made alike: give "
                 "another -o, or say --overwrite without --resume to inspect all images anew."
             )
     rows = store.read_rows(out / RESULTS)
@@ -159,9 +196,10 @@ def _has_changed(row: dict[str, Any]) -> bool:
     return "sha256" in row and file_digest(row["path"]) not in (row["sha256"], None)
 
 
-def _next_panel(done: dict[str, dict[str, Any]]) -> int:
-    """A number above those of all images before, whose panels stay."""
-    names = [re.fullmatch(r"panels/(\d+)\.png", str(row.get("panel"))) for row in done.values()]
+def _next_number(done: dict[str, dict[str, Any]]) -> int:
+    """A number above those of all images before, whose panels and maps stay."""
+    files = [row.get(kind) for row in done.values() for kind in ("panel", "map")]
+    names = [re.match(r"(?:panels|maps)/(\d+)", str(name)) for name in files]
     return max([len(done), *(int(name[1]) + 1 for name in names if name)])
 
 
@@ -177,8 +215,8 @@ def _range(part: Prediction) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _row(part: Prediction, index: int, path: str) -> dict[str, Any]:
+    return {
         "path": path,
         "score": float(part.score[index]),
         "p_value": None if part.p_value is None else float(part.p_value[index]),
@@ -187,44 +225,61 @@ def _row(part: Prediction, index: int, path: str, panel_name: str | None) -> dic
         "sha256": file_digest(path),
         "unlike": None if part.unlike is None else bool(part.unlike[index]),
     }
-    return {**row, "panel": panel_name} if panel_name else row
+
+
+def _files(
+    detector: Detector,
+    part: Prediction,
+    index: int,
+    place: _Place,
+    stem: str,
+    name: str,
+    shown: tuple[float, float],
+) -> dict[str, str]:
+    """Write the panel and the map that are asked for: what they are -> their names within the folder."""
+    panel = _panel(detector, part, index, place.out, stem, name, shown) if place.outputs.panels else None
+    kind = place.outputs.maps
+    heat = write_map(place.out, stem, detector, part, index, kind) if kind else None
+    return {what: file for what, file in (("panel", panel), ("map", heat)) if file}
 
 
 def _panel(
+    detector: Detector,
     part: Prediction,
     index: int,
     out: Path,
-    number: int,
+    stem: str,
+    name: str,
     shown: tuple[float, float],
-    white_level: int | None,
 ) -> str | None:
     from kizu.reports.panel import panel
 
-    path = part.paths[index]
+    path, roi = part.paths[index], detector.roi
+    reading = open_image if roi is None else functools.partial(open_region, roi=roi)
     try:
-        image = open_image(path, white_level=white_level)
+        image = reading(path, white_level=detector.white_level)
     except ImageError:
         return None  # gone since it was scored; its line stays
-    panel_name = panel(
+    drawn = panel(
         image,
         part.map[index].numpy(),
         map_range=shown,
-        title=Path(path).name,
+        title=name,
         score=float(part.score[index]),
         p_value=None if part.p_value is None else float(part.p_value[index]),
         is_anomalous=None if part.is_anomalous is None else bool(part.is_anomalous[index]),
+        regions=numbered(detector, part, index),
     )
-    name = f"panels/{number:06d}.png"
-    (out / "panels").mkdir(exist_ok=True)
-    with store.replacing(out / name) as temporary:
-        panel_name.save(temporary, format="PNG")
-    return name
+    file = f"panels/{stem}.png"
+    with store.replacing(out / file) as temporary:
+        drawn.save(temporary, format="PNG")
+    return file
 
 
 def _write(rows: dict[str, dict[str, Any]], stream: TextIO, screen: Screen) -> None:
     for row in rows.values():
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        screen.line({key: row[key] for key in ("path", "score", "p_value", "is_anomalous", "error")})
+        screen.line({key: row[key] for key in SHOWN if key in row})
 
 
 def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -> Path:
@@ -232,25 +287,3 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
 
     store.write_record(out, RECORD, {**facts, "map_range": shown})
     return inspection_html(out, out / "index.html")
-
-
-def _warnings(out: Path, detector: Detector) -> list[str]:
-    """What makes these results doubtful; another product comes first."""
-    from kizu.evaluation.promises import broken_promise, other_product
-
-    rows = [row for row in store.read_rows(out / RESULTS) if row["score"] is not None]
-    known = [bool(row["unlike"]) for row in rows if row.get("unlike") is not None]
-    called = sum(bool(row["is_anomalous"]) for row in rows)
-    other = other_product(sum(known), len(known), detector.decision_)
-    broken = None if other else broken_promise(called, len(rows), detector.decision_, good=False)
-    return [sentence for sentence in (other, broken) if sentence]
-
-
-def _summary(out: Path, images: int, detector: Detector) -> str:
-    if detector.decision_ is None:
-        return (
-            f"{counted(images, 'image')} scored, none decided: the model is not calibrated. `kizu calibrate "
-            "MODEL GOOD`, with good images that it has not learned from, gives it a decision."
-        )
-    called = sum(bool(row["is_anomalous"]) for row in store.read_rows(out / RESULTS))
-    return f"{counted(images, 'image')}, {called} called anomalous."

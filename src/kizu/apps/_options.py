@@ -33,6 +33,13 @@ WhiteLevel = Annotated[
         help="Value of white in grey files of more than 8 bits, such as 4095 for 12 bits; it is kept.",
     ),
 ]
+RegionOfInterest = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        help="Region of interest: x,y,width,height in pixels of the images, or a mask, not zero inside.",
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -45,12 +45,15 @@ def pretrain(
             raise UsageError(f"Say what to train: one of {', '.join(registry.names('pretraining'))}.")
         if not data:
             raise UsageError(
-                "Say what to train on: --data FOLDER, or --data procedural for our own generator."
+                "Say what to train on: --data FOLDER, or --data procedural for our own generator; "
+                "adpretrain: --data NAME:PATH, a data set with masks."
             )
+        if registry.load("pretraining", objective).writes == "projector":
+            named = {name: value for name, value in named.items() if name in given}
         chosen = _parameters(objective, named, parameters)
         screen.say(
-            f"Training {chosen['backbone']} with {objective}{' + SPD' if chosen['spd'] else ''} on "
-            f"{', '.join(data)}"
+            f"Training {chosen.get('backbone', 'a projector')} with {objective}"
+            f"{' + SPD' if chosen.get('spd') else ''} on {', '.join(data)}"
         )
         folder = run.pretrain(objective, data, out, show=not as_json, **settings, **chosen)
     leave()
@@ -59,36 +62,45 @@ def pretrain(
 
 def _say_written(folder: Path, screen: Screen) -> int:
     """What came of a run; the exit code is 1 where images could not be read."""
-    from kizu import store
-
-    card = store.load_card(folder)["representation"]
+    kind, card = _card(folder)
     last = card["curve"][-1]
-    screen.say(
-        f"Wrote {folder}: loss {last['loss']:.4f} after {last['step']} steps. Use it with --representation "
-        f"{folder}"
-    )
+    screen.say(f"Wrote {folder}: loss {last['loss']:.4f} after {last['step']} steps. {_use(kind, folder)}")
     skipped = card["skipped_images"]
     if skipped:
         screen.say(f"{counted(skipped, 'image')} could not be read; {folder / 'skipped.json'} names them.")
-    screen.result({"representation": str(folder), "name": card["name"], "last": last, "skipped": skipped})
+    screen.result({kind: str(folder), "name": card["name"], "last": last, "skipped": skipped})
     return 1 if skipped else 0
 
 
 def _say_finished(folder: Path, screen: Screen) -> int:
     """A run that has nothing left to do."""
-    from kizu import store
-
-    card = store.load_card(folder)["representation"]
-    screen.say(f"{folder} is finished already and stays as it is. Use it with --representation {folder}")
+    kind, card = _card(folder)
+    screen.say(f"{folder} is finished already and stays as it is. {_use(kind, folder)}")
     screen.result(
         {
-            "representation": str(folder),
+            kind: str(folder),
             "name": card["name"],
             "last": card["curve"][-1],
             "skipped": card["skipped_images"],
         }
     )
     return 0
+
+
+def _card(folder: Path) -> tuple[str, dict[str, Any]]:
+    """("representation" or "projector", its card) of a finished run."""
+    from kizu import store
+
+    card = store.load_card(folder)
+    kind = str(card["kind"])
+    return kind, card[kind]
+
+
+def _use(kind: str, folder: Path) -> str:
+    """How to go on."""
+    if kind == "projector":
+        return f"Use it with --adaptation residual --adapt-set projector={folder}"
+    return f"Use it with --representation {folder}"
 
 
 def _parameters(objective: str, named: dict[str, Any], texts: list[str]) -> dict[str, Any]:
@@ -98,14 +110,15 @@ def _parameters(objective: str, named: dict[str, Any], texts: list[str]) -> dict
     from kizu.pretraining.spd import FLAT_NAMES, SPDConfig, collect_spd
 
     cls = registry.load("pretraining", objective)
-    known, values = {*inspect.signature(cls).parameters, *FLAT_NAMES}, dict(named)
+    own = {*inspect.signature(cls).parameters}
+    known, values = own | (set(FLAT_NAMES) if "spd" in own else set()), dict(named)
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip()
         if equals and name not in known:
             raise UnknownParameter(objective, name, known)
-        if name in FLAT_NAMES:
+        if name in FLAT_NAMES and "spd" in own:
             values[name] = parameters_from([f"{FLAT_NAMES[name]}={value}"], SPDConfig)[FLAT_NAMES[name]]
         else:
             values |= parameters_from([text], cls)
-    return collect_spd(values)
+    return collect_spd(values) if "spd" in own else values

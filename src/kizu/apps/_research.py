@@ -51,7 +51,11 @@ def pretrain(
     ),
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Folder of images, or 'procedural'; may be repeated: they take turns."),
+        typer.Option(
+            "--data",
+            help="Folder of images, or 'procedural' (adpretrain: NAME:PATH, a data set with masks); may be "
+            "repeated: they take turns.",
+        ),
     ] = None,
     init: Annotated[
         str | None,
@@ -59,10 +63,16 @@ def pretrain(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 10_000,
     spd: Annotated[bool, typer.Option("--spd", help="Add SPD: learn to spot small differences.")] = False,
-    backbone: Annotated[str, typer.Option("--backbone", help="A timm network of stages.")] = "resnet18",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            "--backbone",
+            help="A timm network of stages (adpretrain: a representation, with its levels).",
+        ),
+    ] = "resnet18",
     size: Annotated[int, typer.Option("--size", help="Side of the views in pixels.")] = 224,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Images of one step, over all processes.")
+        int, typer.Option("--batch-size", help="Images of one step, over all processes (adpretrain: 32).")
     ] = 256,
     parameters: Annotated[
         list[str] | None,
@@ -107,7 +117,8 @@ def pretrain(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a representation on images of anything; every detector takes it by its path."""
+    """Train a representation on images of anything, which every detector takes by its path; or, by
+    adpretrain, a projector for the adaptation `residual` on images with masks."""
     from kizu.apps import _pretrain
 
     settings = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from kizu import store
 from kizu.errors import UsageError, counted, some
+from kizu.images import open_image
+from kizu.roi import open_region
 
 if TYPE_CHECKING:
     from kizu.apps._screen import Screen
@@ -44,7 +47,7 @@ class LeftOut:
             return good, None
         if model.supervision != "normal":
             raise UsageError(
-                "--robust looks for flawed images among good ones; this detector learns from both."
+                "--robust looks for flaws among good images; this detector learns from both. Leave it away."
             )
         with screen.progress(len(good)) as progress:
             return without_suspicious(model, good, seed=seed, options=FitOptions(progress=progress))
@@ -54,7 +57,7 @@ def without(samples: Samples, file: Path, data: Path) -> Samples:
     """The samples without those that a text file lists, one path a line, absolute or from `data` on; lines
     that are empty or begin with # say nothing.
 
-    Raises UsageError for a file that is not there or no UTF-8, and for a path that is none of the samples'."""
+    Raises UsageError for a file that is not there or no UTF-8, and for a path that is none of theirs."""
     try:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -66,8 +69,8 @@ def without(samples: Samples, file: Path, data: Path) -> Samples:
     missing = [name for name, paths in wanted.items() if not paths & known]
     if missing:
         raise UsageError(
-            f"{file} lists {counted(len(missing), 'path')} that no image to learn from has: {some(missing, 3)}. "
-            f"Give paths as they are, or from {top} on."
+            f"{file} lists {counted(len(missing), 'path')} that no image to learn from has: "
+            f"{some(missing, 3)}. Give paths as they are, or from {top} on."
         )
     gone = set().union(*wanted.values()) if wanted else set()
     return samples.take([row for row, path in enumerate(samples.paths) if path not in gone])
@@ -89,7 +92,7 @@ def report(out: Path, found: Suspicion, left_out: LeftOut, model: Detector, scre
     page = _write(out, found, left_out, model)
     first = [f"{path} ({scores[path]:.4g})" for path in names]
     what = f"{counted(len(names), 'good image stands', 'good images stand')} out"
-    at = f" Look at them: {page}" if page else ""
+    at = f" Look at them: {page}." if page else ""
     if left_out.robust:
         share = len(names) / (model.images_seen_ + len(names))
         screen.say(
@@ -112,6 +115,9 @@ def _write(out: Path, found: Suspicion, left_out: LeftOut, model: Detector) -> s
     folder = out.with_name(f"{out.name}.suspicious")
     if left_out.file is not None and left_out.file.resolve().parent == folder.resolve():
         return None
+    reading = functools.partial(open_image, white_level=model.white_level)
+    if model.roi is not None:
+        reading = functools.partial(open_region, roi=model.roi, white_level=model.white_level)
     scores = dict(zip(found.paths, found.scores, strict=True))
     lines = [f"# {counted(len(found.outstanding), 'image')}; delete the lines of those that are good"]
     lines += found.outstanding
@@ -123,7 +129,7 @@ def _write(out: Path, found: Suspicion, left_out: LeftOut, model: Detector) -> s
             temporary / "index.html",
             limit=limit,
             left_out=left_out.robust,
-            white_level=model.white_level,
+            reading=reading,
         )
         (temporary / LIST).write_text("\n".join(lines) + "\n", "utf-8")
         facts = {"images": [{"path": path, "score": float(np.float32(score))} for path, score, _ in shown]}

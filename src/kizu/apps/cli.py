@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _catalogue, _research, _upkeep, _waiting
+from kizu.apps import _catalogue, _errors, _research, _upkeep, _waiting
 from kizu.apps._examples import epilog
 from kizu.apps._options import (
     AdaptationName,
@@ -33,6 +33,7 @@ from kizu.apps._options import (
     Parameters,
     Precision,
     Rate,
+    RegionOfInterest,
     RepresentationName,
     Resume,
     Robust,
@@ -41,7 +42,6 @@ from kizu.apps._options import (
     run,
     say,
 )
-from kizu.apps._sentences import is_out_of_memory, sentence
 from kizu.registry import first_sentence
 
 app = typer.Typer(
@@ -79,6 +79,7 @@ def fit(
     parameters: Parameters = None,
     white_level: WhiteLevel = None,
     precision: Precision = None,
+    roi: RegionOfInterest = None,
     adaptation: AdaptationName = None,
     adaptation_parameters: AdaptationParameters = None,
     false_alarm_rate: Rate = None,
@@ -105,7 +106,7 @@ def fit(
             _fit.Learner(
                 detector,
                 representation,
-                _fit.with_options(parameters or [], white_level=white_level, precision=precision),
+                _fit.with_options(parameters or [], white_level=white_level, precision=precision, roi=roi),
                 adaptation,
                 adaptation_parameters or [],
             ),
@@ -168,15 +169,29 @@ def inspect(
     paths: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
     out: Out,
     panels: Annotated[bool, typer.Option(help="Write an image per image: image, heat map, decision.")] = True,
+    maps: Annotated[
+        str | None, typer.Option("--maps", help="Write raw maps at the size of the images: npy or tiff.")
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--csv", help="Write results.csv, a line for each flaw region.")
+    ] = False,
     precision: Precision = None,
+    roi: RegionOfInterest = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Inspect new images: score, heat map and decision for each, and a page that shows them."""
-    from kizu.apps import _commands
+    """Inspect new images: score, heat map, decision and flaw regions for each, and a page that shows them."""
+    from kizu.apps import _commands, _findings
 
-    run(lambda: _commands.inspect(model, paths, out, panels, precision, overwrite, resume, as_json))
+    run(
+        lambda: _commands.inspect(
+            *(model, paths, out, _findings.Outputs(panels, maps, table), precision, roi),
+            overwrite=overwrite,
+            resume=resume,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
@@ -261,12 +276,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (KizuError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(sentence(error))
+        say(_errors.sentence(error))
         sys.exit(2)
     except RuntimeError as error:
-        if debug or not is_out_of_memory(error):
+        if debug or not _errors.is_out_of_memory(error):
             raise
-        say(sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
+        say(_errors.sentence(MemoryError(str(error).split(": ")[-1].split(".")[0])))
         sys.exit(2)
 
 

@@ -16,7 +16,7 @@ from kizu import checks
 from kizu.datasets._copies import folder_of_copies, made_once, source_facts, write_pixels
 from kizu.datasets._layout import folders_in, root_of, to_samples, unread
 from kizu.datasets._masks import Row
-from kizu.errors import EmptyData, LayoutError, MaskError, UsageError, some
+from kizu.errors import EmptyData, LayoutError, MaskError, UsageError, counted, some
 from kizu.image_files import Found, images_below, list_images
 from kizu.images import open_values
 from kizu.masks import MaskRule, open_mask
@@ -141,7 +141,7 @@ def _masks(folder: Path, bad: list[Path]) -> dict[Path, list[Path]]:
     if missing or extra:
         raise MaskError(
             f"{folder}: {len(missing)} defective strips without a mask ({some(missing) or 'none'}), "
-            f"{len(extra)} masks without a strip ({some(extra) or 'none'}). A mask is named "
+            f"{counted(len(extra), 'mask')} without a strip ({some(extra) or 'none'}). A mask is named "
             "<strip>_mask.png, or <strip>_mask1.png and so on."
         )
     return masks

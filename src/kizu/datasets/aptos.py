@@ -15,7 +15,7 @@ from scipy import ndimage
 from kizu.datasets._layout import folders_in, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
-from kizu.errors import DataError, EmptyData, LayoutError, UsageError, some
+from kizu.errors import DataError, EmptyData, LayoutError, UsageError, counted, some
 from kizu.images import list_images, resize_image
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -167,7 +167,8 @@ def _grades(root: Path) -> dict[str, int]:
     missing, extra = [name for name in grades if name not in there], sorted(there - grades.keys())
     if missing or extra or len(grades) < table.height:
         raise LayoutError(
-            f"{root / 'train.csv'} and train_images/ disagree: {len(missing)} images of the list are not "
+            f"{root / 'train.csv'} and train_images/ disagree: "
+            f"{counted(len(missing), 'image')} of the list are not "
             f"there ({some(missing)}), {len(extra)} are not in the list ({some(extra)}), "
             f"{table.height - len(grades)} are listed twice."
         )

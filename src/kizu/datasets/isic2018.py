@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kizu.datasets._layout import folders_in, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._prepared import is_prepared, read_prepared, write_prepared
-from kizu.errors import LayoutError, UsageError, some
+from kizu.errors import LayoutError, UsageError, counted, some
 from kizu.images import list_images, resize_image
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -162,7 +162,8 @@ def _kinds(root: Path, split: str) -> dict[str, str]:
     missing, extra = [name for name in kinds if name not in there], sorted(there - kinds.keys())
     if missing or extra or len(kinds) < table.height:
         raise LayoutError(
-            f"{file.name} and {images.name}/ disagree: {len(missing)} images of the list are not there "
+            f"{file.name} and {images.name}/ disagree: "
+            f"{counted(len(missing), 'image')} of the list are not there "
             f"({some(missing)}), {len(extra)} are not in the list ({some(extra)}), "
             f"{table.height - len(kinds)} are listed twice."
         )

@@ -10,7 +10,7 @@ import polars as pl
 
 from kizu.datasets._layout import folders_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row, pair
-from kizu.errors import LayoutError, some
+from kizu.errors import LayoutError, counted, some
 from kizu.images import list_images
 from kizu.masks import MaskRule, open_mask
 from kizu.samples import Samples, Wanted
@@ -104,7 +104,8 @@ def _from_csv(root: Path, masks: dict[Path, Path]) -> dict[Path, _Known]:
     )
     if unknown or gone:
         raise LayoutError(
-            f"{file} and the images disagree: {len(unknown)} images not in the file ({some(unknown)}), "
+            f"{file} and the images disagree: "
+            f"{counted(len(unknown), 'image')} not in the file ({some(unknown)}), "
             f"{len(gone)} in the file and not on disk ({some(gone)})."
         )
     return known

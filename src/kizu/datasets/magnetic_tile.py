@@ -10,7 +10,7 @@ import polars as pl
 
 from kizu.datasets._layout import chosen, folders_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row, pair
-from kizu.errors import LayoutError, some
+from kizu.errors import LayoutError, counted, some
 from kizu.images import list_images
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -71,7 +71,7 @@ def problems(root: Path, samples: Samples) -> list[str]:
     """Classes whose number of images is not the published one."""
     there = dict(samples.table.group_by("defect").len().iter_rows())
     odd = {name: (there.get(name, 0), n) for name, n in COUNTS.items() if there.get(name, 0) != n}
-    return [f"{name}: {got} images where {n} are published" for name, (got, n) in odd.items()]
+    return [f"{name}: {counted(got, 'image')} where {n} are published" for name, (got, n) in odd.items()]
 
 
 def _read_class(folder: Path) -> list[Row]:
@@ -113,7 +113,8 @@ def _groups_from_csv(root: Path, rows: list[Row]) -> dict[Path, str]:
     )
     if unknown or gone:
         raise LayoutError(
-            f"{root / 'groups.csv'} and the images disagree: {len(unknown)} images not in the file "
+            f"{root / 'groups.csv'} and the images disagree: "
+            f"{counted(len(unknown), 'image')} not in the file "
             f"({some(unknown)}), {len(gone)} in the file and not on disk ({some(gone)}). Remove the file to "
             "have the groups worked out from the names."
         )

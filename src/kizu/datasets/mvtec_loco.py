@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row
-from kizu.errors import DataError, LayoutError, MaskError, some
+from kizu.errors import DataError, LayoutError, MaskError, counted, some
 from kizu.images import list_images, open_image
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -123,10 +123,10 @@ def problems(root: Path, samples: Samples) -> list[str]:
     lines = []
     for name in sorted(set(samples.table["category"]) & COUNTS.keys()):
         bad = samples.where(category=name).anomalous.table["defect"].to_list()
-        counted = zip(KINDS, COUNTS[name][3:], strict=True)
+        due = zip(KINDS, COUNTS[name][3:], strict=True)
         lines += [
-            f"{name}, {kind}: {bad.count(kind)} images where {n} are published"
-            for kind, n in counted
+            f"{name}, {kind}: {counted(bad.count(kind), 'image')} where {n} are published"
+            for kind, n in due
             if bad.count(kind) != n
         ]
     broken = []
@@ -169,7 +169,8 @@ def _anomalous(folder: Path, kind: str) -> list[Row]:
     extra = sorted(parts.keys() - {image.stem for image in images})
     if missing or extra:
         raise MaskError(
-            f"{masks}: {len(missing)} images without a mask ({some(missing)}), {len(extra)} mask folders "
+            f"{masks}: "
+            f"{counted(len(missing), 'image')} without a mask ({some(missing)}), {len(extra)} mask folders "
             f"without an image ({some(extra)}). The masks of an image lie in the folder of its name, as "
             "000/000.png."
         )

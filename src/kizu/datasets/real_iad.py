@@ -11,7 +11,7 @@ from kizu.checks import without_effect
 from kizu.datasets._layout import chosen, folders_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.datasets._real_iad_lists import Entry, read_list
-from kizu.errors import LayoutError, MaskError, UnknownName, some
+from kizu.errors import LayoutError, MaskError, UnknownName, counted, some
 from kizu.image_files import list_images
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -103,11 +103,14 @@ def problems(root: Path, samples: Samples) -> list[str]:
         ]
     bad = samples.train.anomalous.paths
     if bad:
-        lines.append(f"{len(bad)} images to learn from have a mask: {some(bad, 3)}")
+        which = counted(len(bad), "image to learn from has", "images to learn from have")
+        lines.append(f"{which} a mask: {some(bad, 3)}")
     twice = table.select("group", "view").is_duplicated()
     if twice.any():
         parts = sorted(set(table.filter(twice)["group"].to_list()))
-        lines.append(f"{len(parts)} parts have two photographs by one camera: {some(parts, 3)}")
+        lines.append(
+            f"{counted(len(parts), 'part has', 'parts have')} two photographs by one camera: {some(parts, 3)}"
+        )
     return lines
 
 
@@ -169,7 +172,9 @@ def _read_listed(folder: Path, lists: Path) -> list[Row]:
     wanted = [name for entry in entries for name in (entry.image, entry.mask) if name]
     missing = [name for name in wanted if name not in there]
     if missing:
-        raise LayoutError(f"{file} names {len(missing)} files that are not below {folder}: {some(missing)}.")
+        raise LayoutError(
+            f"{file} names {counted(len(missing), 'file')} not below {folder}: {some(missing)}."
+        )
     return [_row(folder, entry) for entry in entries]
 
 
@@ -191,7 +196,9 @@ def _read_folders(folder: Path) -> list[Row]:
             shown = mask.relative_to(folder).as_posix() if mask else None
             rows.append(_row(folder, Entry(name, shown, kind.name if mask else "good", None)))
         if masks:
-            raise MaskError(f"{kind} holds {len(masks)} masks without an image: {some(masks.values(), 3)}.")
+            raise MaskError(
+                f"{kind} holds {counted(len(masks), 'mask')} without an image: {some(masks.values(), 3)}."
+            )
     return rows
 
 

@@ -18,7 +18,7 @@ from kizu import checks
 from kizu.datasets._copies import DAMAGED, folder_of_copies, made_once, source_facts, write_pixels
 from kizu.datasets._layout import folders_in, need_good, root_of, to_samples
 from kizu.datasets._masks import Row
-from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, UsageError, some
+from kizu.errors import EmptyData, LayoutError, MaskError, UnknownName, UsageError, counted, some
 from kizu.image_files import Found
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
@@ -124,7 +124,8 @@ def _with_masks(root: Path, found: list[tuple[Path, str]]) -> list[tuple[tuple[P
     if bad or extra:
         raise MaskError(
             f"{root / MASKS}: {len(bad)} defective volumes without a mask ({some(bad) or 'none'}), "
-            f"{len(extra)} masks without a volume ({some(extra) or 'none'}). A mask has its volume's name."
+            f"{counted(len(extra), 'mask')} without a volume ({some(extra) or 'none'}). A mask has its "
+            "volume's name."
         )
     return [(entry, masks.get(entry[0].stem) if entry[1] != GOOD else None) for entry in found]
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
 from kizu.datasets._masks import Row
-from kizu.errors import LayoutError, UnknownName, UsageError, some
+from kizu.errors import LayoutError, UnknownName, UsageError, counted, some
 from kizu.masks import MaskRule
 from kizu.samples import Samples, Wanted
 
@@ -173,11 +173,13 @@ def _raw(root: Path, category: Wanted, split_csv: SplitName, listed: Path | None
     missing = [name for name in wanted if name not in there]
     if missing:
         raise LayoutError(
-            f"{listed.name} names {len(missing)} files that are not below {root}: {some(missing)}."
+            f"{listed.name} names {counted(len(missing), 'file')} not below {root}: {some(missing)}."
         )
     bare = table.filter((pl.col("label") == 1) & pl.col("mask").is_null())["image"].to_list()
     if bare:
-        raise LayoutError(f"{listed} names {len(bare)} anomalous images without a mask: {some(bare)}.")
+        raise LayoutError(
+            f"{listed} names {counted(len(bare), 'anomalous image')} without a mask: {some(bare)}."
+        )
     rows = [
         Row(root / image, name, "anomaly" if label else "good", label, split, mask and root / mask)
         for name, split, label, image, mask in table.select(

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from kizu.detectors.deep_svdd import DeepSVDD
     from kizu.detectors.differnet import DifferNet
     from kizu.detectors.encoder import EncoderDetector, EncoderNetwork
+    from kizu.detectors.feature_norm import FeatureNorm
     from kizu.detectors.gaussian import Gaussian
+    from kizu.detectors.glass import GLASS
     from kizu.detectors.learned import LearnedDetector
     from kizu.detectors.one_pass import OnePassDetector
     from kizu.detectors.padim import PaDiM
@@ -40,13 +42,15 @@ if TYPE_CHECKING:
     from kizu.detectors.scored import Scored
     from kizu.detectors.simplenet import SimpleNet
     from kizu.detectors.tdg import TDG
+    from kizu.detectors.uniad import UniAD
     from kizu.detectors.vae import VAE
 
 __all__ = [
-    "CSI", "TDG", "VAE", "Autoencoder", "CFlow", "Classifier", "CutPaste", "Decision", "DeepSVDD", "Detector",
-    "DifferNet", "EncoderDetector", "EncoderNetwork", "Gaussian", "LearnedDetector", "Networks",
-    "OnePassDetector", "PaDiM", "PatchCore", "ReContrast", "ReconstructionDetector", "ReconstructionScorer",
-    "ReverseDistillation", "RotNet", "Runtime", "Scored", "SimpleNet",
+    "CSI", "GLASS", "TDG", "VAE", "Autoencoder", "CFlow", "Classifier", "CutPaste", "Decision", "DeepSVDD",
+    "Detector", "DifferNet", "EncoderDetector", "EncoderNetwork", "FeatureNorm", "Gaussian",
+    "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
+    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "Scored",
+    "SimpleNet", "UniAD",
 ]  # fmt: skip
 
 registry.open_room(__name__, {

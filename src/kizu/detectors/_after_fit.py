@@ -52,8 +52,8 @@ class AfterFit:
         map_range: tuple[float, float] | None = None,
         threshold: float | None = None,
     ) -> Self:
-        """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`, or at
-        a threshold. The arguments are those of `kizu.detectors.Decision`. Raises NotFitted, TooFewImages."""
+        """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`,
+        or at a threshold. Arguments as of `kizu.detectors.Decision`. Raises NotFitted, TooFewImages."""
         self._require_fit("set_calibration")
         self.decision_ = Decision(
             normal_scores,
@@ -109,6 +109,8 @@ class AfterFit:
             map_range=before.map_range,
             threshold=threshold,
         )
+        if before.peaks is not None:
+            after.set_peaks(before.peaks)
         after.file_sizes, after.appearance, self.decision_ = before.file_sizes, before.appearance, after
         return self
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kizu import engine
-from kizu.detectors.decision import FileSizes, other_size
+from kizu.detectors.decision import Decision, FileSizes, other_size
 from kizu.errors import NotFinite, OtherSize, ShapeError, TooFewImages, UnusedRange, UsageError
+from kizu.masks import resize_mask
 from kizu.representations.base import Representation
+from kizu.roi import Roi
 from kizu.training import FitOptions
 from kizu.types import Batch, FeatureMaps, Prediction
 
@@ -96,6 +98,22 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
         )
 
 
+def check_size(decision: Decision | None, fitted: tuple[int, int] | None, batch: Batch) -> None:
+    """`require_size` and `warn_of_size`, where there is a decision."""
+    if decision is not None:
+        require_size(fitted, batch)
+        warn_of_size(decision.file_sizes, batch)
+
+
+def lowest_outside(roi: Roi | None, maps: Tensor) -> Tensor:
+    """Maps (B, H, W) of the region's box: what is outside of its mask gets the lowest value inside."""
+    if roi is None or roi.inside is None:
+        return maps
+    outside = torch.from_numpy(~resize_mask(roi.inside, (int(maps.shape[1]), int(maps.shape[2]))))
+    lowest = maps.masked_fill(outside, torch.inf).flatten(1).amin(1)[:, None, None]
+    return torch.where(outside & lowest.isfinite(), lowest, maps)
+
+
 def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
     """Warn of files or 8-bit arrays of another size than the files of the calibration: they are resized,
     which changes how sharp an image is, and with it every score. The warning of a size is shown once."""
@@ -114,7 +132,7 @@ def warn_of_size(calibrated: FileSizes | None, batch: Batch) -> None:
 def require_more_than_references(representation: Representation, good: int) -> None:
     """Raise TooFewImages when all good images are references of the representation: their residuals are
     zero."""
-    if getattr(representation, "reference_images", 0) >= good:
+    if representation.reference_images >= good:
         raise TooFewImages(
             f"Of {good} good images all would be references. Give more good images, or a smaller number of "
             "shots."

@@ -23,12 +23,13 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors import _predictions
 from kizu.detectors._after_fit import AfterFit
 from kizu.detectors._card import card_of
-from kizu.detectors.runtime import Runtime, build, parameter_names
+from kizu.detectors.runtime import Runtime, build, parameters_of
 from kizu.errors import EmptyData, UsageError, counted
 from kizu.precision import Choice
 from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.representations.sources import open_representation, pack
+from kizu.roi import Roi
 from kizu.training import FitOptions, SampleStore
 from kizu.types import Batch, Centres, FeatureMaps, Prediction
 
@@ -39,10 +40,9 @@ _WARM_UP = threading.Lock()
 class Detector(AfterFit, ABC):
     """Base of all detectors.
 
-    representation: a Representation, its name or path, or None for the default at the detector's preferred
-    levels. adaptation: an Adaptation or its name: `fit` first adapts the representation to the images it is
-    given. After `fit`, `representation_` is what looks at images; `representation` stays as it was, and a
-    clone starts from it."""
+    representation: a Representation, its name or path, or None for the default at the preferred levels.
+    adaptation: an Adaptation or its name: `fit` first adapts the representation to its images. After `fit`,
+    `representation_` looks at images; `representation` stays as it was, and a clone starts from it."""
 
     supervision: ClassVar[Supervision] = "normal"
     """"normal": learns from good images alone and is never handed a label. "labelled": learns from both."""
@@ -61,6 +61,7 @@ class Detector(AfterFit, ABC):
         self.image_size: tuple[int, int] = run.image_size  # type: ignore[assignment]
         self.precision, self.device, self.alignment = run.precision, run.device, run.alignment
         self.batch_size, self.white_level = run.batch_size, run.white_level
+        self.roi: Roi | None = run.roi  # type: ignore[assignment]
         self._device = engine.device_named(self.device)
         self.precision_: Choice | None = None  # in which features are computed, once that was asked
         self.adaptation = Adaptation(adaptation) if isinstance(adaptation, str) else adaptation
@@ -161,7 +162,7 @@ class Detector(AfterFit, ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """Every parameter by name as it stands, the runtime's among them."""
-        return {name: getattr(self, name) for name in parameter_names(type(self))}
+        return parameters_of(self)
 
     @property
     def centres(self) -> Centres | None:
@@ -178,6 +179,11 @@ class Detector(AfterFit, ABC):
     def takes_features(self) -> bool:
         """Whether the features of its representation are all it needs of an image, to fit and to predict."""
         return self.adaptation is None
+
+    @property
+    def learns_from_features(self) -> bool:
+        """Whether scores depend on features of the good images beyond what the adaptation took from them."""
+        return True
 
     def __repr__(self) -> str:
         state = f"fitted on {counted(self.images_seen_, 'image')}" if self.fitted_ else "not fitted"
@@ -196,14 +202,9 @@ class Detector(AfterFit, ABC):
         self, data: Images, errors: Errors, channels: Channels, *, supervision: Supervision | None = None
     ) -> Iterator[Batch]:
         return read(
-            data,
-            size=self.image_size,
-            batch_size=self.batch_size,
-            errors=errors,
-            supervision=supervision,
-            channels=channels,
-            white_level=self.white_level,
-        )
+            data, size=self.image_size, batch_size=self.batch_size, errors=errors, supervision=supervision,
+            channels=channels, white_level=self.white_level, roi=self.roi,
+        )  # fmt: skip
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; what identifies their images is kept in `seen_`, and their size in `size_`."""
@@ -225,14 +226,15 @@ class Detector(AfterFit, ABC):
     def _adapt(self, batches: Iterator[Batch], options: FitOptions) -> Iterator[Batch]:
         """Adapt the representation to the good images among the batches; the batches again."""
         assert self.adaptation is not None
-        every = SampleStore(white_level=self.white_level)
+        every = SampleStore(white_level=self.white_level, roi=self.roi)
         for batch in batches:
             every.add(batch)
         good = every.good()
         if len(good):
             within = options.within("adaptation").without_evaluation()
             self.representation_ = self.adaptation.adapt(self.representation, good, options=within)
-            _predictions.require_more_than_references(self.representation_, len(good))
+            if self.learns_from_features:
+                _predictions.require_more_than_references(self.representation_, len(good))
         return every.batches(self.batch_size) if len(good) else iter(())
 
     def _scoring_representation(self) -> Representation:
@@ -250,10 +252,8 @@ class Detector(AfterFit, ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        if batch.features is not None and self.takes_features:
-            levels = batch.features
-        else:
-            levels = self._warm_up()(batch.require_images())
+        known = batch.features if self.takes_features else None
+        levels = self._warm_up()(batch.require_images()) if known is None else known
         levels = [level.to(self._device, torch.float32) for level in levels]
         _predictions.require_finite(levels, batch, self.representation_.card["name"])
         return levels
@@ -267,14 +267,13 @@ class Detector(AfterFit, ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
-        if self.decision_ is not None:
-            _predictions.require_size(self.size_, batch)
-            _predictions.warn_of_size(self.decision_.file_sizes, batch)
+        _predictions.check_size(self.decision_, self.size_, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():
             parts = engine.map_chunks(self._score, batch.split, len(batch), self._device)
             maps, scores = (values.float().cpu() for values in parts)
+        maps = _predictions.lowest_outside(self.roi, maps)
         if self.decision_ is None:
             return Prediction(maps, scores, paths=batch.paths)
         p_value, flagged = self.decision_(scores)

@@ -38,10 +38,17 @@ def other_size(batch: Batch, known: FileSizes) -> tuple[int, int] | None:
     tolerance; paths that are no files are left aside."""
     least, most = known[:2], known[2:]
     for shape in batch.file_sizes or _shapes(batch.paths):
-        for side, low, high in zip(shape, least, most, strict=True):
-            if not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE:
-                return shape
+        if lies_outside(shape, least, most):
+            return shape
     return None
+
+
+def lies_outside(shape: tuple[int, int], least: tuple[int, ...], most: tuple[int, ...]) -> bool:
+    """Whether a side lies outside these, beyond the tolerance."""
+    return any(
+        not low <= side * SIZE_TOLERANCE or not side <= high * SIZE_TOLERANCE
+        for side, low, high in zip(shape, least, most, strict=True)
+    )
 
 
 def _shapes(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -102,6 +109,11 @@ class Decision:
             )
         self.file_sizes: FileSizes | None = None
         """Of the files behind the scores, where they were files."""
+        self.peaks: NDArray[np.float32] | None = None
+        """(n,) the highest map value of each of the images, where that is known."""
+        self.map_threshold: float | None = None
+        """A map value that at most `false_alarm_rate` of good parts exceed anywhere: what is above it is a
+        flaw region (kizu.regions). None where the maps of the calibration are not known."""
         self.appearance: Appearance | None = None
         """What good images look like as a whole, where that is known."""
         self.certified_rate: float | None = None
@@ -113,6 +125,18 @@ class Decision:
         values = calibration.p_values(scores, self.scores, groups=self.groups)
         return torch.from_numpy(values), scores.double() > self.threshold
 
+    def set_peaks(self, peaks: Any) -> None:
+        """Take the highest map values (n,) of the same images, in their order; `map_threshold` follows. It is
+        of the rate that is promised, or of the estimate that goes with a named threshold."""
+        self.peaks = _single_precision(peaks)
+        if len(self.peaks) != len(self.scores):
+            raise UsageError(
+                f"There are {len(self.scores)} scores and {len(self.peaks)} peaks: one an image."
+            )
+        rate = min(self.false_alarm_rate, 1.0 - 1e-9)
+        groups = self.groups.tolist()
+        self.map_threshold = calibration.conformal_threshold(self.peaks, rate, groups=groups)
+
     @property
     def parts_above(self) -> int:
         """How many of the parts have an image above the threshold."""
@@ -122,7 +146,8 @@ class Decision:
         """What reports and JSON say of it.
 
         method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
-        with 95 % confidence; None for "cross"), threshold, fixed (whether it was named), map_range,
+        with 95 % confidence; None for "cross"), threshold, fixed (whether it was named), map_threshold,
+        map_range,
         file_sizes."""
         return {
             "method": self.method,
@@ -132,6 +157,7 @@ class Decision:
             "certified_rate": self.certified_rate,
             "threshold": self.threshold,
             "fixed": self.fixed,
+            "map_threshold": self.map_threshold,
             "map_range": self.map_range and list(self.map_range),
             "file_sizes": self.file_sizes and list(self.file_sizes),
         }
@@ -141,6 +167,7 @@ class Decision:
         return {
             "calibration.scores": torch.from_numpy(self.scores),
             "calibration.groups": torch.from_numpy(self.groups),
+            **({} if self.peaks is None else {"calibration.peaks": torch.from_numpy(self.peaks)}),
             **(self.appearance.tensors() if self.appearance else {}),
         }
 

@@ -31,14 +31,16 @@ class LearnedDetector(Detector):
     """trains_on: "features", computed once for every image, or "images", looked at anew in every step.
 
     A member's constructor sets iterations (steps of batch_size samples), seed and training_precision ("auto",
-    "fp32" or "bf16"), and calls `_check_training()`. After `fit`: network_, what was trained, in evaluation
-    mode on the CPU; steps_; trained_in_, the precision of the training; log_, the rows of its log."""
+    "fp32" or "bf16"), clip (the largest norm of a gradient) where it has one, and calls `_check_training()`.
+    After `fit`: network_, what was trained, in evaluation mode on the CPU; steps_; trained_in_, the precision
+    of the training; log_, the rows of its log."""
 
     trains_on: ClassVar[Literal["features", "images"]] = "features"
     _shapes: ClassVar[dict[str, str]] = {"steps": "1"}
     iterations: int
     seed: int
     training_precision: str
+    clip: float | None = None
     trained_in_: Choice | None = None
 
     # -- what a member adds ----------------------------------------------------------------------------------
@@ -97,6 +99,7 @@ class LearnedDetector(Detector):
             functools.partial(samples.stream, seed=self.seed),
             steps=self.iterations,
             batch_size=self.batch_size,
+            clip=self.clip,
             folder=options.folder,
             recipe=self._recipe(seen),
             resume=options.resume,
@@ -129,7 +132,7 @@ class LearnedDetector(Detector):
     def _collected(self, batches: Iterator[Batch], options: FitOptions) -> SampleStore:
         """All samples, as images or as features."""
         if self.trains_on == "images":
-            samples = SampleStore(white_level=self.white_level)
+            samples = SampleStore(white_level=self.white_level, roi=self.roi)
         else:
             samples = SampleStore(self._features_of_images, dtype=self._warm_up().dtype)
         for batch in batches:

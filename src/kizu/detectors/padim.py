@@ -8,8 +8,9 @@ in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the scor
 mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
 the map's maximum.
 
-Differences: the channels are drawn by a generator of our own; no min-max over the test set; mean and
-whitening are rounded to float16, which changes a distance by about 1e-4 of itself."""
+levels="separate", dimensions=None is PaDiM as ADPretrain (NeurIPS 2025) runs it. Differences: channels are
+drawn by a generator of our own; no min-max over the test set; mean and whitening are rounded to float16,
+which changes a distance by about 1e-4 of itself."""
 
 from __future__ import annotations
 
@@ -23,13 +24,14 @@ from torch import Tensor, nn
 from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
-from kizu.detectors import _padim_sums
-from kizu.detectors._padim_channels import channels_by_level, draw_channels
+from kizu.detectors._level_gaussians import LevelGaussians
+from kizu.detectors._padim_sums import KeepsSums
 from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import EmptyData, ModelFileError, ShapeError
-from kizu.nn.patches import align_levels, choose_channels, finest_centre, finest_grid
+from kizu.errors import EmptyData, ModelFileError, ShapeError, UnknownName
+from kizu.nn import patches
+from kizu.nn.patches import align_levels, channels_by_level, choose_channels, finest_centre, finest_grid
 from kizu.representations.base import Representation
 from kizu.types import Centres, FeatureMaps, Grids, grids_of
 
@@ -37,24 +39,25 @@ MAX_SIDE = 4096
 """Largest side of a grid that a model file may have: 16 million positions."""
 MIN_EPS = 1e-9
 """Entries of W are at most 1 / sqrt(eps); float16 ends at 65504."""
+LEVELS = ("joined", "separate")
 
 
-class PaDiM(OnePassDetector):
-    """The Mahalanobis distance at each position, from the good images' features at the same position.
-
-    All images must have one size.
+class PaDiM(KeepsSums, OnePassDetector):
+    """The Mahalanobis distance at each position, from the good images' features there. All images must have
+    one size.
 
     dimensions: channels kept, drawn once from `seed`; all of them if there are fewer, or if it is None. eps:
-    added to the diagonal of each covariance, so that it can be inverted whatever the number of images. sigma:
-    smoothing of the map in pixels. updatable: the model keeps the sums that `update` needs, in 2 D (D + 1)
+    added to the diagonal of each covariance, so that it can be inverted whatever the number of images.
+    levels: "joined", stacked into one Gaussian a position, or "separate", one a position and level: then
+    `dimensions` are of each level, and the map is the mean of the levels' maps. sigma: smoothing of the map
+    in pixels. updatable: with joined levels, the model keeps the sums that `update` needs, in 2 D (D + 1)
     bytes a position. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_, sums_.
 
     Source: Defard et al., ICPR Workshops 2020, section III."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     imagenet_levels: ClassVar[tuple[int, ...]] = (2, 3)
-    """Better on imagenet/efficientnet_lite0 than the paper's three, and a quarter of the positions:
-    docs/results/eyes."""
+    """Better there than the paper's three, and a quarter of the positions: docs/results/eyes."""
     _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2"}
 
     def __init__(
@@ -63,6 +66,7 @@ class PaDiM(OnePassDetector):
         *,
         dimensions: int | None = 100,
         eps: float = 0.01,
+        levels: str = "joined",
         sigma: float = 4.0,
         seed: int = 0,
         updatable: bool = False,
@@ -70,13 +74,14 @@ class PaDiM(OnePassDetector):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(representation, adaptation=adaptation, runtime=runtime)
-        checks.switches(updatable=updatable)
         checks.whole_numbers(none=True, dimensions=dimensions)
         checks.whole_numbers(least=0, seed=seed)
         checks.numbers(least=MIN_EPS, eps=eps)
         checks.numbers(least=0.0, sigma=sigma)
+        if levels not in LEVELS:
+            raise UnknownName("levels", str(levels), LEVELS)
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
-        self.updatable, self.sums_ = updatable, dict[str, Tensor]()
+        self._set_updatable(levels, updatable)
 
     @classmethod
     def tiny(
@@ -87,19 +92,11 @@ class PaDiM(OnePassDetector):
         return cls(representation, dimensions=24, sigma=2.0, adaptation=adaptation, runtime=runtime)
 
     def _reset(self) -> None:
-        total = sum(self.representation_.channels)
-        self.channels_ = draw_channels(total, self.dimensions, self.seed)
+        widths = self.representation_.channels
+        drawn_from = [sum(widths)] if self.levels == "joined" else widths
+        self.channels_ = patches.draw_channels(drawn_from, self.dimensions, self.seed)
         self.grids_: Grids = ()
-        self.gaussians_ = PositionGaussians(self.eps) if self.updatable else position_gaussians(self.eps)
-
-    def check_update(self) -> None:
-        """Raise UsageError where the model does not keep its sums."""
-        _padim_sums.require(self.sums_)
-
-    def _go_on(self) -> None:
-        assert isinstance(self.gaussians_, PositionGaussians)  # an updatable one
-        sums = {name: tensor.to(self._device) for name, tensor in self.sums_.items()}
-        self.gaussians_.count, self.gaussians_.sums, self.gaussians_.products = _padim_sums.resumed(sums)
+        self.gaussians_ = PositionGaussians(self.eps) if self.updatable else self._new_gaussians()
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         return choose_channels(features, self._channels_by_level())
@@ -112,17 +109,11 @@ class PaDiM(OnePassDetector):
         self.gaussians_.update(features)
 
     def _finalize(self) -> None:
-        learned = self.gaussians_
-        if self.updatable and isinstance(learned, PositionGaussians):
-            self.sums_ = _padim_sums.sufficient(learned.count, learned.sums, learned.products)
+        self._keep_sums()
         with factored(self.eps):
-            learned.finalize()
-        require_storable(learned.tensors(), self.representation_.card["name"])
-        self._set_gaussians(learned.tensors())
-
-    def _set_gaussians(self, tensors: dict[str, Tensor]) -> None:
-        self.gaussians_ = position_gaussians(self.eps)
-        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
+            self.gaussians_.finalize()
+        require_storable(self.gaussians_.tensors(), self.representation_.card["name"])
+        self._close_sums()
 
     def scorer(self) -> PaDiMScorer:
         """Mahalanobis distances, upsampled and smoothed."""
@@ -142,18 +133,22 @@ class PaDiM(OnePassDetector):
             and all(0 < side <= MAX_SIDE for grid in self.grids_ for side in grid)
             and 0 < len(self.channels_) == len(self.channels_.unique())
             and 0 <= int(self.channels_.min()) <= int(self.channels_.max()) < sum(widths)
+            and (self.levels == "joined" or all(len(one) for one in self._channels_by_level()))
         )
         if not sound:
             raise ModelFileError(
                 f"The PaDiM model does not fit together: {len(self.channels_)} channels of {sum(widths)}, "
                 f"grids {self.grids_} for {len(widths)} levels."
             )
-        self._set_gaussians(tensors)
-        positions = max(height * width for height, width in self.grids_)
-        self.sums_ = _padim_sums.restored(tensors, positions, len(self.channels_))
+        self._restore_gaussians(tensors)
 
     def _channels_by_level(self) -> list[Tensor]:
         return channels_by_level(self.channels_, self.representation_.channels)
+
+    def _new_gaussians(self) -> PositionGaussians | NestedGaussians | LevelGaussians:
+        if self.levels == "joined":
+            return position_gaussians(self.eps)
+        return LevelGaussians([position_gaussians(self.eps) for _ in self.representation_.channels])
 
 
 def position_gaussians(eps: float) -> PositionGaussians | NestedGaussians:
@@ -268,9 +263,9 @@ class MahalanobisDistance(nn.Module):
 class PaDiMScorer(nn.Module):
     """Features -> chosen channels -> distances at each position -> map and score.
 
-    channels: (d_l,) of each level. distance: chosen channels -> (B, h, w). grids: (h, w) of each level of the
-    images that it was fitted on. sigma: of the map's smoothing, in pixels. centres: of the levels' cells.
-    """
+    channels: (d_l,) of each level. distance: chosen channels -> (B, h, w), or a list of them, one a level,
+    whose maps are averaged. grids: (h, w) of each level of the images that it was fitted on. sigma: of the
+    map's smoothing, in pixels. centres: of the levels' cells."""
 
     def __init__(
         self,
@@ -295,6 +290,11 @@ class PaDiMScorer(nn.Module):
             )
         channels = [self.get_buffer(f"channels_{number}") for number in range(len(self.grids))]
         distances = self.distance(choose_channels(features, channels))
-        centre = finest_centre(features, self.centres)
-        map_ = maps.upsample(distances, size, sigma=self.sigma, centre=centre)
+        if isinstance(distances, list):
+            map_ = maps.upsample_levels(
+                distances, size, sigma=self.sigma, align_corners=True, centres=self.centres
+            ) / len(distances)
+        else:
+            centre = finest_centre(features, self.centres)
+            map_ = maps.upsample(distances, size, sigma=self.sigma, centre=centre)
         return map_, maps.image_score(map_)

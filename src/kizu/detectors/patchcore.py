@@ -22,7 +22,6 @@ from typing import Any, ClassVar, Literal, Self
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kizu import checks, maps, store
 from kizu.adaptation.base import Adaptation
@@ -30,7 +29,7 @@ from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import ShapeError, UsageError
 from kizu.neighbours import NearestNeighbours, StreamingCoreset, greedy_coreset, random_projection
-from kizu.nn.patches import align_levels, finest_centre, local_mean, pooled_neighbourhood, to_rows
+from kizu.nn.patches import finest_centre, patch_features, to_rows
 from kizu.nn.rotation import rotate
 from kizu.representations.base import Representation
 from kizu.types import Batch, Centres, FeatureMaps
@@ -236,16 +235,3 @@ class PatchCoreScorer(nn.Module):
         distances = (patch[:, None] - self.bank[around]).norm(dim=2)
         nearest = (patch - self.bank[star]).norm(dim=1)
         return 1.0 - torch.exp(nearest - torch.logsumexp(distances, dim=1))
-
-
-def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
-    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
-    released."""
-    if dimensions is None:
-        return align_levels([local_mean(level, neighbourhood) for level in features])
-    pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])
-    if len(features) == 1:
-        return pooled
-    B, _, h, w = pooled.shape
-    rows = functional.adaptive_avg_pool1d(to_rows(pooled), dimensions)
-    return rows.reshape(B, h, w, dimensions).permute(0, 3, 1, 2)

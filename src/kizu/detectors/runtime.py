@@ -15,6 +15,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.errors import UnknownParameter, UsageError
 from kizu.grey_depth import check_white_level
 from kizu.representations.base import Representation
+from kizu.roi import Roi
 
 ALIGNMENTS = ("centres", "grid")
 
@@ -28,7 +29,10 @@ class Runtime:
     "cuda:0". batch_size: images a forward pass. white_level: value of white in grey files of more than 8
     bits, such as 4095 for a camera of 12 bits; None: as each file says, else 65535. alignment: where the
     scores of cells lie in a map: in the "centres" of what they look at (Representation.offsets; of the finest
-    level), or on the "grid" of each method's paper. Raises UsageError for values that cannot be meant."""
+    level), or on the "grid" of each method's paper. roi: the region of interest, a kizu.roi.Roi or what
+    Roi.of takes: x, y, width and height in pixels of the images as they are, or the path of a mask; outside
+    nothing is learned or scored. Maps are those of its bounding box. Raises UsageError for values that cannot
+    be meant."""
 
     image_size: int | tuple[int, int] = 256
     precision: str = "auto"
@@ -36,6 +40,7 @@ class Runtime:
     batch_size: int = 16
     white_level: int | None = None
     alignment: str = "centres"
+    roi: Roi | str | Path | tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         sides = checks.image_size(self.image_size)
@@ -51,9 +56,16 @@ class Runtime:
         engine.check_precision(self.precision)
         engine.device_named(self.device)
         object.__setattr__(self, "image_size", sides)
+        object.__setattr__(self, "roi", None if self.roi is None else Roi.of(self.roi))
 
 
 RUNTIME = tuple(field.name for field in dataclasses.fields(Runtime))
+
+
+def parameters_of(detector: Any) -> dict[str, Any]:
+    """Every parameter of a detector by name, as plain values: a region of interest is its text."""
+    values = {name: getattr(detector, name) for name in parameter_names(type(detector))}
+    return values | {"roi": None if detector.roi is None else detector.roi.text}
 
 
 def parameter_names(kind: type[Any]) -> list[str]:

@@ -130,6 +130,10 @@ def decision_of(
     decision = Decision(scores, false_alarm_rate, groups=numbers.tolist(), method=method, threshold=threshold)
     decision.map_range = _display(parts, decision.false_alarm_rate)
     decision.file_sizes, decision.appearance = sizes, appearance
+    peaks = [part.peaks for part in parts]
+    if earlier is None or earlier.peaks is not None:
+        earlier_peaks = [] if earlier is None or earlier.peaks is None else [earlier.peaks]
+        decision.set_peaks(np.concatenate([*earlier_peaks, *peaks]))
     return decision
 
 

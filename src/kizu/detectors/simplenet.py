@@ -23,10 +23,11 @@ from torch.nn import functional
 
 from kizu import checks, engine, maps
 from kizu.adaptation.base import Adaptation
+from kizu.detectors._patch_discriminator import Network
 from kizu.detectors.learned import LearnedDetector
 from kizu.detectors.runtime import Runtime
 from kizu.errors import UsageError
-from kizu.nn.patches import align_levels, finest_centre, local_mean, to_rows
+from kizu.nn.patches import finest_centre, to_rows
 from kizu.representations.base import Representation
 from kizu.training import Objective, Position, SampleStore
 from kizu.types import Centres, FeatureMaps
@@ -116,33 +117,6 @@ class SimpleNet(LearnedDetector):
             raise UsageError(
                 "Batch norm takes at least 2 patches a batch: larger images, or a larger batch_size."
             )
-
-
-class Network(nn.Module):
-    """Patch features (N, D) -> how good they look (N,): discriminator of adapted features."""
-
-    def __init__(self, D: int, hidden: int, neighbourhood: int) -> None:
-        super().__init__()
-        self.neighbourhood = neighbourhood
-        self.adapter = nn.Linear(D, D)
-        self.discriminator = nn.Sequential(
-            nn.Linear(D, hidden),
-            nn.BatchNorm1d(hidden),
-            nn.LeakyReLU(0.2),
-            nn.Linear(hidden, 1, bias=False),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight)
-
-    def patches(self, features: FeatureMaps) -> Tensor:
-        """[(B, C_l, h_l, w_l)] -> (B, D, h, w): local means, on the finest grid (section 3.1)."""
-        return align_levels([local_mean(level, self.neighbourhood) for level in features])
-
-    def discriminate(self, adapted: Tensor) -> Tensor:
-        """D(q), (N,) of adapted features (N, D)."""
-        decided: Tensor = self.discriminator(adapted)
-        return decided[:, 0]
 
 
 class SimpleNetObjective(Objective):

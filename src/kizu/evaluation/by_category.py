@@ -19,14 +19,15 @@ def by_category(test: Samples, predictions: Predictions) -> dict[str, Any]:
 
     Several categories: "categories", a list of {"category", "image", "pixel", "decision", "images"}, and
     "mean", {"image", "pixel"} of unweighted means, null where a category has no such figure. Pixel figures
-    are null when the maps did not fit in memory. MVTec LOCO AD: also "loco", see `loco_figures`, of each
-    category and of the mean. One category of another data set: nothing."""
+    are null when the maps did not fit in memory, sPRO is with a region of interest. MVTec LOCO AD: also
+    "loco", see `loco_figures`, of each category and of the mean. One category of another data set:
+    nothing."""
     names = np.asarray(test.take(predictions.rows).table["category"].to_list())
     known = sorted(set(names.tolist()))
     entries = []
     for name in known:
         part = predictions.take(np.flatnonzero(names == name))
-        loco = loco_figures(test.take(part.rows), part.scores, part.maps)
+        loco = loco_figures(test.take(part.rows), part.scores, None if part.roi else part.maps)
         if len(known) > 1:
             figures = part.measure(test).metrics
             entries.append({"category": name, **{key: figures[key] for key in KEPT}, **loco})

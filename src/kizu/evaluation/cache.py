@@ -51,6 +51,7 @@ class FeatureCache:
             levels,
             detector.image_size,
             detector.white_level,
+            detector.roi,
             detector.precision,
             detector.device,
         )
@@ -97,6 +98,7 @@ def _decoded(images: Samples | list[str], detector: Detector) -> Batches:
         batch_size=detector.batch_size,
         on_error="collect",
         white_level=detector.white_level,
+        roi=detector.roi,
     )
 
 

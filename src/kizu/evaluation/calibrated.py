@@ -165,6 +165,7 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
         on_error="collect",
         digests=True,
         white_level=detector.white_level,
+        roi=detector.roi,
     )
     return score_batches(detector.predict_batches, iter(loader), loader.errors, progress)
 

@@ -164,6 +164,7 @@ class Evaluator:
             batch_size=detector.batch_size,
             on_error="collect",
             white_level=detector.white_level,
+            roi=detector.roi,
         ) as loader:
             decoded = list(loader)
             self.errors = loader.errors
@@ -239,6 +240,7 @@ def _landscape(detector: ReconstructionDetector, test: Samples, side: int) -> di
         batch_size=LANDSCAPE_IMAGES,
         on_error="collect",
         white_level=detector.white_level,
+        roi=detector.roi,
     ) as loader:
         images = torch.cat([batch.require_images() for batch in loader])
     offsets, values = detector.map_landscape(images, steps=side, seed=detector.seed)

@@ -15,6 +15,7 @@ from kizu.metrics.image_curves import image_curves
 from kizu.metrics.image_metrics import image_metrics
 from kizu.metrics.pixel_report import pixel_report
 from kizu.metrics.streaming_pixel_metrics import StreamingPixelMetrics
+from kizu.roi import Roi
 from kizu.samples import Samples
 
 MEMORY_SHARE = 0.5
@@ -57,14 +58,14 @@ def measure(test: Samples, scores: np.ndarray, flagged: np.ndarray | None, pixel
     return Measured(metrics, {"image": curves, "pixel": pixel_lines})
 
 
-def exact_pixels(test: Samples, maps: np.ndarray) -> Pixels:
+def exact_pixels(test: Samples, maps: np.ndarray, roi: Roi | None = None) -> Pixels:
     """Exact pixel metrics of maps (n, H, W) in the rows of `test`, over the images whose every pixel is
     labelled.
 
-    A flawed image without a mask, or whose mask is empty at this size, is left out and counted. All null when
-    no pixel is flawed."""
+    A flawed image without a mask, or whose mask is empty at this size, is left out and counted. roi: of which
+    the maps are. All null when no pixel is flawed."""
     rows = np.flatnonzero(_has_mask(test))
-    masks = masks_for(test.take(rows), (maps.shape[1], maps.shape[2]))
+    masks = masks_for(test.take(rows), (maps.shape[1], maps.shape[2]), roi=roi)
     kept = (test.labels[rows] == 0) | masks.any(axis=(1, 2))
     if not kept.all():
         rows, masks = rows[kept], masks[kept]
@@ -79,13 +80,14 @@ class StreamedPixels:
     """The same for sets whose maps do not fit in memory: within the error bounds of StreamingPixelMetrics,
     and no curves."""
 
-    def __init__(self) -> None:
+    def __init__(self, roi: Roi | None = None) -> None:
+        self._roi = roi
         self.metrics, self.left_out, self.flawed = StreamingPixelMetrics(fpr_limit=FPR_LIMIT), 0, False
 
     def update(self, part: Samples, maps: np.ndarray) -> None:
         """Add maps (B, H, W) of the rows of `part`."""
         rows = np.flatnonzero(_has_mask(part))
-        masks = masks_for(part.take(rows), (maps.shape[1], maps.shape[2]))
+        masks = masks_for(part.take(rows), (maps.shape[1], maps.shape[2]), roi=self._roi)
         kept = (part.labels[rows] == 0) | masks.any(axis=(1, 2))
         self.left_out += len(part) - int(kept.sum())
         self.flawed = self.flawed or bool(masks.any())

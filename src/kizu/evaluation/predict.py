@@ -10,6 +10,7 @@ import numpy as np
 from kizu.detectors.base import Detector
 from kizu.errors import EmptyData
 from kizu.evaluation.measure import Measured, Pixels, StreamedPixels, exact_pixels, fits_in_memory, measure
+from kizu.roi import Roi
 from kizu.samples import Samples
 from kizu.types import Batch, Progress
 
@@ -24,8 +25,8 @@ class Predictions:
     rows: their numbers in the table. scores (n,) float32, higher is more anomalous. p_values (n,) and flagged
     (n,) bool: the decision, None before calibration. maps (n, H, W) float32, or None when they did not fit in
     memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path,
-    reason) of every image that could not be read. unlike (n,) bool, whether each looks like another product;
-    None where that is not known."""
+    reason) of every image that could not be read. roi: of which the maps are. unlike (n,) bool, whether each
+    looks like another product; None where that is not known."""
 
     rows: list[int]
     scores: np.ndarray
@@ -36,6 +37,7 @@ class Predictions:
     sample: np.ndarray
     size: tuple[int, int]
     errors: list[tuple[str, str]]
+    roi: Roi | None = None
     unlike: np.ndarray | None = None
 
     def measure(self, test: Samples) -> Measured:
@@ -59,7 +61,7 @@ class Predictions:
 
     def _pixels(self, readable: Samples) -> Pixels:
         if self.maps is not None:
-            return exact_pixels(readable, self.maps)
+            return exact_pixels(readable, self.maps, self.roi)
         return self.streamed.result() if self.streamed else (None, None, 0)
 
 
@@ -81,7 +83,7 @@ def predict_all(
     parts: dict[str, list[np.ndarray]] = {
         name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample", "unlike")
     }
-    streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels()
+    streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels(detector.roi)
     for part in detector.predict_batches(test if source is None else source, errors=errors):
         numbers, maps = [row_of[path] for path in part.paths], part.map.numpy()
         rows += numbers
@@ -105,8 +107,11 @@ def predict_all(
         raise EmptyData(f"None of the {len(test)} test images could be read{first}")
     p_values, flagged, maps_or_none = (_joined(parts[name]) for name in ("p_value", "is_anomalous", "map"))
     scores, sample = np.concatenate(parts["score"]), np.concatenate(parts["sample"])
-    unlike, size = _joined(parts["unlike"]), detector.image_size
-    return Predictions(rows, scores, p_values, flagged, maps_or_none, streamed, sample, size, errors, unlike)
+    return Predictions(
+        *(rows, scores, p_values, flagged, maps_or_none, streamed, sample, detector.image_size, errors),
+        roi=detector.roi,
+        unlike=_joined(parts["unlike"]),
+    )
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray | None:

@@ -7,6 +7,8 @@ is."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from kizu.calibration import exceedance_p_value
 from kizu.detectors.decision import Decision
 from kizu.errors import counted
@@ -16,8 +18,8 @@ LEVEL = 0.001
 
 
 def other_product(unlike: int, images: int, decision: Decision | None) -> str | None:
-    """What to say of a batch of which `unlike` images look unlike the good ones as a whole
-    (`Prediction.unlike`): None unless these are at least half of it, and more than chance explains."""
+    """What to say of a batch of which `unlike` images look unlike the good ones as a
+    whole (`Prediction.unlike`): None unless these are at least half of it, and more than chance explains."""
     look = decision.appearance if decision else None
     if look is None or 2 * unlike < images:
         return None
@@ -25,8 +27,9 @@ def other_product(unlike: int, images: int, decision: Decision | None) -> str | 
         return None
     return (
         f"These images do not look like the product that the model knows: {unlike} of "
-        f"{counted(images, 'image')} as a whole lie farther from its good images than {look.parts - look.above} "
-        f"of {look.parts} of these from each other. Scores and decisions say nothing then. Is it the right "
+        f"{counted(images, 'image')} as a whole lie farther from its good images than "
+        f"{look.parts - look.above} of {look.parts} of these from each other. Scores and decisions "
+        "say nothing then. Is it the right "
         "model, the same camera, the same place and light? If that is how the product looks now, fit or "
         "`kizu update` the model with good images like these."
     )
@@ -59,3 +62,16 @@ def broken_promise(called: int, images: int, decision: Decision | None, *, good:
         f"({rate} {word}; the probability is {chance}). Either several of these parts are flawed, or the "
         f"promise does not hold here. Look at some of them; if they are good: {cure[0].lower()}{cure[1:]}"
     )
+
+
+def doubts(
+    decision: Decision | None, good: np.ndarray, flagged: np.ndarray | None, unlike: np.ndarray | None
+) -> list[str]:
+    """What makes the figures of labelled images doubtful: another product, a promise that does not hold.
+
+    good, flagged, unlike: (n,) bool; None where there is no decision, or where that is not known."""
+    if decision is None or flagged is None:
+        return []
+    other = None if unlike is None else other_product(int(unlike.sum()), len(unlike), decision)
+    broken = broken_promise(int(flagged[good].sum()), int(good.sum()), decision, good=True)
+    return [sentence for sentence in (other, broken) if sentence]

@@ -17,6 +17,7 @@ The run folder:
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import zipfile
@@ -34,10 +35,11 @@ from kizu.errors import UsageError, counted
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
-from kizu.evaluation.promises import broken_promise, other_product
+from kizu.evaluation.promises import doubts
 from kizu.evaluation.seen import refuse_all_seen, refuse_trained_on, seen_rows, was_trained_on
 from kizu.images import open_image
 from kizu.loader import masks_for
+from kizu.roi import open_region
 from kizu.samples import Samples
 from kizu.types import Progress
 
@@ -107,23 +109,13 @@ def evaluate(
         measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
         run.notes += _undefined(measured.metrics["images"])
-        run.warnings += _doubts(detector, labelled, predictions)
+        good = labelled.labels[predictions.rows] == 0
+        run.warnings += doubts(detector.decision_, good, predictions.flagged, predictions.unlike)
         run.notes += _without_mask(labelled, measured.metrics)
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, predictions, measured, run)
         log("done")
     return measured.metrics
-
-
-def _doubts(detector: Detector, labelled: Samples, predictions: Predictions) -> list[str]:
-    """What makes the figures doubtful: another product, or a promise that does not hold."""
-    decision, unlike, flagged = detector.decision_, predictions.unlike, predictions.flagged
-    if decision is None or flagged is None:
-        return []
-    good = labelled.labels[predictions.rows] == 0
-    other = None if unlike is None else other_product(int(unlike.sum()), len(unlike), decision)
-    broken = broken_promise(int(flagged[good].sum()), int(good.sum()), decision, good=True)
-    return [sentence for sentence in (other, broken) if sentence]
 
 
 def _without_mask(labelled: Samples, metrics: dict[str, Any]) -> list[str]:
@@ -266,11 +258,13 @@ def _thumbnails(folder: Path, test: Samples, predictions: Predictions, white_lev
     (folder / "masks").mkdir()
     labels = test.labels
     for row in predictions.rows:
-        image = Image.fromarray(open_image(test.paths[row], white_level=white_level))
+        path, roi = test.paths[row], predictions.roi
+        reading = open_image if roi is None else functools.partial(open_region, roi=roi)
+        image = Image.fromarray(reading(path, white_level=white_level))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         image.save(folder / "images" / f"{row}.jpg", quality=88)
         if labels[row] == 1:
-            mask = masks_for(test.take([row]), predictions.size, allow_missing=True)[0]
+            mask = masks_for(test.take([row]), predictions.size, allow_missing=True, roi=roi)[0]
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{row}.png")
 

@@ -90,9 +90,9 @@ def without_suspicious(
     the images stand out: then there are two kinds of good images."""
     if detector.trains:
         raise UsageError(
-            f"Suspicious images are found by models fitted on parts of the images, and two trainings of "
-            f"{type(detector).__name__} give two scales of scores. Find them with a detector that is computed "
-            "in one pass (patchcore), and give its list to --leave-out."
+            "Suspicious images are found by models fitted on parts of the images, and two trainings "
+            f"of {type(detector).__name__} give two scales of scores. Find them with a detector that is "
+            "computed in one pass (patchcore), and give its list to --leave-out."
         )
     options = options or FitOptions()
     known = identified(data, options.progress, detector.white_level)[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kizu import registry
 
 if TYPE_CHECKING:
+    from kizu.losses.angle_norm import angle_norm
     from kizu.losses.cosine import cosine
     from kizu.losses.focal import focal
     from kizu.losses.info_nce import info_nce
@@ -16,6 +17,6 @@ if TYPE_CHECKING:
     from kizu.losses.spd import spd
     from kizu.losses.ssim import ssim
 
-__all__ = ["cosine", "focal", "info_nce", "negative_cosine", "nt_xent", "spd", "ssim"]
+__all__ = ["angle_norm", "cosine", "focal", "info_nce", "negative_cosine", "nt_xent", "spd", "ssim"]
 
 registry.open_room(__name__)

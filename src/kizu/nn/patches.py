@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -50,6 +51,32 @@ def choose_channels(features: FeatureMaps, channels: Sequence[Tensor]) -> Featur
     return levels
 
 
+def draw_channels(widths: Sequence[int], dimensions: int | None, seed: int) -> Tensor:
+    """A random subset of each of several numbers of channels, which are numbered one after the other:
+    (D,); all if `dimensions` is None or not less. In falling order, the coarsest level's first, so that the
+    two forms of PaDiM's model file can be turned into each other.
+
+    >>> draw_channels([3, 1], None, seed=0)
+    tensor([3, 2, 1, 0])
+    """
+    drawn, start = [], 0
+    for width in widths:
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(seed))
+        drawn.append(start + order[: width if dimensions is None else dimensions])
+        start += width
+    return torch.cat(drawn).sort(descending=True).values
+
+
+def channels_by_level(channels: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """Channels (D,), numbered over all levels together -> those of each level, numbered within it.
+
+    >>> channels_by_level(torch.tensor([6, 4, 1]), widths=(4, 4))
+    [tensor([1]), tensor([2, 0])]
+    """
+    bounds = itertools.pairwise(itertools.accumulate(widths, initial=0))
+    return [channels[(channels >= start) & (channels < stop)] - start for start, stop in bounds]
+
+
 def local_mean(feature: Tensor, neighbourhood: int) -> Tensor:
     """Mean over the neighbourhood x neighbourhood window around each position, zero-padded: (B, C, h, w) ->
     same.
@@ -73,6 +100,19 @@ def pooled_neighbourhood(feature: Tensor, neighbourhood: int, dimensions: int) -
     windows = functional.unfold(feature, neighbourhood, padding=neighbourhood // 2)  # (B, C*k*k, h*w)
     pooled = functional.adaptive_avg_pool1d(windows.transpose(1, 2), dimensions)  # (B, h*w, dimensions)
     return pooled.transpose(1, 2).reshape(B, dimensions, h, w)
+
+
+def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
+    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
+    released."""
+    if dimensions is None:
+        return align_levels([local_mean(level, neighbourhood) for level in features])
+    pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])
+    if len(features) == 1:
+        return pooled
+    B, _, h, w = pooled.shape
+    rows = functional.adaptive_avg_pool1d(to_rows(pooled), dimensions)
+    return rows.reshape(B, h, w, dimensions).permute(0, 3, 1, 2)
 
 
 def to_rows(grid: Tensor) -> Tensor:

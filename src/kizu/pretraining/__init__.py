@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from kizu.pretraining import data as data
     from kizu.pretraining import run as run
     from kizu.pretraining import spd as spd
+    from kizu.pretraining.adpretrain import ADPretrain
     from kizu.pretraining.base import Encoder, Pretraining
     from kizu.pretraining.byol import BYOL
-    from kizu.pretraining.data import Folder, Generated, Images
+    from kizu.pretraining.data import Folder, Generated, Images, Turns
     from kizu.pretraining.moco import MoCo
     from kizu.pretraining.run import pretrain, resume
     from kizu.pretraining.simclr import SimCLR
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from kizu.pretraining.supervised import Supervised
 
 __all__ = [
-    "BYOL", "Encoder", "Folder", "Generated", "Images", "MoCo", "Pretraining", "SPDConfig", "SimCLR",
-    "SimSiam", "Supervised", "pretrain", "resume",
+    "BYOL", "ADPretrain", "Encoder", "Folder", "Generated", "Images", "MoCo", "Pretraining", "SPDConfig",
+    "SimCLR", "SimSiam", "Supervised", "Turns", "pretrain", "resume",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
     "Encoder": "base", "Folder": "data", "Generated": "data", "Images": "data", "Pretraining": "base",
-    "SPDConfig": "spd", "pretrain": "run", "resume": "run",
+    "SPDConfig": "spd", "Turns": "data", "pretrain": "run", "resume": "run",
 })  # fmt: skip

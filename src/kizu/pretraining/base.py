@@ -50,6 +50,7 @@ class Pretraining(Objective):
     learning_rate: float = 0.05
     weight_decay: float = 1e-4
 
+    writes: ClassVar[str] = "representation"
     augmentation = "simsiam"
     strong_views: ClassVar[int] = 2
     default_spd_loss: ClassVar[str] = "cosine"

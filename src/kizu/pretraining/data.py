@@ -126,6 +126,43 @@ class Generated:
         return self._source.image(number)
 
 
+class Turns:
+    """Which image of which source comes where in an endless sequence: place k is of source k % S, and each
+    pass over a source has a new order.
+
+    counts: images of each source; None for an endless one, whose images come by their number."""
+
+    def __init__(self, counts: Sequence[int | None], seed: int) -> None:
+        self.counts, self.seed = tuple(counts), seed
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, place: int) -> tuple[int, int]:
+        """(source, number of its image) of a place in the sequence."""
+        which, number = place % len(self.counts), place // len(self.counts)
+        count = self.counts[which]
+        if count is not None:
+            number = int(self._order(which, number // count, count)[number % count])
+        return which, number
+
+    def drawn(self, which: int, places: int) -> list[int]:
+        """Numbers of the images of a source that come in the first `places`; none of an endless one."""
+        count, drawn = self.counts[which], len(range(which, places, len(self.counts)))
+        if count is None:
+            return []
+        return list(range(count)) if drawn >= count else self._order(which, 0, count)[:drawn].tolist()
+
+    def _order(self, which: int, pass_number: int, count: int) -> NDArray[np.int64]:
+        """The permutation of one pass over one source; those of the two latest passes are kept."""
+        key = (which, pass_number)
+        with self._lock:  # one thread draws it, the others wait
+            if key not in self._orders:
+                for old in [one for one in self._orders if one[0] == which and one[1] < pass_number - 1]:
+                    del self._orders[old]
+                self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(count)
+            return self._orders[key]
+
+
 class Images:
     """The stream of a pretraining: S sources in turn, and their classes numbered one after the other.
 
@@ -151,8 +188,7 @@ class Images:
         self.side, self.seed = side, seed
         starts = np.cumsum([0, *(len(source.classes) for source in self.sources)])
         self._starts, self.classes = starts[:-1], int(starts[-1])
-        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
-        self._lock = threading.Lock()
+        self._turns = Turns([source.count for source in self.sources], seed)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kizu-images")
 
     @property
@@ -185,13 +221,12 @@ class Images:
 
     def seen(self, count: int) -> list[str]:
         """What identifies the images of folders among the first `count` of the sequence."""
-        digests: list[str] = []
-        for which, source in enumerate(self.sources):
-            if isinstance(source, Folder):
-                drawn = len(range(which, count, len(self.sources)))
-                first = self._order(which, 0, source.count)[:drawn] if drawn < source.count else None
-                digests += source.digests(range(source.count) if first is None else first.tolist())
-        return digests
+        return [
+            digest
+            for which, source in enumerate(self.sources)
+            if isinstance(source, Folder)
+            for digest in source.digests(self._turns.drawn(which, count))
+        ]
 
     def __call__(self, position: Position) -> tuple[Tensor, Tensor]:
         """(images (B, side, side, 3) uint8, labels (B,) int64) of a position in the run."""
@@ -200,22 +235,9 @@ class Images:
         return torch.from_numpy(stacked), torch.tensor([label for _, label in samples])
 
     def _one(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        which = index % len(self.sources)
-        source, number = self.sources[which], index // len(self.sources)
-        if source.count is not None:
-            number = int(self._order(which, number // source.count, source.count)[number % source.count])
-        image, label = source.image(number)
+        which, number = self._turns(index)
+        image, label = self.sources[which].image(number)
         return image, label + int(self._starts[which])
-
-    def _order(self, which: int, pass_number: int, count: int) -> NDArray[np.int64]:
-        """The permutation of one pass over one source; those of the two latest passes are kept."""
-        key = (which, pass_number)
-        with self._lock:  # one thread draws it, the others wait
-            if key not in self._orders:
-                for old in [one for one in self._orders if one[0] == which and one[1] < pass_number - 1]:
-                    del self._orders[old]
-                self._orders[key] = np.random.default_rng([self.seed, *key]).permutation(count)
-            return self._orders[key]
 
 
 def _source(source: str | Path, side: int, seed: int, white_level: int | None) -> Folder | Generated:

@@ -1,4 +1,5 @@
-"""A pretraining run: a folder that can be resumed until it is finished, and is a representation then.
+"""A pretraining run: a folder that can be resumed until it is finished, and is a representation (or, of
+adpretrain, a projector) then.
 
 rep/recipe.json         objective, parameters, data, steps: all that `resume` needs
 rep/log.jsonl           a line every few steps
@@ -8,13 +9,10 @@ rep/weights.safetensors, card.json     the representation, written last
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from kizu import registry, store
 from kizu.checks import whole_numbers
@@ -22,21 +20,15 @@ from kizu.errors import DataError, UsageError
 from kizu.grey_depth import check_white_level
 from kizu.launchers import check_counts, is_first_process
 from kizu.locks import locked
-from kizu.pretraining._recipe import RECIPE, absolute, check_given, from_json, to_json
+from kizu.pretraining._encoder_job import EXTRAS, EncoderJob
+from kizu.pretraining._projector_job import ProjectorJob
+from kizu.pretraining._recipe import RECIPE, absolute, check_given, place_of, to_json, without_paths
 from kizu.pretraining._recipe import read_recipe as read_recipe
-from kizu.pretraining.base import Pretraining
-from kizu.pretraining.data import Images
-from kizu.representations.backbone import Backbone
 from kizu.training import gather_mapping, rank_and_world, train
 from kizu.training.checkpoint import NAME as CHECKPOINT
 from kizu.training.checkpoint import has_checkpoint
 
 __all__ = ["pretrain", "resume"]
-
-MAX_SEEN = 100_000
-"""Images of folders up to which the card lists what identifies each."""
-CURVE = 200
-"""Points of the loss curve that the card keeps."""
 
 
 def pretrain(
@@ -71,12 +63,17 @@ def pretrain(
     parameters: those of the objective, such as backbone="resnet18" and spd=SPDConfig(eta=0.5). The other
     keywords: see `kizu.training.train`.
 
+    "adpretrain" writes a projector instead, for the adaptation `residual`. Its data are data sets with
+    labels, "mvtec:PATH" or "mvtec[bottle,cable]:PATH"; init, source_size, half and sync_batch_norm have no
+    effect on it and are refused.
+
     An interrupted run is continued by `resume(out)`. Raises UnknownName, UnknownParameter, UsageError,
     OutputExists, EmptyData, NotFinite."""
     whole_numbers(steps=steps)
     whole_numbers(none=True, source_size=source_size)
     check_white_level(white_level)
-    registry.check_keywords(objective, registry.load("pretraining", objective), parameters)
+    cls = registry.load("pretraining", objective)
+    registry.check_keywords(objective, cls, parameters)
     run = {
         "init": init and absolute(init), "source_size": source_size, "white_level": white_level,
         "accumulate": accumulate,
@@ -87,12 +84,12 @@ def pretrain(
     sources = [data] if isinstance(data, str | Path) else data
     recipe = {
         "objective": objective,
-        "parameters": to_json(parameters),
+        "parameters": to_json(parameters, cls),
         "data": [absolute(source) for source in sources],
         "steps": steps,
         "run": run,
     }
-    folder, inputs = Path(out), [*map(str, sources), *([init] if init else [])]
+    folder, inputs = Path(out), [*map(place_of, sources), *([init] if init else [])]
     if is_first_process():
         store.check_output(folder, RECIPE, overwrite=overwrite, inputs=inputs)
     with _alone_in(folder):
@@ -134,138 +131,56 @@ def _alone_in(folder: Path) -> AbstractContextManager[None]:
 
 
 def _run(folder: Path, recipe: dict[str, Any], *, resume: bool, show: bool) -> Path:
-    parameters, run = dict(recipe["parameters"]), dict(recipe["run"])
+    run = recipe["run"]
     check_counts(run["devices"], run["nodes"])
-    objective, images = _objective_and_images(recipe["objective"], parameters, recipe["data"], run)
-    init = run.pop("init", None)
-    if init and not resume:
-        recipe = {**recipe, "initialised_from": _origin(objective.initialise_from(init))}
+    job = _job(recipe)
+    if not resume:
+        recipe = {**recipe, **job.begin(device=run["device"], show=show)}
     if is_first_process() and not resume:
         _clear(folder)
         store.write_record(folder, RECIPE, recipe)
-    half = run.pop("half")
     settings = {
         "objective": recipe["objective"],
-        "parameters": parameters,
+        "parameters": job.parameters,
         "data": recipe["data"],
-        "init": init,
-        "images": images.digest(),
+        **job.settings(),
     }
+    places = {name: value for name, value in run.items() if name not in EXTRAS}
     try:
         rows = train(
-            objective, images, steps=recipe["steps"], batch_size=objective.batch_size, folder=folder,
-            recipe=settings, resume=resume, title=recipe["objective"], show=show, **run,
+            job.objective, job.stream, steps=recipe["steps"], batch_size=job.objective.batch_size,
+            folder=folder, recipe=settings, resume=resume, title=recipe["objective"], show=show, **places,
         )  # fmt: skip
     except (UsageError, DataError):
         if is_first_process() and not resume and not has_checkpoint(folder):
             _clear(folder)  # nothing was trained: the next attempt finds the folder free
         raise
-    skipped = gather_mapping(images.skipped)
+    skipped = gather_mapping(job.stream.skipped)
     if rank_and_world()[0] == 0:
         if skipped:
             store.write_json(folder / "skipped.json", skipped)
-        _write(folder, objective, _card(objective, recipe, images, rows, half, skipped=len(skipped)), half)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        _write(folder, job, recipe, rows, len(skipped))
     return folder
 
 
-def _objective_and_images(
-    name: str, parameters: dict[str, Any], data: list[str], run: dict[str, Any]
-) -> tuple[Pretraining, Images]:
-    """What is trained, and on what. `parameters` gains the number of classes, `run` loses source_size and
-    white_level."""
-    cls = registry.load("pretraining", name)
-    defaults = {key: value.default for key, value in inspect.signature(cls).parameters.items()}
-    size, seed = parameters.get("size", defaults["size"]), parameters.get("seed", defaults["seed"])
-    whole_numbers(least=32, size=size)
-    whole_numbers(least=0, seed=seed)
-    side, white_level = run.pop("source_size") or round(size * 8 / 7), run.pop("white_level", None)
-    images = Images(data, side=side, seed=seed, white_level=white_level)
-    if "classes" in defaults and not parameters.get("classes"):
-        parameters["classes"] = images.classes
-    objective: Pretraining = cls(**from_json(parameters))
-    objective.check_data(images.count, images.classes)
-    return objective, images
+def _job(recipe: dict[str, Any]) -> EncoderJob | ProjectorJob:
+    """What is trained, on what, and how it is written: by what the objective writes."""
+    writes = registry.load("pretraining", recipe["objective"]).writes
+    return ProjectorJob(recipe) if writes == "projector" else EncoderJob(recipe)
 
 
-def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe for the card, which others read: folders of this machine by their last name only."""
-    init = recipe["run"].get("init")
-    run = {**recipe["run"], "init": init and (Path(init).name if Path(init).is_absolute() else init)}
-    return {**recipe, "data": [Path(source).name for source in recipe["data"]], "run": run}
-
-
-def _origin(card: dict[str, Any]) -> dict[str, Any]:
-    """What the card says about the representation that a run started from."""
-    return {
-        "name": str(card["name"]).partition("@")[0],
-        **{name: card.get(name) for name in ("licence", "trained_on")},
-    }
+def _write(
+    folder: Path, job: EncoderJob | ProjectorJob, recipe: dict[str, Any], rows: list[Any], skipped: int
+) -> None:
+    """Weights and card, whole, beside the run's own files; the card last."""
+    complete = folder / ".finished"
+    job.write(complete, without_paths(recipe), rows, skipped)
+    for name in (store.WEIGHTS, store.CARD):
+        (complete / name).replace(folder / name)
+    complete.rmdir()
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:
     for name in (RECIPE, "log.jsonl", CHECKPOINT, "skipped.json", store.WEIGHTS, store.CARD):
         (folder / name).unlink(missing_ok=True)
-
-
-def _card(
-    objective: Pretraining,
-    recipe: dict[str, Any],
-    images: Images,
-    rows: list[dict[str, Any]],
-    half: bool,
-    *,
-    skipped: int,
-) -> dict[str, Any]:
-    """The part of the representation's card that describes the training."""
-    every, base = -(-len(rows) // CURVE) or 1, recipe.get("initialised_from", {})
-    trained_on = [*base.get("trained_on", []), *(source["name"] for source in images.card())]
-    return {
-        "name": f"{recipe['objective']}{'+spd' if objective.spd else ''}/{objective.backbone}",
-        "licence": "that of the images it was trained on"
-        + (f", and of {base['name']}: {base['licence']}" if base else ""),
-        "trained_on": list(dict.fromkeys(trained_on)),
-        "data": images.card(),
-        **_images_seen(images, recipe["steps"] * objective.batch_size),
-        "skipped_images": skipped,
-        "recipe": _without_paths(recipe),
-        "curve": [*rows[:-1][::every], *rows[-1:]],
-        "precision": objective.precision_.facts() if objective.precision_ else None,
-        "stages": "all",
-        "half": half,
-        "made": store.provenance(),
-    }
-
-
-def _images_seen(images: Images, drawn: int) -> dict[str, list[str]]:
-    """What identifies the images, for `kizu.evaluation.seen`; nothing for more than MAX_SEEN, whose list
-    would make a card of many megabytes: there the names of the sources must do."""
-    finite = sum(source.count for source in images.sources if source.count is not None)
-    return {"images_seen": images.seen(drawn)} if finite <= MAX_SEEN else {}
-
-
-def _write(folder: Path, objective: Pretraining, card: dict[str, Any], half: bool) -> None:
-    """The representation: all stages of the encoder, with its card."""
-    levels = tuple(range(1, objective.encoder.stages + 1))
-    state = {name: value.detach().cpu() for name, value in objective.encoder.net.state_dict().items()}
-    net = Backbone(
-        objective.backbone,
-        levels=levels,
-        source="file",
-        weights=card["recipe"]["objective"],
-        weights_state=state,
-    )
-    tensors = {name: _to_half(value) if half else value for name, value in net.state_dict().items()}
-    described = {"kind": "representation", "representation": {**net.card, **card}}
-    complete = store.save(folder / ".representation", tensors, described, overwrite=True)
-    for name in (store.WEIGHTS, store.CARD):
-        (complete / name).replace(folder / name)
-    complete.rmdir()
-
-
-def _to_half(value: Tensor) -> Tensor:
-    """As float16, unless a number is too large for it."""
-    if not value.is_floating_point():
-        return value
-    half = value.half()
-    return half if bool(half.isfinite().all()) else value

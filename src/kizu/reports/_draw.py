@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kizu.images import resize_image
 from kizu.masks import resize_mask
-from kizu.reports._heat import colour, draw_outline, overlay, ramp, resize_map, to_unit
+from kizu.reports._heat import colour, draw_contours, draw_outline, overlay, ramp, resize_map, to_unit
 
 PAPER, INK, SOFT, RULE = (255, 255, 255), (24, 26, 31), (98, 104, 114), (222, 225, 230)
 CALLED, PASSED = (198, 84, 22), (32, 104, 158)
@@ -97,6 +97,30 @@ def frame(pixels: NDArray[np.uint8], called: bool | None, width: int = 4) -> Ima
         (0, 0, framed.width - 1, framed.height - 1), outline=CALLED if called else PASSED, width=width
     )
     return framed
+
+
+def outline_regions(pixels: NDArray[np.uint8], regions: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with thin contours around the numbered regions (h, w), each with its number beside
+    it, as far as there is room: above, else below."""
+    size = (pixels.shape[0], pixels.shape[1])
+    shown = _nearest(regions, size)
+    drawn = Image.fromarray(draw_contours(pixels, shown > 0))
+    pen, face = ImageDraw.Draw(drawn), font(12, True)
+    for number in np.unique(shown[shown > 0]).tolist():
+        rows, columns = np.nonzero(shown == number)
+        text, top = str(number), int(rows.min()) - 17
+        left = min(int(columns.min()), size[1] - round(face.getlength(text)) - 2)
+        place = (max(left, 1), top if top >= 0 else min(int(rows.max()) + 3, size[0] - 16))
+        pen.text(place, text, (255, 255, 255), face, stroke_width=1, stroke_fill=(0, 0, 0))
+    return np.asarray(drawn)
+
+
+def _nearest(numbers: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+    """(h, w) -> size, each the number under its centre, as `resize_mask` does it."""
+    rows, columns = (
+        ((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, numbers.shape, strict=True)
+    )
+    return numbers[rows[:, None], columns]
 
 
 def colour_bar(width: int, height: int) -> Image.Image:

@@ -86,6 +86,18 @@ def grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return grown
 
 
+def draw_contours(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A copy of the image with a white line of one pixel around the mask and a black one around that. Raises
+    ShapeError when the (H, W) of the two differ."""
+    if image.shape != (*mask.shape, 3):
+        raise ShapeError(f"image must have shape (H, W, 3) of the mask, got {image.shape} and {mask.shape}.")
+    white = grow(mask)
+    drawn = image.copy()
+    drawn[grow(white) & ~white] = 0
+    drawn[white & ~mask] = 255
+    return drawn
+
+
 def draw_outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """A copy of the image with a white line around the mask and a black one around that, to be seen on any
     ground.

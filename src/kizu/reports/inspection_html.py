@@ -31,7 +31,8 @@ def inspection_html(
     """Write the report of an inspection and return its path.
 
     folder: holds results.jsonl, one line per image {"path", "score", "p_value", "is_anomalous", "error",
-    "panel"}; "panel" is the path of a PNG inside the folder. inspection.json may name the folders that were
+    "panel"}; "panel" is the path of a PNG inside the folder. A line may also have a "name", what is shown of
+    the path, and "regions", the flaw regions (kizu.regions). inspection.json may name the folders that were
     "passed_over", as [folder, reason], and have sentences under "warnings", which stand first. out: the file,
     by default report.html in the
     folder; an old one is replaced. limit: how many panels at most, the lowest p-values and then the highest
@@ -148,7 +149,8 @@ def _card(folder: Path, rank: int, record: dict[str, Any], budget: int) -> dict[
     card = {
         "rank": rank,
         "path": path,
-        "name": PurePath(path).name or f"image {rank + 1}",
+        "name": str(record.get("name") or PurePath(path).name or f"image {rank + 1}"),
+        "regions": _regions(record),
         "score": float(record["score"]),
         "score_text": figure(float(record["score"])),
         "p_value": "" if p_value is None else figure(p_value, 3),
@@ -156,6 +158,18 @@ def _card(folder: Path, rank: int, record: dict[str, Any], budget: int) -> dict[
         "mistake": called is True,
     }
     return card | _panel(folder, record.get("panel"), budget)
+
+
+def _regions(record: dict[str, Any]) -> list[str]:
+    """Where the flaws are, a line for each region."""
+    lines, regions = [], record.get("regions")
+    for region in regions if isinstance(regions, list) else []:
+        box = region.get("box") if isinstance(region, dict) else None
+        if isinstance(box, list) and len(box) == 4 and all(number(side) is not None for side in box):
+            lines.append(
+                f"x {box[0]}, y {box[1]}, {box[2]} \u00d7 {box[3]}, peak {figure(number(region.get('peak')))}"
+            )
+    return lines
 
 
 def _panel(folder: Path, name: Any, budget: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from kizu.reports._draw import (
     figure,
     font,
     frame,
+    outline_regions,
     panel_images,
     shorten,
 )
@@ -30,7 +31,7 @@ from kizu.reports._draw import (
 _MARGIN, _GAP, _HEAD, _FOOT = 16, 12, 26, 52
 
 
-@check_shapes(image="H W 3", heat="h w", mask="y x")
+@check_shapes(image="H W 3", heat="h w", mask="y x", regions="h w")
 def panel(
     image: NDArray[np.uint8],
     heat: NDArray[np.floating],
@@ -41,6 +42,7 @@ def panel(
     score: float | None = None,
     p_value: float | None = None,
     is_anomalous: bool | None = None,
+    regions: NDArray[np.int32] | None = None,
     longest: int = 320,
 ) -> Image.Image:
     """Draw one image (H, W, 3) uint8 beside its raw heat map (h, w), higher is more anomalous, and its true
@@ -48,9 +50,10 @@ def panel(
 
     map_range: the values at the two ends of the colours, the same for every image of a run. title: usually
     the file name; where it is too long its middle is left out. score, p_value, is_anomalous: as the detector
-    gave them, None before calibration. longest: pixels of an image's longer side; a larger image is scaled
-    down, a smaller one stays. Map and mask may be of any size. Returns an RGB image. Raises ShapeError, and
-    UsageError for an image that is not uint8 or a range that is none."""
+    gave them, None before calibration. regions: (h, w) the number of the flaw region of each map value, 0 for
+    none; they are outlined, with their numbers. longest: pixels of an image's longer side; a larger image is
+    scaled down, a smaller one stays. Map and mask may be of any size. Returns an RGB image. Raises
+    ShapeError, and UsageError for an image that is not uint8 or a range that is none."""
     if image.dtype != np.uint8:
         raise UsageError(f"panel takes an image of uint8, got {image.dtype}.")
     shown = panel_images(image, heat, mask, map_range, longest)
@@ -59,7 +62,8 @@ def panel(
         tiles.append(("true defect", Image.fromarray(shown.truth)))
     if shown.heat is not None:
         tiles.append(("heat map", Image.fromarray(shown.heat)))
-    tiles.append((_decided(is_anomalous, mask is not None), frame(shown.decision, is_anomalous)))
+    decision = shown.decision if regions is None else outline_regions(shown.decision, regions)
+    tiles.append((_decided(is_anomalous, mask is not None), frame(decision, is_anomalous)))
     high, wide = shown.image.shape[:2]
     cell = max(wide, 150)
     sheet = Image.new(

@@ -3,7 +3,7 @@ heat map, so that a person can say which of them are flawed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,21 +30,21 @@ def suspicious_html(
     limit: float | None = None,
     left_out: bool = False,
     shown: int = 100,
-    white_level: int | None = None,
+    reading: Callable[[str], NDArray[np.uint8]] = open_image,
 ) -> Path:
     """Write the page and return its path; an old one is replaced.
 
     images: in the order in which they are shown. limit: the score beyond which an image stands out, where
     there is one. left_out: whether the model was fitted without them. shown: how many at most; the page says
-    how many are not. white_level: of grey files of more than 8 bits. A file that cannot be opened any more
-    has a line without a picture. Raises UsageError for shown < 1."""
+    how many are not. reading: opens a file as the model sees it, (H, W, 3) uint8. A file that cannot be
+    opened any more has a line without a picture. Raises UsageError for shown < 1."""
     if shown < 1:
         raise UsageError(f"suspicious_html needs shown >= 1, got {shown}.")
     target, first = Path(out), images[:shown]
     page = render(
         "suspicious.html.j2",
         title="Good images that stand out",
-        cards=[_card(image, white_level, _BYTES // max(1, len(first))) for image in first],
+        cards=[_card(image, reading, _BYTES // max(1, len(first))) for image in first],
         total=len(images),
         limit="" if limit is None else figure(limit),
         left_out=left_out,
@@ -54,7 +54,7 @@ def suspicious_html(
     return target
 
 
-def _card(image: Suspect, white_level: int | None, budget: int) -> dict[str, Any]:
+def _card(image: Suspect, reading: Callable[[str], NDArray[np.uint8]], budget: int) -> dict[str, Any]:
     path, score, heat = image
     card = {
         "path": path,
@@ -65,7 +65,7 @@ def _card(image: Suspect, white_level: int | None, budget: int) -> dict[str, Any
         "high": 1,
     }
     try:
-        picture = open_image(path, white_level=white_level)
+        picture = reading(path)
     except ImageError as error:
         return card | {"problem": error.reason}
     if heat is None:

@@ -33,6 +33,8 @@ class Representation(nn.Module, ABC):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     card: dict[str, Any]
+    reference_images: int = 0
+    """How many good images it compares every image with."""
 
     @property
     def offsets(self) -> tuple[float, ...]:

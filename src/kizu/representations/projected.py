@@ -44,6 +44,7 @@ class Projected(Representation):
         self.base, self.projector = base, projector
         self._context = base.reference_residuals() if projector.needs_context else None
         self.channels, self.strides = base.channels, base.strides
+        self.reference_images = base.reference_images
         self.card = {
             **{key: base.card[key] for key in ("licence", "trained_on") if key in base.card},
             "name": f"{base.card['name']}+projector",

@@ -8,12 +8,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kizu.errors import ShapeError
 from kizu.images import floats_digest, image_digest, open_image
+from kizu.roi import Roi, open_region
 from kizu.training.prefetch import Position
 from kizu.types import Batch, FeatureMaps
 
@@ -37,7 +40,7 @@ class SampleStore:
 
     extract: images (B, 3, H, W) -> FeatureMaps, for batches that come without features. dtype: in which
     features are kept (bfloat16 when they were computed so). budget: bytes, a quarter of the free memory
-    unless given. white_level: with which files are read again."""
+    unless given. white_level, roi: with which files are read again."""
 
     def __init__(
         self,
@@ -46,8 +49,9 @@ class SampleStore:
         dtype: torch.dtype = torch.float32,
         budget: int | None = None,
         white_level: int | None = None,
+        roi: Roi | None = None,
     ) -> None:
-        self._extract, self._dtype, self._white_level = extract, dtype, white_level
+        self._extract, self._dtype, self._white_level, self._roi = extract, dtype, white_level, roi
         self._budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if budget is None else budget
         self._samples: list[_Sample] = []
         self.size: tuple[int, int] = (0, 0)
@@ -107,7 +111,11 @@ class SampleStore:
     def good(self) -> SampleStore:
         """Those that are not labelled anomalous, in a store that shares them with this one."""
         store = SampleStore(
-            self._extract, dtype=self._dtype, budget=self._budget, white_level=self._white_level
+            self._extract,
+            dtype=self._dtype,
+            budget=self._budget,
+            white_level=self._white_level,
+            roi=self._roi,
         )
         store._samples, store.size = [sample for sample in self._samples if sample.label != 1], self.size
         return store
@@ -141,12 +149,16 @@ class SampleStore:
             for sample in self._samples
         ]
 
+    def _opened(self, path: str) -> NDArray[np.uint8]:
+        """(H, W, 3) of a file, as it was when it came."""
+        if self._roi is not None:
+            return open_region(path, self._roi, size=self.size, white_level=self._white_level)
+        return open_image(path, size=self.size, white_level=self._white_level)
+
     def _values(self, sample: _Sample) -> Tensor | list[Tensor]:
         values = sample.values
         if values is None:
-            image = torch.from_numpy(
-                open_image(sample.path, size=self.size, white_level=self._white_level)
-            ).permute(2, 0, 1)
+            image = torch.from_numpy(self._opened(sample.path)).permute(2, 0, 1)
             if self._extract is None:
                 return image.float().div_(255.0)
             return [

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from kizu.views.colour_jitter import colour_jitter
     from kizu.views.cutpaste import cutpaste
     from kizu.views.perlin import perlin
+    from kizu.views.photometric import photometric
     from kizu.views.smooth_blend import smooth_blend
     from kizu.views.strong import strong
     from kizu.views.weak import weak
 
 __all__ = [
-    "affine", "blur_brightness", "colour_jitter", "cutpaste", "perlin", "smooth_blend", "strong", "weak",
+    "affine", "blur_brightness", "colour_jitter", "cutpaste", "perlin", "photometric", "smooth_blend",
+    "strong", "weak",
 ]  # fmt: skip
 
 registry.open_room(__name__)

@@ -1,4 +1,4 @@
-"""An error as one line of the terminal."""
+"""What the command line says of errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """What a command says of an error before it ends, in one line."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
         return (
