@@ -13,7 +13,7 @@ from kizu.detectors import _predictions
 from kizu.detectors.decision import Decision
 from kizu.detectors.scored import Scored, decision_of, score_batches
 from kizu.digests import seen_digests
-from kizu.errors import EmptyData, NotFitted, UsageError, some
+from kizu.errors import EmptyData, UsageError, some
 from kizu.reader import Channels, Errors, Images, Supervision
 from kizu.samples import Samples
 from kizu.training import FitOptions
@@ -39,6 +39,7 @@ class AfterFit:
         ) -> Iterator[Batch]: ...
         def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]: ...
         def _check_options(self, options: FitOptions) -> None: ...
+        def _require_fit(self, verb: str) -> None: ...
         def _prepare_scoring(self) -> None: ...
         def predict_batches(self, images: Images) -> Iterator[Prediction]: ...
 
@@ -200,10 +201,6 @@ class AfterFit:
                 "would not hold. Give other good images."
             )
         return scored, _parts(scored, good.table["group"].to_list() if isinstance(good, Samples) else None)
-
-    def _require_fit(self, verb: str) -> None:
-        if not self.fitted_:
-            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first.")
 
 
 def _parts(scored: Scored, groups: list[str | None] | None) -> list[object]:

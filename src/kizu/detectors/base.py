@@ -24,7 +24,7 @@ from kizu.detectors import _predictions
 from kizu.detectors._after_fit import AfterFit
 from kizu.detectors._card import card_of
 from kizu.detectors.runtime import Runtime, build, parameters_of
-from kizu.errors import EmptyData, UsageError, counted
+from kizu.errors import EmptyData, NotFitted, UsageError, counted
 from kizu.precision import Choice
 from kizu.reader import Channels, Errors, Images, Supervision, read
 from kizu.representations.base import InferenceCopy, Representation
@@ -252,11 +252,17 @@ class Detector(AfterFit, ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        known = batch.features if self.takes_features else None
-        levels = self._warm_up()(batch.require_images()) if known is None else known
+        if batch.features is not None and self.takes_features:
+            levels = batch.features
+        else:
+            levels = self._warm_up()(batch.require_images())
         levels = [level.to(self._device, torch.float32) for level in levels]
         _predictions.require_finite(levels, batch, self.representation_.card["name"])
         return levels
+
+    def _require_fit(self, verb: str) -> None:
+        if not self.fitted_:
+            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first.")
 
     def _prepare_scoring(self) -> None:
         """Build the scorer from what was learned, on the device."""
@@ -267,13 +273,15 @@ class Detector(AfterFit, ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
-        _predictions.check_size(self.decision_, self.size_, batch)
+        if self.decision_ is not None:
+            _predictions.check_size(self.decision_, self.size_, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():
             parts = engine.map_chunks(self._score, batch.split, len(batch), self._device)
             maps, scores = (values.float().cpu() for values in parts)
-        maps = _predictions.lowest_outside(self.roi, maps)
+        if self.roi is not None:
+            maps = _predictions.lowest_outside(self.roi, maps)
         if self.decision_ is None:
             return Prediction(maps, scores, paths=batch.paths)
         p_value, flagged = self.decision_(scores)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from kizu.errors import ImageError, UsageError
 from kizu.images import open_image
-from kizu.reports._draw import figure
+from kizu.reports._draw import figure, panel_images
 from kizu.reports._page import photo_uri, render
-from kizu.reports.panel import panel
 from kizu.store import replacing
 
 _BYTES = 5_000_000
+LONGEST = 320
+"""Pixels of an image's longer side."""
 
 Suspect = tuple[str, float, NDArray[np.floating] | None]
 """Path, score, and map (H, W), higher is more anomalous, or None."""
@@ -71,16 +72,11 @@ def _card(image: Suspect, reading: Callable[[str], NDArray[np.uint8]], budget: i
     if heat is None:
         heat = np.zeros(picture.shape[:2], dtype=np.float32)
     low, high = float(np.median(heat)), float(heat.max())
-    drawn = panel(
-        picture,
-        heat,
-        map_range=(low, high if high > low else low + 1.0),
-        title=PurePath(path).name,
-        score=score,
-    )
+    shown = panel_images(picture, heat, None, (low, high if high > low else low + 1.0), LONGEST)
+    beside = np.concatenate([shown.image, shown.decision], axis=1)
     return card | {
-        "uri": photo_uri(np.asarray(drawn), budget),
-        "wide": drawn.width,
-        "high": drawn.height,
+        "uri": photo_uri(beside, budget),
+        "wide": beside.shape[1],
+        "high": beside.shape[0],
         "problem": "",
     }
