@@ -43,6 +43,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         *("samples.parquet", "maps.npz", "metrics.json", "curves.json", "log.jsonl"),
         *("report.html", "contact_sheet.png", "images/#.jpg", "masks/#.png"),
     ),
+    "suspicious.json": ("index.html", "leave_out.txt"),
     "inspection.json": (
         *("results.jsonl", "results.csv", "index.html", "report.html", "panels/#.png", "panels/#-*.png"),
         *("maps/#-*.npy", "maps/#-*.tiff"),

@@ -41,6 +41,9 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
+        unlike=None
+        if any(part.unlike is None for part in parts)
+        else torch.cat([part.unlike for part in parts if part.unlike is not None]),
     )
 
 
