@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("name", registry.names("detectors"))
 def test_every_detector_has_a_card(name: str) -> None:
     text = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
-    shared = {"image_size", "precision", "device", "batch_size", "white_level", "alignment", "seed"}
+    shared = {"image_size", "precision", "device", "batch_size", "white_level", "alignment", "roi", "seed"}
     parameters = set(parameter_names(registry.load("detectors", name))) - shared
     missing = {parameter for parameter in parameters if f"`{parameter}`" not in text}
     assert not missing, f"docs/methods/{name}.md does not explain {missing}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kizu.errors import NotFinite, ShapeError, UsageError
@@ -30,6 +30,7 @@ def flood(heat: np.ndarray, threshold: float) -> list[set[tuple[int, int]]]:
     return sorted(found, key=lambda own: -max(heat[spot] for spot in own))
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4)
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -52,6 +52,7 @@ def test_a_mask_keeps_what_is_inside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isfinite(placed), inside > 0)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_the_text_holds_all_of_it(height: int, width: int, seed: int) -> None:
     inside = np.random.default_rng(seed).random((height, width)) < 0.3

@@ -32,6 +32,8 @@ from kizu.checks import is_real, listed, whole_numbers
 from kizu.errors import NotFinite, TooFewImages, UsageError
 
 Groups: TypeAlias = "Sequence[object] | NDArray[Any]"
+DEFAULT_RATE = 0.01
+"""Asked for where no rate is named and the images can back it."""
 
 
 def images_needed(false_alarm_rate: float) -> int:
@@ -140,6 +142,33 @@ def certified_rate(
     from scipy.stats import beta
 
     return float(beta.ppf(confidence, above + 1, count - above))
+
+
+def exceedance_p_value(above: int, new: int, known_above: int, known: int) -> float:
+    """The probability that at least `above` of `new` parts pass a limit which `known_above` of `known` other
+    parts passed, if all are exchangeable; at most so much where scores tie.
+
+    The limit is the (known_above + 1)-th largest of the known scores, or lies below the one before it: the
+    number above it is Beta-binomial with parameters known_above + 1 and known - known_above (order
+    statistics; the chance of the known parts is counted in). It is the number that follows from a promise
+    that holds, whatever the scores' distribution. Raises UsageError for counts that cannot be.
+
+    >>> exceedance_p_value(1, 1, 0, 99)  # one new part above the largest of 99 scores
+    0.01
+    >>> exceedance_p_value(8, 18, 0, 49) < 1e-4
+    True
+    """
+    whole_numbers(least=0, above=above, new=new, known_above=known_above)
+    whole_numbers(known=known)
+    if above > new or known_above > known:
+        raise UsageError(
+            f"Of {new} new parts {above} lie above, of {known} known ones {known_above}: more than there are."
+        )
+    if not above or known_above == known:
+        return 1.0
+    from scipy.stats import betabinom
+
+    return round(float(betabinom.sf(above - 1, new, known_above + 1, known - known_above)), 15)
 
 
 def parts_needed(false_alarm_rate: float, *, confidence: float = 0.95) -> int:

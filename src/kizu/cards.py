@@ -55,6 +55,17 @@ class _Calibration(Card):
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     map_threshold: Number | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None
+    fixed: bool = False
+    threshold: Number | None = None
+
+
+class _Event(Card):
+    """An update: when, of how many images, which, and how many were left out."""
+
+    date: Annotated[str, Field(max_length=40)]
+    images: Count
+    digests: Digests
+    left_out: Count
 
 
 class _Seen(Card):
@@ -83,6 +94,7 @@ class _Detector(Card):
     images: Count
     size: Annotated[list[Annotated[int, Field(ge=0, le=10**6)]], Field(min_length=2, max_length=2)] | None
     seen: _Seen
+    history: Annotated[list[_Event], Field(max_length=100_000, default_factory=list)]
 
 
 class _Optimiser(Card):

@@ -65,3 +65,19 @@ def _size(path: str) -> int:
         return os.path.getsize(path)  # noqa: PTH202
     except OSError:
         return -1
+
+
+def seen_digests(card: dict[str, Any]) -> set[str]:
+    """What identifies the images that a card lists under "images_seen", those of the cards within it too.
+
+    >>> parts = [{"images_seen": ["c"]}]
+    >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}, "parts": parts}))
+    ['a', 'b', 'c']
+    >>> seen_digests({"recipe": {"images_seen": 5}})
+    set()
+    """
+    values = [one for value in card.values() for one in (value if isinstance(value, list) else [value])]
+    inner = [seen_digests(value) for value in values if isinstance(value, dict)]
+    listed = card.get("images_seen")
+    own = {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
+    return own.union(*inner)

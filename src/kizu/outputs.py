@@ -43,6 +43,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
         *("samples.parquet", "maps.npz", "metrics.json", "curves.json", "log.jsonl"),
         *("report.html", "contact_sheet.png", "images/#.jpg", "masks/#.png"),
     ),
+    "suspicious.json": ("index.html", "leave_out.txt"),
     "inspection.json": (
         *("results.jsonl", "results.csv", "index.html", "report.html", "panels/#.png", "panels/#-*.png"),
         *("maps/#-*.npy", "maps/#-*.tiff"),
@@ -93,8 +94,7 @@ def check_output(
 def _check_writable(path: Path) -> None:
     """Raise UsageError when `path`, or the folder that it would be made in, may not be written to."""
     place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-    if place == path.absolute() and not place.is_dir():
-        place = place.parent
+    place = place.parent if place == path.absolute() and not place.is_dir() else place
     if not place.is_dir():
         raise UsageError(f"{place} is a file, so that nothing can be in it. Give another place to write to.")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -41,7 +41,10 @@ SUPPORT: dict[str, frozenset[str]] = {
     "adaptation": frozenset({"base"}),
     "datasets": frozenset({"checking"}),
     "detectors": frozenset(
-        {"base", "decision", "encoder", "files", "learned", "one_pass", "reconstruction", "runtime"}
+        {
+            *("base", "decision", "encoder", "files", "learned", "one_pass", "reconstruction", "runtime"),
+            "scored",
+        }
     ),
     "papers": frozenset({"base"}),
     "pretraining": frozenset({"base", "data", "run", "spd"}),

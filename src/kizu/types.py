@@ -118,6 +118,8 @@ class Prediction:
     is_anomalous: (B,) bool at the promised false-alarm rate, or None before calibration.
     paths: names of the images when they came from disk.
     errors: (path, reason) of images that could not be read.
+    unlike: (B,) bool, whether the image as a whole looks unlike the good ones of the calibration (one good
+    image of twenty does); None where that is not known.
 
     Raises NotFinite when a map or a score holds NaN or infinity: no decision can be built on that.
     """
@@ -128,6 +130,7 @@ class Prediction:
     is_anomalous: Tensor | None = None
     paths: tuple[str, ...] = ()
     errors: tuple[tuple[str, str], ...] = field(default=())
+    unlike: Tensor | None = None
 
     def __post_init__(self) -> None:
         from kizu.errors import NotFinite

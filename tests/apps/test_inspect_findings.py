@@ -178,7 +178,7 @@ def test_maps_onto_a_full_disk(
 
 def test_a_region_of_interest(good: Path, parts: Path, tmp_path: Path, run_cli: Cli) -> None:
     """The model keeps it; flaws outside are neither scored nor shown, those inside lie where they are."""
-    left = fitted(good, tmp_path / "left.kizu", "--roi", "0,8,96,80")
+    left = fitted(good, tmp_path / "left.kizu", "--roi", "0,32,104,64")
     more = ("--json", "--maps", "npy")
     code, out, _ = run_cli("inspect", left, parts, "-o", tmp_path / "left", *more)
     assert code == 0
@@ -186,11 +186,11 @@ def test_a_region_of_interest(good: Path, parts: Path, tmp_path: Path, run_cli: 
     assert rows["spot"]["is_anomalous"] is False, "its flaw lies outside"
     assert max(overlap(region["box"], (16, 56, 24, 16)) for region in rows["two"]["regions"]) > 0.9
     for region in rows["two"]["regions"]:
-        assert region["box"][0] + region["box"][2] <= 96
-        assert region["box"][1] >= 8
+        assert region["box"][0] + region["box"][2] <= 104
+        assert region["box"][1] >= 32
     heat = np.load(tmp_path / "left" / rows["two"]["map"])
     inside = np.zeros(SIZE, bool)
-    inside[8:88, :96] = True
+    inside[32:, :104] = True
     np.testing.assert_array_equal(np.isfinite(heat), inside)
     clean = draw(tmp_path / "clean" / "spot" / "002.png", 51)
     code, out, _ = run_cli("inspect", left, clean, "-o", tmp_path / "clean_out", "--json")

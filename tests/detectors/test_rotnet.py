@@ -17,7 +17,7 @@ from torch.nn import functional
 import kizu
 from kizu.detectors._rotation_parts import RotNetObjective
 from kizu.detectors.rotnet import RotNet
-from kizu.errors import KizuError, ShapeError, UnknownName, UsageError
+from kizu.errors import KizuError, ShapeError, TooFewImages, UnknownName, UsageError
 from kizu.nn.transformations import transform, transformations
 from kizu.training import FitOptions, Position
 
@@ -218,7 +218,7 @@ def test_images_that_cannot_be_turned() -> None:
         fitted.predict(torch.rand(1, 3, 32, 40))
     with pytest.raises(ShapeError, match="coarsest"):
         fitted.predict(images(1, side=4))
-    with pytest.raises(UsageError, match="at least 2 good"):
+    with pytest.raises(TooFewImages, match="at least 2; got 1"):
         detector(score="dirichlet").fit(images(1))
     with pytest.raises(UsageError, match="at least 2 positions"):
         detector(batch_size=1, drawn=1).fit(images(2, side=8))

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
         "fewshot/density",
         "fewshot/magnetic_tile",
         "fewshot/magnetic_tile_patchcore",
+        "uniad_rates",
     ],
 )
 def test_results_md_is_made_from_results_csv(

@@ -106,6 +106,8 @@ def evaluate_and_report(
         metrics = evaluate(detector, test, out, run, overwrite=overwrite, progress=progress)
     report = html(out)
     flat = flatten(metrics)
+    for warning in run.warnings:
+        screen.say(f"WARNING: {warning}")
     screen.table(flat)
     each = [{"category": entry["category"], **flatten(entry)} for entry in metrics.get("categories", [])]
     for line in each:
@@ -121,6 +123,7 @@ def evaluate_and_report(
     flat |= {"categories": each} if each else {}
     flat |= {"precision": detector.precision_.facts() if detector.precision_ else None}
     flat |= {"seen": run.seen, "left_out": run.left_out, "notes": run.notes}
+    flat |= {"warnings": run.warnings}
     screen.result({**flat, "run": str(out), "report": str(report), "errors": error_list(run.errors)})
     return 1 if run.errors else 0
 

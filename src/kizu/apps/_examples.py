@@ -8,6 +8,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kizu fit photos/good --false-alarm-rate 0.01 -o model.kizu",
         "kizu fit photos/good --detector padim --set dimensions=200 -o model.kizu",
         "kizu fit photos/good --roi 400,250,800,600 -o model.kizu",
+        "kizu fit photos/good --robust -o model.kizu",
+        "kizu fit photos/good --leave-out model.kizu.suspicious/leave_out.txt -o model.kizu --overwrite",
         "kizu fit mvtec --dataset mvtec --category screw -o screw.kizu",
     ),
     "adapt": (
@@ -18,6 +20,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kizu inspect model.kizu new_parts -o inspected",
         "kizu inspect model.kizu part.jpg --json -o inspected",
         "kizu inspect model.kizu new_parts --csv --maps tiff -o inspected",
+    ),
+    "calibrate": (
+        "kizu calibrate model.kizu --false-alarm-rate 0.05",
+        "kizu calibrate model.kizu --threshold 3.2 -o sharper.kizu",
+        "kizu calibrate model.kizu photos_of_today --false-alarm-rate 0.05",
+    ),
+    "update": (
+        "kizu update model.kizu photos_of_today",
+        "kizu update model.kizu photos/good --false-alarm-rate 0.05 -o updated.kizu",
     ),
     "evaluate": (
         "kizu evaluate model.kizu labelled -o run",

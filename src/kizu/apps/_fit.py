@@ -14,11 +14,14 @@ from kizu import registry, store
 from kizu.apps._commands import error_list, image_size_from, read, training
 from kizu.apps._screen import Screen
 from kizu.apps._settings import parameters_from
+from kizu.apps._suspicious import LeftOut as LeftOut
+from kizu.apps._suspicious import report
 from kizu.apps._training_folder import training_folder
 from kizu.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from kizu.detectors.base import Detector
+    from kizu.detectors.scored import Scored
     from kizu.representations.base import Representation
     from kizu.samples import Samples
 
@@ -75,6 +78,7 @@ def fit(
     out: Path,
     learner: Learner,
     promised: Promise,
+    left_out: LeftOut,
     *,
     dataset: str,
     category: str | None,
@@ -84,9 +88,8 @@ def fit(
     as_json: bool,
 ) -> int:
     """`kizu fit`."""
-    from kizu.evaluation.calibrated import fit_calibrated
     from kizu.evaluation.calibration_method import choose
-    from kizu.training import FitOptions
+    from kizu.evaluation.suspicion import suspicion
 
     screen = Screen(as_json)
     inputs: list[Path | str] = [data, *([learner.representation] if learner.representation else [])]
@@ -95,35 +98,57 @@ def fit(
     samples = read(dataset, data, category, mask_rule)
     store.refuse_inputs(out, samples.paths)
     good = training(samples) if model.supervision == "normal" else labelled(samples)
+    good, found = left_out.apply(model, good, data, promised.seed, screen)
     method = choose(model, good, promised.false_alarm_rate, promised.method)
     facts = {**_facts(model, good), "calibration": method, "seed": promised.seed}
     facts |= {"false_alarm_rate": promised.false_alarm_rate}  # it says how many images are held out
     with training_folder(out, facts if model.trains else None, resume=resume, overwrite=overwrite) as folder:
-        screen.say(
-            f"Learning from {counted(len(good), 'image')} with {learner.detector} on "
-            f"{model.representation.card['name']}"
-        )
-        if learner.representation is None and model.representation.card["kind"] != "pixels":
-            screen.say(default_notice())
-        with screen.progress(len(good)) as progress:
-            fit_calibrated(
-                model,
-                good,
-                false_alarm_rate=promised.false_alarm_rate,
-                method=promised.method,
-                seed=promised.seed,
-                options=FitOptions(progress=progress, folder=folder, resume=resume),
-            )
+        scored = _learn(model, good, learner, promised, screen, folder, resume)
         model.save(out, overwrite=overwrite)
     screen.say(f"Wrote {out}. {promise(model)}")
+    known = report(out, found or suspicion(scored), left_out, model, screen)
     screen.say(f"Precision: {model.precision_}." if model.precision_ else "")
     facts = {
         "model": str(out),
         "precision": model.precision_.facts() if model.precision_ else None,
         "images": model.images_seen_,
         "calibration": model.decision_.facts() if model.decision_ else None,
+        **known,
     }
     return _close(screen, facts, model.skipped_, samples)
+
+
+def _learn(
+    model: Detector,
+    good: Samples,
+    learner: Learner,
+    promised: Promise,
+    screen: Screen,
+    folder: Path | None,
+    resume: bool,
+) -> list[Scored]:
+    """Fit and calibrate; the scores that the calibration is made of."""
+    from kizu.evaluation.calibrated import fit_calibrated
+    from kizu.training import FitOptions
+
+    screen.say(
+        f"Learning from {counted(len(good), 'image')} with {learner.detector} on "
+        f"{model.representation.card['name']}"
+    )
+    if learner.representation is None and model.representation.card["kind"] != "pixels":
+        screen.say(default_notice())
+    scored: list[Scored] = []
+    with screen.progress(len(good)) as progress:
+        fit_calibrated(
+            model,
+            good,
+            false_alarm_rate=promised.false_alarm_rate,
+            method=promised.method,
+            seed=promised.seed,
+            options=FitOptions(progress=progress, folder=folder, resume=resume),
+            collected=scored,
+        )
+    return scored
 
 
 def _close(screen: Screen, facts: dict[str, Any], skipped: Sequence[tuple[str, str]], data: Samples) -> int:
@@ -230,11 +255,20 @@ def promise(model: Detector) -> str:
     decision = model.decision_
     if decision is None:
         return (
-            "Not calibrated: scores and heat maps, but no decision. Fit again with --calibration auto and at "
-            "least 3 good images that differ (2 for what is trained) for one."
+            "Not calibrated: scores and heat maps, but no decision. `kizu calibrate MODEL GOOD` with good "
+            "images that it has not learned from gives it one, and so does a fit with --calibration auto and "
+            "at least 3 good images that differ (2 for what is trained)."
         )
     rate, parts, count = decision.false_alarm_rate, decision.parts, len(decision.scores)
     images = counted(count, "good image") + ("" if parts == count else f" of {counted(parts, 'part')}")
+    if decision.fixed:
+        certain = decision.certified_rate
+        sure = "" if certain is None else f" With 95 % confidence its rate is at most {certain:.2%}."
+        return (
+            f"The threshold {decision.threshold:.4g} was named: of {images} {decision.parts_above} lie above "
+            f"it, so that about {rate:.2%} of good parts will be called anomalous. That is an estimate, no "
+            f"promise.{sure}"
+        )
     if decision.certified_rate is None:
         return (
             f"Expected: about {rate:.2%} of good parts are called anomalous (score > "

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kizu import store
 from kizu.apps._findings import Outputs, names_of, numbered, regions_of, stem_of, write_map, write_table
+from kizu.apps._inspected import facts_of, summary, warnings_of
 from kizu.apps._screen import Screen
 from kizu.digests import file_digest
-from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, counted, some
+from kizu.errors import ImageError, LayoutError, OutputExists, UsageError, some
 from kizu.image_files import Found, find_images
 from kizu.images import open_image
 from kizu.roi import open_region
@@ -75,12 +76,6 @@ def inspect_images(
     left = [path for path in files if str(path) not in done]
     shown: tuple[float, float] | None = detector.decision_.map_range if detector.decision_ else None
     broken: list[tuple[str, str]] = [(path, row["error"]) for path, row in done.items() if row["error"]]
-    facts: dict[str, Any] = {
-        "model": detector.parameters,
-        **what,
-        "detector": type(detector).__name__,
-        "calibration": detector.decision_.facts() if detector.decision_ else None,
-    }
     with (
         screen.progress(len(left)) as progress,
         (out / RESULTS).open("a", encoding="utf-8", buffering=1) as stream,
@@ -96,16 +91,31 @@ def inspect_images(
         left_out = [(path, reason) for path, reason in found.unused if path not in told]
         _write({path: _failed(path, reason) for path, reason in left_out}, stream, screen)
         broken += left_out
-    facts["passed_over"] = found.passed_over
-    facts["precision"] = detector.precision_.facts() if detector.precision_ else None
-    page = _page(out, facts, shown)
-    if outputs.table:
-        screen.say(f"Table: {write_table(out, store.read_rows(out / RESULTS))}")
-    screen.say(f"{counted(len(files), 'image')}, {_count(out)} called anomalous. Page: {page}")
-    screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
+    facts = facts_of(detector) | what | {"passed_over": found.passed_over}
+    _conclude(detector, out, outputs, facts, shown, screen)
     screen.unused(broken)
     screen.passed_over(found.passed_over)
     return 1 if broken else 0
+
+
+def _conclude(
+    detector: Detector,
+    out: Path,
+    outputs: Outputs,
+    facts: dict[str, Any],
+    shown: tuple[float, float] | None,
+    screen: Screen,
+) -> None:
+    """Write the page and the table, and say what was found: what is wrong with the batch comes first."""
+    lines = store.read_rows(out / RESULTS)
+    facts["warnings"] = warnings_of(lines, detector)
+    page = _page(out, facts, shown)
+    for warning in facts["warnings"]:
+        screen.say(f"WARNING: {warning}")
+    if outputs.table:
+        screen.say(f"Table: {write_table(out, lines)}")
+    screen.say(f"{summary(lines, detector)} Page: {page}")
+    screen.say(f"Precision: {detector.precision_}." if detector.precision_ else "")
 
 
 def _look(
@@ -218,6 +228,7 @@ def _row(part: Prediction, index: int, path: str) -> dict[str, Any]:
         "is_anomalous": None if part.is_anomalous is None else bool(part.is_anomalous[index]),
         "error": None,
         "sha256": file_digest(path),
+        "unlike": None if part.unlike is None else bool(part.unlike[index]),
     }
 
 
@@ -281,7 +292,3 @@ def _page(out: Path, facts: dict[str, Any], shown: tuple[float, float] | None) -
 
     store.write_record(out, RECORD, {**facts, "map_range": shown})
     return inspection_html(out, out / "index.html")
-
-
-def _count(out: Path) -> int:
-    return sum(bool(row["is_anomalous"]) for row in store.read_rows(out / RESULTS))

@@ -80,6 +80,18 @@ AdaptationParameters = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was interrupted, to the same result.")
 ]
+LeaveOut = Annotated[
+    Path | None,
+    typer.Option("--leave-out", help="A text file of images to leave out, one path a line."),
+]
+Robust = Annotated[
+    bool,
+    typer.Option("--robust", help="Leave out good images that stand out among the others, and say which."),
+]
+OtherOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Another file for the model; without it the model is replaced."),
+]
 
 
 def run(command: Callable[[], int], *, on_several_processes: bool = False) -> None:

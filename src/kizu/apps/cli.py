@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import kizu
-from kizu.apps import _catalogue, _errors, _research, _waiting
+from kizu.apps import _catalogue, _errors, _research, _upkeep, _waiting
 from kizu.apps._examples import epilog
 from kizu.apps._options import (
     AdaptationName,
@@ -26,6 +26,7 @@ from kizu.apps._options import (
     Category,
     Dataset,
     DetectorName,
+    LeaveOut,
     MaskRuleName,
     Out,
     Overwrite,
@@ -35,6 +36,7 @@ from kizu.apps._options import (
     RegionOfInterest,
     RepresentationName,
     Resume,
+    Robust,
     Seed,
     WhiteLevel,
     run,
@@ -85,6 +87,8 @@ def fit(
         str, typer.Option("--calibration", help="auto, split, cross or none: how the promise is backed.")
     ] = "auto",
     seed: Seed = 0,
+    leave_out: LeaveOut = None,
+    robust: Robust = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -107,6 +111,7 @@ def fit(
                 adaptation_parameters or [],
             ),
             _fit.Promise(false_alarm_rate, calibration, seed),
+            _fit.LeftOut(leave_out, robust),
             dataset=dataset,
             category=category,
             mask_rule=mask_rule,
@@ -230,6 +235,10 @@ def demo(
     from kizu.apps import _demo
 
     run(lambda: _demo.demo(out, quick, overwrite, as_json))
+
+
+app.command()(_upkeep.calibrate)
+app.command()(_upkeep.update)
 
 
 for command in (_research.bench, _research.pretrain, _research.attention, _research.diagnose):

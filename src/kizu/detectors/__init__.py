@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kizu.detectors import one_pass as one_pass
     from kizu.detectors import reconstruction as reconstruction
     from kizu.detectors import runtime as runtime
+    from kizu.detectors import scored as scored
     from kizu.detectors.autoencoder import Autoencoder
     from kizu.detectors.base import Detector
     from kizu.detectors.cflow import CFlow
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kizu.detectors.reverse_distillation import ReverseDistillation
     from kizu.detectors.rotnet import RotNet
     from kizu.detectors.runtime import Runtime
+    from kizu.detectors.scored import Scored
     from kizu.detectors.simplenet import SimpleNet
     from kizu.detectors.tdg import TDG
     from kizu.detectors.uniad import UniAD
@@ -47,13 +49,13 @@ __all__ = [
     "CSI", "GLASS", "TDG", "VAE", "Autoencoder", "CFlow", "Classifier", "CutPaste", "Decision", "DeepSVDD",
     "Detector", "DifferNet", "EncoderDetector", "EncoderNetwork", "FeatureNorm", "Gaussian",
     "LearnedDetector", "Networks", "OnePassDetector", "PaDiM", "PatchCore", "ReContrast",
-    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "SimpleNet",
-    "UniAD",
+    "ReconstructionDetector", "ReconstructionScorer", "ReverseDistillation", "RotNet", "Runtime", "Scored",
+    "SimpleNet", "UniAD",
 ]  # fmt: skip
 
 registry.open_room(__name__, {
     "Decision": "decision", "Detector": "base", "EncoderDetector": "encoder", "EncoderNetwork": "encoder",
     "LearnedDetector": "learned", "Networks": "reconstruction", "OnePassDetector": "one_pass",
     "ReconstructionDetector": "reconstruction", "ReconstructionScorer": "reconstruction",
-    "Runtime": "runtime",
+    "Runtime": "runtime", "Scored": "scored",
 })  # fmt: skip

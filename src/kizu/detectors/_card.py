@@ -24,5 +24,6 @@ def card_of(detector: Any, representation: dict[str, Any]) -> dict[str, Any]:
         "images": detector.images_seen_,
         "size": detector.size_,
         "seen": detector.seen_,
+        "history": detector.history_,
         "provenance": store.provenance(),
     }

@@ -41,6 +41,9 @@ def joined(parts: list[Prediction], errors: list[tuple[str, str]]) -> Prediction
         else torch.cat([part.is_anomalous for part in parts if part.is_anomalous is not None]),
         paths=tuple(path for part in parts for path in part.paths),
         errors=tuple(errors),
+        unlike=None
+        if any(part.unlike is None for part in parts)
+        else torch.cat([part.unlike for part in parts if part.unlike is not None]),
     )
 
 
@@ -95,16 +98,15 @@ def require_size(fitted: tuple[int, int] | None, batch: Batch) -> None:
         )
 
 
-def check_size(decision: Decision | None, fitted: tuple[int, int] | None, batch: Batch) -> None:
-    """`require_size` and `warn_of_size`, where there is a decision."""
-    if decision is not None:
-        require_size(fitted, batch)
-        warn_of_size(decision.file_sizes, batch)
+def check_size(decision: Decision, fitted: tuple[int, int] | None, batch: Batch) -> None:
+    """`require_size` and `warn_of_size`."""
+    require_size(fitted, batch)
+    warn_of_size(decision.file_sizes, batch)
 
 
-def lowest_outside(roi: Roi | None, maps: Tensor) -> Tensor:
+def lowest_outside(roi: Roi, maps: Tensor) -> Tensor:
     """Maps (B, H, W) of the region's box: what is outside of its mask gets the lowest value inside."""
-    if roi is None or roi.inside is None:
+    if roi.inside is None:
         return maps
     outside = torch.from_numpy(~resize_mask(roi.inside, (int(maps.shape[1]), int(maps.shape[2]))))
     lowest = maps.masked_fill(outside, torch.inf).flatten(1).amin(1)[:, None, None]

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from kizu import cards, engine, store
 from kizu.adaptation.base import Adaptation
-from kizu.calibration import Groups
 from kizu.detectors import _predictions
+from kizu.detectors._after_fit import AfterFit
 from kizu.detectors._card import card_of
-from kizu.detectors.decision import Decision
 from kizu.detectors.runtime import Runtime, build, parameters_of
 from kizu.errors import EmptyData, NotFitted, UsageError, counted
 from kizu.precision import Choice
@@ -38,7 +37,7 @@ _WARM_UP = threading.Lock()
 """One thread at a time makes a network ready; a detector itself holds no lock, so that it can be copied."""
 
 
-class Detector(ABC):
+class Detector(AfterFit, ABC):
     """Base of all detectors.
 
     representation: a Representation, its name or path, or None for the default at the preferred levels.
@@ -76,7 +75,8 @@ class Detector(ABC):
         self.size_: tuple[int, int] | None = None
         self.seen_: dict[str, list[str]] = {"fitted": [], "calibrated": []}
         self.skipped_: list[tuple[str, str]] = []
-        self.decision_: Decision | None = None
+        self.decision_ = None
+        self.history_ = []
 
     # -- what a member adds ----------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class Detector(ABC):
         cards.check_parameters(self.parameters)
         skipped: list[tuple[str, str]] = []
         self.fitted_, self.decision_, self._inference = False, None, None
-        self.seen_, self.size_ = {"fitted": [], "calibrated": []}, None
+        self.seen_, self.size_, self.history_ = {"fitted": [], "calibrated": []}, None, []
         self.representation_ = self.representation
         batches = self._noted(self._read(data, skipped, channels, supervision=self.supervision))
         seen = self._learn(batches if self.adaptation is None else self._adapt(batches, options), options)
@@ -145,23 +145,6 @@ class Detector(ABC):
         self._require_fit("predict")
         for batch in self._read(images, [] if errors is None else errors, channels):
             yield self._predict(batch)
-
-    def set_calibration(
-        self,
-        normal_scores: Any,
-        false_alarm_rate: float,
-        *,
-        groups: Groups | None = None,
-        method: str = "split",
-        map_range: tuple[float, float] | None = None,
-    ) -> Self:
-        """Take scores (n,) of held-out good images; from now on `predict` decides at `false_alarm_rate`. The
-        arguments are those of `kizu.detectors.Decision`. Raises NotFitted, TooFewImages."""
-        self._require_fit("set_calibration")
-        self.decision_ = Decision(
-            normal_scores, false_alarm_rate, groups=groups, method=method, map_range=map_range
-        )
-        return self
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Write the model (a folder, or one file when the path ends in .kizu); it holds all that `kizu.load`
@@ -269,11 +252,17 @@ class Detector(ABC):
 
     def _features(self, batch: Batch) -> FeatureMaps:
         """Features of a batch, [(B, C_l, h_l, w_l)] float32 on the device. Raises NotFinite."""
-        known = batch.features if self.takes_features else None
-        levels = self._warm_up()(batch.require_images()) if known is None else known
+        if batch.features is not None and self.takes_features:
+            levels = batch.features
+        else:
+            levels = self._warm_up()(batch.require_images())
         levels = [level.to(self._device, torch.float32) for level in levels]
         _predictions.require_finite(levels, batch, self.representation_.card["name"])
         return levels
+
+    def _require_fit(self, verb: str) -> None:
+        if not self.fitted_:
+            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first.")
 
     def _prepare_scoring(self) -> None:
         """Build the scorer from what was learned, on the device."""
@@ -284,16 +273,18 @@ class Detector(ABC):
         return tuple(self._scorer(self._features(batch), batch.size))
 
     def _predict(self, batch: Batch) -> Prediction:
-        _predictions.check_size(self.decision_, self.size_, batch)
+        if self.decision_ is not None:
+            _predictions.check_size(self.decision_, self.size_, batch)
         if batch.images is not None:
             self._warm_up()
         with torch.inference_mode():
             parts = engine.map_chunks(self._score, batch.split, len(batch), self._device)
             maps, scores = (values.float().cpu() for values in parts)
-        maps = _predictions.lowest_outside(self.roi, maps)
-        p_value, flagged = self.decision_(scores) if self.decision_ else (None, None)
-        return Prediction(maps, scores, p_value, flagged, batch.paths)
-
-    def _require_fit(self, verb: str) -> None:
-        if not self.fitted_:
-            raise NotFitted(f"{type(self).__name__}.{verb} needs a fitted detector: call .fit first.")
+        if self.roi is not None:
+            maps = _predictions.lowest_outside(self.roi, maps)
+        if self.decision_ is None:
+            return Prediction(maps, scores, paths=batch.paths)
+        p_value, flagged = self.decision_(scores)
+        look = self.decision_.appearance if batch.images is not None else None
+        unlike = look.unlike(batch.require_images()) if look else None
+        return Prediction(maps, scores, p_value, flagged, batch.paths, unlike=unlike)

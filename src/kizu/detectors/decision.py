@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kizu import calibration, checks
+from kizu.detectors._appearance import Appearance
 from kizu.errors import ImageError, TooFewImages, UnknownName, UsageError
 from kizu.images import image_shape
 from kizu.types import Batch
@@ -65,6 +66,9 @@ class Decision:
     a heat map shows as its coldest and hottest colour. Raises TooFewImages when the groups cannot back the
     promise, or when all scores are equal; UnknownName for another method; UsageError for what is no number.
 
+    threshold: the limit itself, named instead of a rate (`fixed`). Nothing is promised for it: its
+    false_alarm_rate is the share of parts above it, with the new part counted as one of them, an estimate.
+
     >>> decision = Decision([0.3, 0.1, 0.2, 0.4], 0.25)
     >>> decision.threshold, decision.parts
     (0.4000000059604645, 4)
@@ -73,17 +77,27 @@ class Decision:
     def __init__(
         self,
         scores: Any,
-        false_alarm_rate: float,
+        false_alarm_rate: float | None,
         *,
         groups: calibration.Groups | None = None,
         method: str = "split",
         map_range: tuple[float, float] | None = None,
+        threshold: float | None = None,
     ) -> None:
         if method not in METHODS:
             raise UnknownName("calibration method", method, METHODS)
-        self.scores = _single_precision(scores)
-        self.threshold = calibration.conformal_threshold(self.scores, false_alarm_rate, groups=groups)
-        self.false_alarm_rate, self.method = float(false_alarm_rate), method
+        if (false_alarm_rate is None) == (threshold is None):
+            raise UsageError("A decision takes a false-alarm rate or a threshold, one of the two.")
+        self.scores, self.method, self.fixed = _single_precision(scores), method, threshold is not None
+        if threshold is not None:
+            checks.numbers(threshold=threshold)
+            self.threshold = float(threshold)
+            beyond = np.nextafter(self.threshold, np.inf)
+            false_alarm_rate = float(calibration.p_values([beyond], self.scores, groups=groups)[0])
+        else:
+            assert false_alarm_rate is not None  # one of the two is there
+            self.threshold = calibration.conformal_threshold(self.scores, false_alarm_rate, groups=groups)
+        self.false_alarm_rate = float(false_alarm_rate)
         self.map_range = None if map_range is None else _range(map_range)
         self.groups = calibration.group_numbers(len(self.scores), groups)
         self.parts = int(self.groups.max()) + 1
@@ -95,9 +109,13 @@ class Decision:
             )
         self.file_sizes: FileSizes | None = None
         """Of the files behind the scores, where they were files."""
+        self.peaks: NDArray[np.float32] | None = None
+        """(n,) the highest map value of each of the images, where that is known."""
         self.map_threshold: float | None = None
         """A map value that at most `false_alarm_rate` of good parts exceed anywhere: what is above it is a
         flaw region (kizu.regions). None where the maps of the calibration are not known."""
+        self.appearance: Appearance | None = None
+        """What good images look like as a whole, where that is known."""
         self.certified_rate: float | None = None
         if method == "split":
             self.certified_rate = calibration.certified_rate(self.scores, self.threshold, groups=self.groups)
@@ -107,11 +125,29 @@ class Decision:
         values = calibration.p_values(scores, self.scores, groups=self.groups)
         return torch.from_numpy(values), scores.double() > self.threshold
 
+    def set_peaks(self, peaks: Any) -> None:
+        """Take the highest map values (n,) of the same images, in their order; `map_threshold` follows. It is
+        of the rate that is promised, or of the estimate that goes with a named threshold."""
+        self.peaks = _single_precision(peaks)
+        if len(self.peaks) != len(self.scores):
+            raise UsageError(
+                f"There are {len(self.scores)} scores and {len(self.peaks)} peaks: one an image."
+            )
+        rate = min(self.false_alarm_rate, 1.0 - 1e-9)
+        groups = self.groups.tolist()
+        self.map_threshold = calibration.conformal_threshold(self.peaks, rate, groups=groups)
+
+    @property
+    def parts_above(self) -> int:
+        """How many of the parts have an image above the threshold."""
+        return len(np.unique(self.groups[self.scores > self.threshold]))
+
     def facts(self) -> dict[str, Any]:
         """What reports and JSON say of it.
 
         method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
-        with 95 % confidence; None for "cross"), threshold, map_threshold, map_range,
+        with 95 % confidence; None for "cross"), threshold, fixed (whether it was named), map_threshold,
+        map_range,
         file_sizes."""
         return {
             "method": self.method,
@@ -120,6 +156,7 @@ class Decision:
             "false_alarm_rate": self.false_alarm_rate,
             "certified_rate": self.certified_rate,
             "threshold": self.threshold,
+            "fixed": self.fixed,
             "map_threshold": self.map_threshold,
             "map_range": self.map_range and list(self.map_range),
             "file_sizes": self.file_sizes and list(self.file_sizes),
@@ -130,6 +167,8 @@ class Decision:
         return {
             "calibration.scores": torch.from_numpy(self.scores),
             "calibration.groups": torch.from_numpy(self.groups),
+            **({} if self.peaks is None else {"calibration.peaks": torch.from_numpy(self.peaks)}),
+            **(self.appearance.tensors() if self.appearance else {}),
         }
 
 

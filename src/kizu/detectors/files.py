@@ -11,6 +11,7 @@ import torch
 from kizu import cards, registry, store
 from kizu import precision as precisions
 from kizu.adaptation.base import Adaptation
+from kizu.detectors._appearance import Appearance
 from kizu.detectors.base import Detector
 from kizu.detectors.decision import lies_outside
 from kizu.detectors.runtime import Runtime, build
@@ -58,6 +59,8 @@ def load_detector(
     detector.fitted_, detector.images_seen_ = True, card["images"]
     detector.size_ = None if card["size"] is None else (card["size"][0], card["size"][1])
     detector.seen_ = {role: card["seen"][role] for role in ("fitted", "calibrated")}
+    events = ("date", "images", "digests", "left_out")
+    detector.history_ = [{name: one[name] for name in events} for one in card.get("history", [])]
     if card["calibration"]:
         _restore_calibration(path, detector, card["calibration"], tensors)
     if roi is not None:
@@ -116,14 +119,21 @@ def _restore_calibration(
     try:
         detector.set_calibration(
             tensors["calibration.scores"].float().numpy(),
-            card["false_alarm_rate"],
+            None if card.get("fixed") else card["false_alarm_rate"],
             groups=tensors["calibration.groups"].tolist(),
             method=card["method"],
             map_range=None if shown is None else (shown[0], shown[1]),
+            threshold=card.get("threshold") if card.get("fixed") else None,
         )
         assert detector.decision_ is not None  # just set
-        detector.decision_.map_threshold = None if above is None else float(above)
+        peaks = tensors.get("calibration.peaks")
+        if peaks is None:
+            detector.decision_.map_threshold = None if above is None else float(above)
+        else:
+            store.expect(path, tensors, {"calibration.scores": "n", "calibration.peaks": "n"})
+            detector.decision_.set_peaks(peaks.float().numpy())
         if sizes:
             detector.decision_.file_sizes = (sizes[0], sizes[1], sizes[2], sizes[3])
+        detector.decision_.appearance = Appearance.restored(path, tensors)
     except KizuError as error:
         raise ModelFileError(f"{path}: the calibration gives no decision ({error}).") from error

@@ -25,7 +25,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors._density_scorer import DensityScorer
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import UnknownName
+from kizu.errors import UnknownName, UsageError
 from kizu.nn.density import COVARIANCES, density, pool
 from kizu.representations.base import Representation
 from kizu.training import Position
@@ -43,7 +43,8 @@ class Gaussian(OnePassDetector):
     for none. augmentation: of the copies, "industrial" (affine, blur, grey) or "affine". normalise: whether
     pooled features have length one. covariance: "ledoit_wolf", "pseudo_inverse" or "ridge" with `ridge` on
     the diagonal. origin: distances from the "mean", or from "zero", as Eq. 5 is printed. sigma: smoothing
-    of the map in pixels. seed: of the copies. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in [0, 1].
+    of the map in pixels. seed: of the copies. Learned: mean_ (D,), whitening_ (D, D), shrinkage_ in [0, 1],
+    and rows_ (n, D), the pooled features themselves, so that more good images can be added (`update`).
 
     Source: Rippel et al., ICPR 2020; few-shot contrastive fine-tuning, Eq. 4-5."""
 
@@ -104,7 +105,7 @@ class Gaussian(OnePassDetector):
         if not self.copies:
             yield from super()._consume(batches)
             return
-        seen, (blur, grey) = 0, AUGMENTATIONS[self.augmentation]
+        seen, (blur, grey) = self._drawn, AUGMENTATIONS[self.augmentation]
         for batch in batches:
             images = batch.require_images()
             draws = Position(0, seen, len(batch)).generators(self.seed)
@@ -116,14 +117,26 @@ class Gaussian(OnePassDetector):
 
     def _reset(self) -> None:
         self._rows: list[Tensor] = []
+        self._drawn = 0  # images whose copies have been drawn
+
+    def check_update(self) -> None:
+        """Raise UsageError for a model from a file that holds no features."""
+        if not len(self.rows_):
+            raise UsageError(
+                "This Gaussian model was written without the features that an update needs: fit it again, on "
+                "all good images."
+            )
+
+    def _go_on(self) -> None:
+        self._rows, self._drawn = [self.rows_.to(self._device)], self.images_seen_
 
     def _partial_fit(self, features: FeatureMaps) -> None:
         pooled, length = pool(features)
         self._rows.append(pooled / length if self.normalise else pooled)
 
     def _finalize(self) -> None:
-        rows = torch.cat(self._rows).double().cpu()
-        mean, matrix, self.shrinkage_ = density(rows, self.covariance, ridge=self.ridge)
+        self.rows_ = torch.cat(self._rows).float().cpu()
+        mean, matrix, self.shrinkage_ = density(self.rows_.double(), self.covariance, ridge=self.ridge)
         self.mean_, self.whitening_ = mean.float(), matrix.float().contiguous()
         self._rows = []
 
@@ -135,8 +148,11 @@ class Gaussian(OnePassDetector):
         )
 
     def _state(self) -> dict[str, Tensor]:
-        return {"mean": self.mean_, "whitening": self.whitening_}
+        return {"mean": self.mean_, "whitening": self.whitening_, "rows": self.rows_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        store.expect("Gaussian", tensors, {"mean": f"{sum(self.representation_.channels)}"})
+        width = sum(self.representation_.channels)
+        rows = tensors.get("rows", torch.empty(0, width))  # older files have none
+        store.expect("Gaussian", {**tensors, "rows": rows}, {"mean": f"{width}", "rows": f"n {width}"})
+        self.rows_ = rows.float()
         self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()

@@ -37,8 +37,20 @@ class OnePassDetector(Detector):
         """What of the features is learned from: a pure function of each image, done in several threads."""
         return features
 
+    def _go_on(self) -> None:
+        """After `_reset`: what was learned before is there again, for `_partial_fit` to add to. A member with
+        this has `check_update` too."""
+
     def _learn(self, batches: Iterator[Batch], options: FitOptions) -> int:
         self._reset()
+        return self._take_in(batches, options)
+
+    def _update(self, batches: Iterator[Batch], options: FitOptions) -> int:
+        self._reset()
+        self._go_on()
+        return self._take_in(batches, options)
+
+    def _take_in(self, batches: Iterator[Batch], options: FitOptions) -> int:
         seen = 0
         for count, features in self._consume(batches):
             self._partial_fit(features)

@@ -25,6 +25,7 @@ from kizu import accel, checks, maps, store
 from kizu.accel.nested_gaussians import NestedGaussians, expand
 from kizu.adaptation.base import Adaptation
 from kizu.detectors._level_gaussians import LevelGaussians
+from kizu.detectors._padim_sums import KeepsSums
 from kizu.detectors._predictions import factored, require_storable
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
@@ -41,7 +42,7 @@ MIN_EPS = 1e-9
 LEVELS = ("joined", "separate")
 
 
-class PaDiM(OnePassDetector):
+class PaDiM(KeepsSums, OnePassDetector):
     """The Mahalanobis distance at each position, from the good images' features there. All images must have
     one size.
 
@@ -49,14 +50,14 @@ class PaDiM(OnePassDetector):
     added to the diagonal of each covariance, so that it can be inverted whatever the number of images.
     levels: "joined", stacked into one Gaussian a position, or "separate", one a position and level: then
     `dimensions` are of each level, and the map is the mean of the levels' maps. sigma: smoothing of the map
-    in pixels. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_.
+    in pixels. updatable: with joined levels, the model keeps the sums that `update` needs, in 2 D (D + 1)
+    bytes a position. Learned: channels_ (D,), grids_ (h, w) of each level, gaussians_, sums_.
 
     Source: Defard et al., ICPR Workshops 2020, section III."""
 
     preferred_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     imagenet_levels: ClassVar[tuple[int, ...]] = (2, 3)
-    """Better on imagenet/efficientnet_lite0 than the paper's three, and a quarter of the positions:
-    docs/results/eyes."""
+    """Better there than the paper's three, and a quarter of the positions: docs/results/eyes."""
     _shapes: ClassVar[dict[str, str]] = {"channels": "D", "grids": "L 2"}
 
     def __init__(
@@ -68,6 +69,7 @@ class PaDiM(OnePassDetector):
         levels: str = "joined",
         sigma: float = 4.0,
         seed: int = 0,
+        updatable: bool = False,
         adaptation: Adaptation | str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
@@ -79,7 +81,7 @@ class PaDiM(OnePassDetector):
         if levels not in LEVELS:
             raise UnknownName("levels", str(levels), LEVELS)
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
-        self.levels = levels
+        self._set_updatable(levels, updatable)
 
     @classmethod
     def tiny(
@@ -94,7 +96,7 @@ class PaDiM(OnePassDetector):
         drawn_from = [sum(widths)] if self.levels == "joined" else widths
         self.channels_ = patches.draw_channels(drawn_from, self.dimensions, self.seed)
         self.grids_: Grids = ()
-        self.gaussians_ = self._new_gaussians()
+        self.gaussians_ = PositionGaussians(self.eps) if self.updatable else self._new_gaussians()
 
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         return choose_channels(features, self._channels_by_level())
@@ -107,9 +109,11 @@ class PaDiM(OnePassDetector):
         self.gaussians_.update(features)
 
     def _finalize(self) -> None:
+        self._keep_sums()
         with factored(self.eps):
             self.gaussians_.finalize()
         require_storable(self.gaussians_.tensors(), self.representation_.card["name"])
+        self._close_sums()
 
     def scorer(self) -> PaDiMScorer:
         """Mahalanobis distances, upsampled and smoothed."""
@@ -118,7 +122,8 @@ class PaDiM(OnePassDetector):
             return PaDiMScorer(channels, self.gaussians_.distance(), self.grids_, self.sigma, self.centres)
 
     def _state(self) -> dict[str, Tensor]:
-        return {"channels": self.channels_, "grids": torch.tensor(self.grids_), **self.gaussians_.tensors()}
+        grids = torch.tensor(self.grids_)
+        return {"channels": self.channels_, "grids": grids, **self.gaussians_.tensors(), **self.sums_}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.channels_, widths = tensors["channels"].long(), self.representation_.channels
@@ -135,8 +140,7 @@ class PaDiM(OnePassDetector):
                 f"The PaDiM model does not fit together: {len(self.channels_)} channels of {sum(widths)}, "
                 f"grids {self.grids_} for {len(widths)} levels."
             )
-        self.gaussians_ = self._new_gaussians()
-        self.gaussians_.restore(tensors, self.grids_, [len(chosen) for chosen in self._channels_by_level()])
+        self._restore_gaussians(tensors)
 
     def _channels_by_level(self) -> list[Tensor]:
         return channels_by_level(self.channels_, self.representation_.channels)

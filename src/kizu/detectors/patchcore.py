@@ -129,6 +129,16 @@ class PatchCore(OnePassDetector):
         budget = int(self.memory * 2**30) if self.memory is not None else int(MEMORY_SHARE * free)
         self._patches = StreamingCoreset(ratio=self.coreset, budget=budget, select=self._select)
 
+    def check_update(self) -> None:
+        """A bank can always grow."""
+
+    def _go_on(self) -> None:
+        """The bank joins the new patches, and stands for as many as it was chosen from: of all of them the
+        share `coreset` is kept. The covering radius is at most the sum of the bank's and the new
+        selection's, by the triangle inequality."""
+        self._patches.update(self.bank_.to(self._device))
+        self._patches.seen = round(len(self.bank_) / self.coreset)
+
     def _preprocess(self, features: FeatureMaps) -> FeatureMaps:
         return [patch_features(features, self.neighbourhood, self.dimensions)]
 

@@ -45,16 +45,7 @@ class FeatureCache:
                 yield from (replace(batch, labels=labels[list(batch.rows)]) for batch in loader)
                 errors += loader.errors
             return
-        levels = tuple(detector.representation.card.get("levels", ()))
-        key = (
-            digest(detector.representation),
-            levels,
-            detector.image_size,
-            detector.white_level,
-            detector.roi,
-            detector.precision,
-            detector.device,
-        )
+        key = _key(detector)
         if key != self._key:
             self._key, self._maps, self._bytes = key, {}, 0
         extractor = detector.representation.inference_copy(detector.precision, detector.device)
@@ -88,6 +79,19 @@ class FeatureCache:
         if not parts:
             raise EmptyData(f"None of the {len(samples)} images could be read.")
         return parts
+
+
+def _key(detector: Detector) -> tuple[object, ...]:
+    """What must be the same for features to be those of another detector."""
+    return (
+        digest(detector.representation),
+        tuple(detector.representation.card.get("levels", ())),
+        detector.image_size,
+        detector.white_level,
+        detector.roi,
+        detector.precision,
+        detector.device,
+    )
 
 
 def _decoded(images: Samples | list[str], detector: Detector) -> Batches:

@@ -20,27 +20,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from kizu import calibration, checks
 from kizu.detectors.base import Detector
-from kizu.detectors.decision import file_sizes
+from kizu.detectors.scored import Scored, decision_of, score_batches
 from kizu.errors import NearlyEqual, TooFewImages, UsageError, counted
-from kizu.evaluation.calibration_method import DEFAULT_RATE, choose, good_and_flawed, held_out
+from kizu.evaluation.calibration_method import choose, good_and_flawed, held_out
 from kizu.evaluation.copies import grouped, identify, nearly_equal
 from kizu.evaluation.seen import refuse_seen
 from kizu.loader import batches
 from kizu.protocols.base import hold_out, units
 from kizu.samples import Samples
 from kizu.training import FitOptions
-from kizu.types import Batch, Progress
+from kizu.types import Progress
 
 FOLDS = 5
-SAMPLED = 4096
 _LOG = logging.getLogger(__name__)
 AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
@@ -53,6 +51,7 @@ def fit_calibrated(
     method: str = "auto",
     seed: int = 0,
     options: FitOptions | None = None,
+    collected: list[Scored] | None = None,
 ) -> AnyDetector:
     """Fit on good images and calibrate on good images that the fit has not seen.
 
@@ -62,6 +61,7 @@ def fit_calibrated(
     images can back the rate, or when the detector or its adaptation is trained. Split holds out a fifth, and
     up to half of the images where a named rate needs that many. seed: of what is held out. options: with a
     folder, the fit has the folder final in it; resume goes on with it, to the same model bit for bit.
+    collected: grows by the scores of the good images that the calibration is made of, one entry a fold.
 
     Raises TooFewImages when a named rate cannot be backed, saying how many images it needs; UsageError when
     the representation has seen the calibration images, or for "cross" with what is trained; and what
@@ -75,12 +75,14 @@ def fit_calibrated(
     options = options or FitOptions()
     unread = data.take([])
     if method != "none":
-        data, unread = _known(data, options.progress, detector.white_level)
+        data, unread, _ = identified(data, options.progress, detector.white_level)
     chosen = choose(detector, data, false_alarm_rate, method)
     good, flawed = good_and_flawed(data)
     flawed = flawed.concat(unread)  # the fit notes them
     if chosen == "cross":
-        return _cross(detector, good, flawed, false_alarm_rate, seed, options)
+        parts, sides = cross_scored(detector, good, flawed, seed, options)
+        detector.fit(good.concat(flawed), options=options)
+        return _set(detector, parts, sides, false_alarm_rate, "cross", collected)
     kept, held = _held(good, false_alarm_rate, seed) if chosen == "split" else (good, good.take([]))
     if len(held):
         refuse_seen(detector.representation, held)
@@ -93,7 +95,10 @@ def fit_calibrated(
             f"{error} Of {len(good)} good images {counted(len(held), 'is', 'are')} held out to calibrate on; "
             "with --calibration none (Python: method='none') all are learned from."
         ) from error
-    return calibrate(detector, held, false_alarm_rate, progress=options.progress) if len(held) else detector
+    if not len(held):
+        return detector
+    scored = score(detector, held, options.progress)
+    return _set(detector, [scored], [held], false_alarm_rate, "split", collected)
 
 
 def with_copies_grouped(
@@ -101,12 +106,14 @@ def with_copies_grouped(
 ) -> Samples:
     """The samples with images of the same pixels in one group. Warns of images that are nearly equal and of
     different groups: frames of one part, it seems, which the promise takes for different parts."""
-    known, unread = _known(data, progress, white_level)
+    known, unread, _ = identified(data, progress, white_level)
     return known.concat(unread)
 
 
-def _known(data: Samples, progress: Progress | None, white_level: int | None) -> tuple[Samples, Samples]:
-    """The same of the files that can be read; and the others, which calibrate nothing."""
+def identified(
+    data: Samples, progress: Progress | None, white_level: int | None
+) -> tuple[Samples, Samples, list[str]]:
+    """(the same of the files that can be read, the others, which calibrate nothing, digests of the first)."""
     images = identify(data.paths, progress, white_level=white_level)
     known = grouped(data, images)
     near = nearly_equal(images, units(known))
@@ -121,7 +128,8 @@ def _known(data: Samples, progress: Progress | None, white_level: int | None) ->
             stacklevel=4,
         )
     readable = np.asarray([bool(image.digest) for image in images], dtype=bool)
-    return known.take(np.flatnonzero(readable)), known.take(np.flatnonzero(~readable))
+    digests = [image.digest for image in images if image.digest]
+    return known.take(np.flatnonzero(readable)), known.take(np.flatnonzero(~readable)), digests
 
 
 def _held(good: Samples, false_alarm_rate: float | None, seed: int) -> tuple[Samples, Samples]:
@@ -145,26 +153,11 @@ def calibrate(
     Raises TooFewImages, and UsageError when the representation has seen the images."""
     refuse_seen(detector.representation, held)
     scored = score(detector, held, progress)
-    return _set(detector, [scored], [held], false_alarm_rate, "split")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a detector says of n good images, all float32. scores: (n,). pixels: a few thousand map values.
-    peaks: (n,) the highest map value of each. paths, digests: those that could be read. errors: (path,
-    reason) of the others."""
-
-    scores: np.ndarray
-    pixels: np.ndarray
-    peaks: np.ndarray
-    paths: list[str]
-    digests: list[str]
-    errors: list[tuple[str, str]]
+    return _set(detector, [scored], [held], false_alarm_rate, "split", None)
 
 
 def score(detector: Detector, samples: Samples, progress: Progress | None = None) -> Scored:
     """The scores of good images, as calibration needs them."""
-    scores, pixels, peaks, paths, digests = [], [], [], list[str](), list[str]()
     loader = batches(
         samples,
         image_size=detector.image_size,
@@ -174,77 +167,48 @@ def score(detector: Detector, samples: Samples, progress: Progress | None = None
         white_level=detector.white_level,
         roi=detector.roi,
     )
-
-    def noted() -> Iterator[Batch]:
-        for batch in loader:
-            digests.extend(batch.digests)
-            yield batch
-
-    for part in detector.predict_batches(noted()):
-        scores.append(part.score.numpy())
-        peaks.append(part.map.flatten(1).amax(1).numpy())
-        flat = part.map.flatten()
-        pixels.append(flat[:: max(len(flat) // SAMPLED, 1)].numpy())
-        paths += part.paths
-        if progress:
-            progress(len(paths), "calibrating")
-    empty = np.zeros(0, dtype=np.float32)
-    joined = [np.concatenate(values) if values else empty for values in (scores, pixels, peaks)]
-    return Scored(joined[0], joined[1], joined[2], paths, digests, loader.errors)
+    return score_batches(detector.predict_batches, iter(loader), loader.errors, progress)
 
 
-def _cross(
-    detector: AnyDetector,
-    good: Samples,
-    flawed: Samples,
-    rate: float | None,
-    seed: int,
-    options: FitOptions,
-) -> AnyDetector:
+def cross_scored(
+    detector: Detector, good: Samples, flawed: Samples, seed: int, options: FitOptions
+) -> tuple[list[Scored], list[Samples]]:
+    """(scores of each fold of the good images by a detector fitted on the others, the folds)."""
     refuse_seen(detector.representation, good)
-    parts: list[Scored] = []
-    folds = calibration.folds(len(good), FOLDS, seed, units(good).tolist())
-    for held in folds:
+    parts, sides = list[Scored](), list[Samples]()
+    for held in calibration.folds(len(good), FOLDS, seed, units(good).tolist()):
         rest = good.take(np.setdiff1d(np.arange(len(good)), held))
         fold = detector.clone().fit(rest.concat(flawed), options=options)
-        parts.append(score(fold, good.take(held), options.progress))
+        sides.append(good.take(held))
+        parts.append(score(fold, sides[-1], options.progress))
         del fold
-    detector.fit(good.concat(flawed), options=options)
-    return _set(detector, parts, [good.take(held) for held in folds], rate, "cross")
+    return parts, sides
 
 
 def _set(
-    detector: AnyDetector, parts: list[Scored], held: list[Samples], rate: float | None, method: str
+    detector: AnyDetector,
+    parts: list[Scored],
+    held: list[Samples],
+    rate: float | None,
+    method: str,
+    collected: list[Scored] | None,
 ) -> AnyDetector:
-    """Set the calibration, and the display range of heat maps: its middle is a good part's peak at the
-    promised rate. What it was calibrated on is noted in `seen_`, files that could not be read in
+    """Set the calibration. What it was calibrated on is noted in `seen_`, files that could not be read in
     `skipped_`."""
-    scores = np.concatenate([part.scores for part in parts])
-    if not len(scores):
-        raise TooFewImages("None of the calibration images could be read.")
-    if len(scores) > len(parts) and all(np.ptp(part.scores) == 0 for part in parts if len(part.scores)):
-        raise TooFewImages(
-            f"The {len(scores)} calibration images have one and the same score in each fold: they are copies "
-            "of one image, or the detector is blind to what differs. No decision can be built on that."
-        )
+    detector.decision_ = decision_of(parts, groups_of(parts, held), false_alarm_rate=rate, method=method)
+    detector.seen_["calibrated"] = [digest for part in parts for digest in part.digests]
+    known = {path for path, _ in detector.skipped_}
+    detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
+    if collected is not None:
+        collected += parts
+    return detector
+
+
+def groups_of(parts: Sequence[Scored], held: Sequence[Samples]) -> list[str]:
+    """One label for each scored image; equal for those of one part. held: the images of each part."""
     unit_of_path = {
         path: f"{number} {unit}"
         for number, samples in enumerate(held)
         for path, unit in zip(samples.paths, units(samples), strict=True)
     }
-    paths = [path for part in parts for path in part.paths]
-    groups = [unit_of_path[path] for path in paths]
-    if rate is None:
-        rate = max(DEFAULT_RATE, calibration.smallest_rate(len(set(groups))))
-    low = float(np.median(np.concatenate([part.pixels for part in parts])))
-    peaks = np.concatenate([part.peaks for part in parts])
-    middle = float(np.quantile(peaks, 1.0 - rate))
-    display = (low, low + 2.0 * max(middle - low, 1e-6 * max(abs(middle), 1e-6)))
-    detector.set_calibration(scores, rate, groups=groups, method=method, map_range=display)
-    assert detector.decision_ is not None  # just set
-    detector.decision_.file_sizes = file_sizes(paths)
-    detector.decision_.map_threshold = calibration.conformal_threshold(peaks, rate, groups=groups)
-    detector.seen_["calibrated"] = [digest for part in parts for digest in part.digests]
-    known = {path for path, _ in detector.skipped_}
-    detector.skipped_ += [error for part in parts for error in part.errors if error[0] not in known]
-    return detector
+    return [unit_of_path[path] for part in parts for path in part.paths]

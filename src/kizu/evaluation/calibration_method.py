@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from kizu import calibration
+from kizu.calibration import DEFAULT_RATE as DEFAULT_RATE
 from kizu.detectors.base import Detector
 from kizu.errors import TooFewImages, UsageError
 from kizu.protocols.base import units
 from kizu.samples import Samples
 
 METHODS = ("auto", "split", "cross", "none")
-DEFAULT_RATE = 0.01
 HELD_OUT = 0.2
 
 

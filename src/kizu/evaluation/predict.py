@@ -25,7 +25,8 @@ class Predictions:
     rows: their numbers in the table. scores (n,) float32, higher is more anomalous. p_values (n,) and flagged
     (n,) bool: the decision, None before calibration. maps (n, H, W) float32, or None when they did not fit in
     memory and were streamed. sample: some map values. size: (H, W) of a map, in pixels. errors: (path,
-    reason) of every image that could not be read. roi: of which the maps are."""
+    reason) of every image that could not be read. roi: of which the maps are. unlike (n,) bool, whether each
+    looks like another product; None where that is not known."""
 
     rows: list[int]
     scores: np.ndarray
@@ -37,6 +38,7 @@ class Predictions:
     size: tuple[int, int]
     errors: list[tuple[str, str]]
     roi: Roi | None = None
+    unlike: np.ndarray | None = None
 
     def measure(self, test: Samples) -> Measured:
         """All figures of these predictions; `test` is the table that was predicted."""
@@ -53,6 +55,7 @@ class Predictions:
             p_values=None if self.p_values is None else self.p_values[places],
             flagged=None if self.flagged is None else self.flagged[places],
             maps=None if self.maps is None else self.maps[places],
+            unlike=None if self.unlike is None else self.unlike[places],
             streamed=None,
         )
 
@@ -78,7 +81,7 @@ def predict_all(
     errors: list[tuple[str, str]] = []
     rows: list[int] = []
     parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample")
+        name: [] for name in ("score", "p_value", "is_anomalous", "map", "sample", "unlike")
     }
     streamed = None if fits_in_memory(len(test), detector.image_size) else StreamedPixels(detector.roi)
     for part in detector.predict_batches(test if source is None else source, errors=errors):
@@ -89,6 +92,8 @@ def predict_all(
         if part.p_value is not None and part.is_anomalous is not None:
             parts["p_value"].append(part.p_value.numpy())
             parts["is_anomalous"].append(part.is_anomalous.numpy())
+        if part.unlike is not None:
+            parts["unlike"].append(part.unlike.numpy())
         if streamed:
             streamed.update(test.take(numbers), maps)
         else:
@@ -105,6 +110,7 @@ def predict_all(
     return Predictions(
         *(rows, scores, p_values, flagged, maps_or_none, streamed, sample, detector.image_size, errors),
         roi=detector.roi,
+        unlike=_joined(parts["unlike"]),
     )
 
 

@@ -3,7 +3,7 @@
 The run folder:
 
     run.json         what was run: detector, parameters, representation, data, protocol, seed, counts,
-                     calibration, seconds, versions, notes
+                     calibration, seconds, versions, notes, warnings
     samples.parquet  one row a test image: row, image, mask, label, category, defect, split, group, dataset,
                      score, p_value, is_anomalous
     maps.npz         key str(row): float16 (H, W); times the entry "scale" it is the raw map (scale is a power
@@ -35,6 +35,7 @@ from kizu.errors import UsageError, counted
 from kizu.evaluation.by_category import by_category
 from kizu.evaluation.measure import Measured
 from kizu.evaluation.predict import Predictions, predict_all
+from kizu.evaluation.promises import doubts
 from kizu.evaluation.seen import refuse_all_seen, refuse_trained_on, seen_rows, was_trained_on
 from kizu.images import open_image
 from kizu.loader import masks_for
@@ -50,9 +51,9 @@ above it."""
 
 @dataclass
 class Run:
-    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors, seen
-    (whether figures are made of images that the model has seen) and left_out (how many such images were not
-    used)."""
+    """What run.json says beside what the detector knows itself; `evaluate` fills in seconds, errors, warnings
+    (what makes the figures doubtful), seen (whether figures are made of images that the model has seen) and
+    left_out (how many such images were not used)."""
 
     name: str
     protocol: str = "one_class"
@@ -61,6 +62,7 @@ class Run:
     category: str = ""
     command: str = ""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[tuple[str, str]] = field(default_factory=list)
@@ -107,6 +109,8 @@ def evaluate(
         measured.metrics.update(by_category(labelled, predictions))
         run.seconds["measure"] = time.perf_counter() - started
         run.notes += _undefined(measured.metrics["images"])
+        good = labelled.labels[predictions.rows] == 0
+        run.warnings += doubts(detector.decision_, good, predictions.flagged, predictions.unlike)
         run.notes += _without_mask(labelled, measured.metrics)
         log("measured", **(measured.metrics["image"] or {}))
         _write(folder, detector, labelled, predictions, measured, run)
@@ -234,6 +238,7 @@ def _facts(detector: Detector, readable: Samples, predictions: Predictions, run:
         "seen": run.seen,
         "left_out": run.left_out,
         "notes": run.notes,
+        "warnings": run.warnings,
         "errors": [{"path": path, "reason": reason} for path, reason in run.errors],
         "machine": origin,
         "commit": origin["commit"],

@@ -4,33 +4,17 @@ representation was trained or adapted on. Images are known by their pixels, not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from kizu.detectors.base import Detector
+from kizu.digests import seen_digests as seen_digests
 from kizu.errors import ImageError, UsageError, counted, some
 from kizu.evaluation.copies import for_each
 from kizu.images import image_digest
 from kizu.representations.base import Representation
 from kizu.samples import Samples
 from kizu.types import Progress
-
-
-def seen_digests(card: dict[str, Any]) -> set[str]:
-    """What identifies the images that a card lists under "images_seen", those of the cards within it too.
-
-    >>> parts = [{"images_seen": ["c"]}]
-    >>> sorted(seen_digests({"images_seen": ["a"], "base": {"images_seen": ["b"]}, "parts": parts}))
-    ['a', 'b', 'c']
-    >>> seen_digests({"recipe": {"images_seen": 5}})
-    set()
-    """
-    values = [one for value in card.values() for one in (value if isinstance(value, list) else [value])]
-    inner = [seen_digests(value) for value in values if isinstance(value, dict)]
-    listed = card.get("images_seen")
-    own = {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
-    return own.union(*inner)
 
 
 def seen_rows(detector: Detector, samples: Samples, progress: Progress | None = None) -> list[int]:

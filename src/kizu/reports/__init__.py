@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from kizu.reports.negatives_sheet import negatives_sheet
     from kizu.reports.panel import panel
     from kizu.reports.score_distributions import score_distributions
+    from kizu.reports.suspicious_html import suspicious_html
     from kizu.reports.table import table
 
 __all__ = [
     "attention", "contact_sheet", "diagnosis", "feature_embedding", "html", "inspection_html",
-    "negatives_sheet", "panel", "score_distributions", "table",
+    "negatives_sheet", "panel", "score_distributions", "suspicious_html", "table",
 ]  # fmt: skip
 
 registry.open_room(__name__)

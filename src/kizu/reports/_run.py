@@ -64,8 +64,13 @@ class Run:
 
     @property
     def is_promise(self) -> bool:
-        """Whether the rate is a promise that holds on average, or (cross) an estimate."""
-        return section(self.info, "calibration").get("method") != "cross"
+        """Whether the rate is a promise that holds on average, or an estimate (cross, a named threshold)."""
+        return section(self.info, "calibration").get("method") != "cross" and not self.is_named
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the threshold was named instead of a rate."""
+        return section(self.info, "calibration").get("fixed") is True
 
     @functools.cached_property
     def map_range(self) -> tuple[float, float]:

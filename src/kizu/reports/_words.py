@@ -62,6 +62,8 @@ def learnt(run: Run) -> str:
             if promised is None
             else f", for about {percent(promised)} false alarms: an estimate, no promise"
         )
+        if run.is_named:
+            return f"{first} Its threshold was named by hand{rate}."
         return (
             f"{first} Its threshold was set on the same images, each judged by a detector that had not "
             f"learnt from it{rate}."

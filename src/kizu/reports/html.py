@@ -32,7 +32,7 @@ _METRICS = (
     ("aupro_0.3", "AUPRO (FPR ≤ 0.3)"),
     ("f1_max_oracle", "F1 max (oracle)"),
 )
-_SHOWN_ABOVE = ("name", "counts", "notes", "errors", "map_range", "seen")
+_SHOWN_ABOVE = ("name", "counts", "notes", "warnings", "errors", "map_range", "seen")
 
 
 def html(
@@ -60,6 +60,7 @@ def _content(run: Run, limit: int, longest: int) -> dict[str, Any]:
         "title": str(run.info.get("name") or run.folder.name),
         "subtitle": _subtitle(run),
         "seen": run.info.get("seen") is True,
+        "warnings": [str(one) for one in _listed(run.info.get("warnings"))],
         "learnt": _words.learnt(run),
         "measured": _words.measured(run),
         "sureness": _words.sureness(run),

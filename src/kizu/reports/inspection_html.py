@@ -33,7 +33,8 @@ def inspection_html(
     folder: holds results.jsonl, one line per image {"path", "score", "p_value", "is_anomalous", "error",
     "panel"}; "panel" is the path of a PNG inside the folder. A line may also have a "name", what is shown of
     the path, and "regions", the flaw regions (kizu.regions). inspection.json may name the folders that were
-    "passed_over", as [folder, reason]. out: the file, by default report.html in the
+    "passed_over", as [folder, reason], and have sentences under "warnings", which stand first. out: the file,
+    by default report.html in the
     folder; an old one is replaced. limit: how many panels at most, the lowest p-values and then the highest
     scores first; the report says how many are not shown. Raises LayoutError when the folder is no such folder
     or results.jsonl is damaged."""
@@ -48,6 +49,7 @@ def inspection_html(
         "inspection.html.j2",
         title=title,
         verdict=_verdict(read, failed),
+        warnings=_warnings(folder),
         histogram=_histogram(read),
         decided=any(r.get("is_anomalous") is not None for r in read),
         called=sum(r.get("is_anomalous") is True for r in read),
@@ -96,6 +98,12 @@ def _passed_over(folder: Path) -> list[tuple[str, str]]:
         else []
     )
     return [(str(place), str(reason)) for place, reason in pairs]
+
+
+def _warnings(folder: Path) -> list[str]:
+    """Sentences that the record has; none where it has none."""
+    found = read_record(folder, RECORD).get("warnings") if has_record(folder, RECORD) else None
+    return [str(one) for one in found] if isinstance(found, list) else []
 
 
 def _suspicion(record: dict[str, Any]) -> tuple[float, float, str]:
