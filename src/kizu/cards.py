@@ -51,7 +51,7 @@ class _Adaptation(Card):
 
 class _Calibration(Card):
     method: Literal["split", "cross"]
-    false_alarm_rate: Annotated[float, Field(ge=1e-9, lt=1)]
+    false_alarm_rate: Annotated[float, Field(ge=1e-9, le=1)]
     map_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     map_threshold: Number | None = None
     file_sizes: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = None

@@ -111,14 +111,15 @@ def without_suspicious(
             -math.inf,
             outstanding.maps | found.maps,
         )
-        _refuse_many(len(outstanding.paths), len(known))
+        refuse_many(len(outstanding.paths), len(known))
         left = left.take([row for row, path in enumerate(left.paths) if path not in names])
     gone = set(outstanding.paths)
     kept = data.take([row for row, path in enumerate(data.paths) if path not in gone])
     return kept, outstanding
 
 
-def _refuse_many(count: int, images: int) -> None:
+def refuse_many(count: int, images: int) -> None:
+    """Raise UsageError where more than MOST of the images stand out."""
     if count > MOST * images:
         raise UsageError(
             f"{counted(count, 'image')} of {images} stand out, more than {MOST:.0%}: that is no handful of "

@@ -136,7 +136,7 @@ def _chosen(before: Decision | None, images: _Images, rate: float | None, method
     if before is None:
         return "none" if rate is None else "split"
     new, old = len(np.unique(units(images.fresh))), len(np.unique(units(images.held)))
-    wanted = rate if rate is not None else before.false_alarm_rate
+    wanted = _wanted(before, rate)
     backed = new > 1 and held_out(new, None) + old >= calibration.images_needed(wanted)
     return "split" if backed else "cross"
 
@@ -144,7 +144,7 @@ def _chosen(before: Decision | None, images: _Images, rate: float | None, method
 def _split(detector: Detector, images: _Images, rate: float | None, seed: int, options: FitOptions) -> None:
     before, fresh = detector.decision_, images.fresh
     new, old = len(np.unique(units(fresh))), len(np.unique(units(images.held)))
-    wanted = rate or (before.false_alarm_rate if before else calibration.DEFAULT_RATE)
+    wanted = _wanted(before, rate)
     needed = calibration.images_needed(wanted)
     if new < 2:
         raise TooFewImages("Split holds out some of the new images and learns from others: give at least 2.")
@@ -183,7 +183,7 @@ def _cross(detector: Detector, images: _Images, rate: float | None, seed: int, o
     seen = detector.seen_["calibrated"]
     detector.update(fresh.concat(images.unread), options=options)
     enough = before.parts + sum(len(np.unique(units(side))) for side in sides)
-    wanted = max(before.false_alarm_rate, calibration.smallest_rate(enough))
+    wanted = max(_wanted(before, None), calibration.smallest_rate(enough))
     limit, threshold = _limit(before, rate, wanted)
     detector.decision_ = decision_of(
         parts,
@@ -194,6 +194,13 @@ def _cross(detector: Detector, images: _Images, rate: float | None, seed: int, o
         earlier=before,
     )
     _note(detector, parts, seen)
+
+
+def _wanted(before: Decision | None, rate: float | None) -> float:
+    """The rate that is asked for: the named one, else the model's own; a named threshold has none."""
+    if rate is not None:
+        return rate
+    return calibration.DEFAULT_RATE if before is None or before.fixed else before.false_alarm_rate
 
 
 def _limit(
