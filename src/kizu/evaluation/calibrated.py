@@ -153,7 +153,7 @@ def calibrate(
     Raises TooFewImages, and UsageError when the representation has seen the images."""
     refuse_seen(detector.representation, held)
     scored = score(detector, held, progress)
-    return _set(detector, [scored], [held], false_alarm_rate, "split", None)
+    return _set(detector, [scored], [held], false_alarm_rate, "split")
 
 
 def score(detector: Detector, samples: Samples, progress: Progress | None = None) -> Scored:
@@ -191,7 +191,7 @@ def _set(
     held: list[Samples],
     rate: float | None,
     method: str,
-    collected: list[Scored] | None,
+    collected: list[Scored] | None = None,
 ) -> AnyDetector:
     """Set the calibration. What it was calibrated on is noted in `seen_`, files that could not be read in
     `skipped_`."""
