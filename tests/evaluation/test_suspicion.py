@@ -48,7 +48,7 @@ def capsule(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     return planted(folder, products="metal", train=60, test_good=8, test_defective=12, size=64, seed=5)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_flawed_pictures_stand_out_and_are_left_out(count: int, capsule: Samples) -> None:
     """3 and 5 % of the pictures, with flaws that a clean model sees: all are found, and few others."""
     detector = kizu.detector("patchcore", image_size=64, precision="fp32", coreset=0.02)

@@ -173,7 +173,7 @@ def test_the_promise_holds_after_an_update_with_20_images(method: str, tmp_path:
     """30 good images and then 20 more, over draws of all of them: the mean rate of false alarms of 40 new
     ones is at most what is promised, but for three standard errors."""
     rates, promised = [], []
-    for seed in range(25):
+    for seed in range(12):
         table = planted(
             tmp_path / str(seed),
             products="capsule",
