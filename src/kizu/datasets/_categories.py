@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kizu.datasets._layout import chosen, folders_in, need_good, read_tree, root_of, to_samples, unread
@@ -58,6 +58,19 @@ def read_categories(
         rows += part
     found = unread(rows, [by_name[name] for name in names])
     return to_samples(rows, dataset, found).where(split=split)
+
+
+def categories_in(
+    root: Path, is_category: Callable[[Path], bool], *, noun: str, expected: str
+) -> dict[str, Path]:
+    """The categories below a folder, or the folder itself where it is one, by name. noun: what they are
+    called; expected: what one holds. Raises LayoutError where there is none."""
+    places = [root] if is_category(root) else folders_in(root)
+    by_name = {place.name: place for place in places if is_category(place)}
+    if not by_name:
+        inside = some([sub.name for sub in folders_in(root)]) or "none"
+        raise LayoutError(f"{root} holds no {noun}: {expected} were expected; there are: {inside}.")
+    return by_name
 
 
 def counts_by_split(counts: Counts) -> dict[tuple[str, str | None, int], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kizu.datasets._categories import categories_in
 from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row, pair
 from kizu.errors import EmptyData, LayoutError, some
@@ -44,14 +45,9 @@ def mvtec3d(path: Path | str, *, category: Wanted = None, split: Wanted = None) 
     folders xyz. category, split: take only these. Raises LayoutError, UnknownName for a product that is not
     there, EmptyData, MaskError for images and masks that do not pair."""
     root = root_of(path, "mvtec3d")
-    places = [root] if _is_category(root) else folders_in(root)
-    by_name = {place.name: place for place in places if _is_category(place)}
-    if not by_name:
-        inside = some([sub.name for sub in folders_in(root)]) or "none"
-        raise LayoutError(
-            f"{root} holds no product: <product>/train/good/rgb and <product>/test were expected; there are: "
-            f"{inside}."
-        )
+    by_name = categories_in(
+        root, _is_category, noun="product", expected="<product>/train/good/rgb and <product>/test"
+    )
     rows, names = [], chosen(category, list(by_name), "category")
     for name in names:
         part = _read(by_name[name])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kizu.datasets._categories import categories_in
 from kizu.datasets._layout import chosen, folders_in, images_in, need_good, root_of, to_samples, unread
 from kizu.datasets._masks import Row
 from kizu.errors import DataError, LayoutError, MaskError, counted, some
@@ -60,14 +61,9 @@ def mvtec_loco(path: Path | str, *, category: Wanted = None, split: Wanted = Non
     than the publication counts; `kizu data check` says which. category, split: take only these. Raises
     LayoutError, UnknownName for a category that is not there, EmptyData, MaskError."""
     root = root_of(path, "mvtec_loco")
-    places = [root] if _is_category(root) else folders_in(root)
-    by_name = {place.name: place for place in places if _is_category(place)}
-    if not by_name:
-        inside = some([sub.name for sub in folders_in(root)]) or "none"
-        raise LayoutError(
-            f"{root} holds no category: <category>/train/good and <category>/test/good were expected; there "
-            f"are: {inside}."
-        )
+    by_name = categories_in(
+        root, _is_category, noun="category", expected="<category>/train/good and <category>/test/good"
+    )
     rows, names = [], chosen(category, list(by_name), "category")
     for name in names:
         part = _read(by_name[name])

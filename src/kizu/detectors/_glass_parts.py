@@ -46,7 +46,7 @@ def truncate(points: Tensor, origins: Tensor, least: Tensor | float, most: Tenso
     """Truncated projection: points (N, D) moved towards or away from their origins (N, D) until the distance
     is between `least` and `most`.
 
-    Source: GLASS, section 3.3: the projection onto the shell in which global anomalies lie.
+    Source: GLASS, the projection onto the shell in which global anomalies lie.
 
     >>> truncate(torch.tensor([[1.0, 0.0], [0.0, 9.0]]), torch.zeros(2, 2), 2.0, 4.0)
     tensor([[2., 0.],

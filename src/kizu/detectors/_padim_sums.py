@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kizu import checks
 from kizu.errors import UsageError
 from kizu.store import expect
 
@@ -50,7 +49,6 @@ class KeepsSums:
 
     sums_: dict[str, Tensor]
     updatable: bool
-    levels: str
     if TYPE_CHECKING:
         gaussians_: Any
         grids_: Any
@@ -67,12 +65,6 @@ class KeepsSums:
                 "This PaDiM model does not keep the sums that an update needs: fit it again, with "
                 "updatable=True (--set updatable=true); its file is then several times as large."
             )
-
-    def _set_updatable(self, levels: str, updatable: bool) -> None:
-        checks.switches(updatable=updatable)
-        if levels == "separate":
-            checks.without_effect("with levels='separate'", updatable=(updatable, False))
-        self.levels, self.updatable, self.sums_ = levels, updatable, {}
 
     def _keep_sums(self) -> None:
         """Before the Gaussians are made of them."""

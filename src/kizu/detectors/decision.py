@@ -147,8 +147,7 @@ class Decision:
 
         method, images, parts (how many groups), false_alarm_rate, certified_rate (of this very threshold,
         with 95 % confidence; None for "cross"), threshold, fixed (whether it was named), map_threshold,
-        map_range,
-        file_sizes."""
+        map_range, file_sizes."""
         return {
             "method": self.method,
             "images": len(self.scores),

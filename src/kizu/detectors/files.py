@@ -115,7 +115,7 @@ def _restore_calibration(
     path: Path | str, detector: Detector, card: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> None:
     store.expect(path, tensors, {"calibration.scores": "n", "calibration.groups": "n"})
-    shown, sizes, above = card.get("map_range"), card.get("file_sizes"), card.get("map_threshold")
+    shown, sizes = card.get("map_range"), card.get("file_sizes")
     try:
         detector.set_calibration(
             tensors["calibration.scores"].float().numpy(),
@@ -127,9 +127,7 @@ def _restore_calibration(
         )
         assert detector.decision_ is not None  # just set
         peaks = tensors.get("calibration.peaks")
-        if peaks is None:
-            detector.decision_.map_threshold = None if above is None else float(above)
-        else:
+        if peaks is not None:
             store.expect(path, tensors, {"calibration.scores": "n", "calibration.peaks": "n"})
             detector.decision_.set_peaks(peaks.float().numpy())
         if sizes:

@@ -25,7 +25,7 @@ from kizu.adaptation.base import Adaptation
 from kizu.detectors._density_scorer import DensityScorer
 from kizu.detectors.one_pass import OnePassDetector
 from kizu.detectors.runtime import Runtime
-from kizu.errors import UnknownName, UsageError
+from kizu.errors import UnknownName
 from kizu.nn.density import COVARIANCES, density, pool
 from kizu.representations.base import Representation
 from kizu.training import Position
@@ -120,12 +120,7 @@ class Gaussian(OnePassDetector):
         self._drawn = 0  # images whose copies have been drawn
 
     def check_update(self) -> None:
-        """Raise UsageError for a model from a file that holds no features."""
-        if not len(self.rows_):
-            raise UsageError(
-                "This Gaussian model was written without the features that an update needs: fit it again, on "
-                "all good images."
-            )
+        """Its features are kept: it can always learn on."""
 
     def _go_on(self) -> None:
         self._rows, self._drawn = [self.rows_.to(self._device)], self.images_seen_
@@ -152,7 +147,6 @@ class Gaussian(OnePassDetector):
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         width = sum(self.representation_.channels)
-        rows = tensors.get("rows", torch.empty(0, width))  # older files have none
-        store.expect("Gaussian", {**tensors, "rows": rows}, {"mean": f"{width}", "rows": f"n {width}"})
-        self.rows_ = rows.float()
+        store.expect("Gaussian", tensors, {"mean": f"{width}", "rows": f"n {width}"})
+        self.rows_ = tensors["rows"].float()
         self.mean_, self.whitening_ = tensors["mean"].float(), tensors["whitening"].float()

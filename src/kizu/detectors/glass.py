@@ -47,7 +47,7 @@ class GLASS(LearnedDetector):
     discriminator; adapter_learning_rate: of the adapter; per step. iterations: steps of batch_size images.
     sigma: smoothing of the map in pixels. training_precision: "auto", "fp32" or "bf16". Learned: network_.
 
-    Source: Chen et al., ECCV 2024, sections 3.2 to 3.5."""
+    Source: Chen et al., ECCV 2024 (global and local anomaly synthesis)."""
 
     trains_on: ClassVar[Literal["features", "images"]] = "images"
 

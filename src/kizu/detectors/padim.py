@@ -7,7 +7,6 @@ repetition; 100 of 448 channels for ResNet-18 and 550 of 1,792 for WRN-50 are ke
 in its denominator and 0.01 added to its diagonal (Eq. 1 with its eps); the score of a position is sqrt((f -
 mu)^T S^-1 (f - mu)) (Eq. 2); the map is upsampled bilinearly and smoothed with sigma 4; the image score is
 the map's maximum.
-
 levels="separate", dimensions=None is PaDiM as ADPretrain (NeurIPS 2025) runs it. Differences: channels are
 drawn by a generator of our own; no min-max over the test set; mean and whitening are rounded to float16,
 which changes a distance by about 1e-4 of itself."""
@@ -78,10 +77,13 @@ class PaDiM(KeepsSums, OnePassDetector):
         checks.whole_numbers(least=0, seed=seed)
         checks.numbers(least=MIN_EPS, eps=eps)
         checks.numbers(least=0.0, sigma=sigma)
+        checks.switches(updatable=updatable)
         if levels not in LEVELS:
             raise UnknownName("levels", str(levels), LEVELS)
+        if levels == "separate":
+            checks.without_effect("with levels='separate'", updatable=(updatable, False))
         self.dimensions, self.eps, self.sigma, self.seed = dimensions, eps, sigma, seed
-        self._set_updatable(levels, updatable)
+        self.levels, self.updatable, self.sums_ = levels, updatable, {}
 
     @classmethod
     def tiny(
@@ -187,8 +189,7 @@ class PositionGaussians:
     """One Gaussian per position, learned from sums over the images.
 
     eps: added to the covariances' diagonals. Learned, and rounded to float16 as in the model file: mean (P,
-    D), and whitening (P, D (D + 1) / 2), the lower triangles of W row by row.
-    """
+    D), and whitening (P, D (D + 1) / 2), the lower triangles of W row by row."""
 
     def __init__(self, eps: float) -> None:
         self.eps, self.count = eps, 0
@@ -242,8 +243,7 @@ class PositionGaussians:
 class MahalanobisDistance(nn.Module):
     """Chosen channels [(B, d_l, h_l, w_l)] -> distances (B, h, w) on the finest grid, Eq. 2.
 
-    mean: (P, D). whitening: W (P, D, D).
-    """
+    mean: (P, D). whitening: W (P, D, D)."""
 
     mean: Tensor
     whitening: Tensor

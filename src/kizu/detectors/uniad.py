@@ -1,7 +1,7 @@
 """UniAD: a transformer rebuilds features from those that lie further off, for all products in one model.
 
 Card. Paper: You, Cui, Shen, Yang, Lu, Zheng and Le, "A Unified Model for Multi-class Anomaly Detection",
-NeurIPS 2022, section 3. Official code: zhiyuanyou/UniAD (Apache-2.0); nothing of it is used. Source of the
+NeurIPS 2022. Official code: zhiyuanyou/UniAD (Apache-2.0); nothing of it is used. Source of the
 constants (released settings): features on a grid of stride 16, 256 hidden values, 8 heads, feed-forward of
 1024, 4 + 4 layers, dropout 0.1, windows of 7 x 7 hidden in all three attentions, jitter of scale 20 in every
 step, AdamW 1e-4 with weight decay 1e-4, gradients of norm 0.1 at most, a tenth of the rate after 80 % of the
@@ -212,9 +212,9 @@ class Rebuilding(nn.Module):
 
 
 class UniADObjective(Objective):
-    """mean (R(f + noise) - f)^2 over all values of the features f on the grid (section 3.1, Eq. 1).
+    """mean (R(f + noise) - f)^2 over all values of the features f on the grid.
 
-    network: a Rebuilding. The noise is that of section 3.4. seed: of the noise."""
+    network: a Rebuilding. The noise is the paper's feature jittering. seed: of the noise."""
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ class UniADObjective(Objective):
 
 
 class UniADScorer(nn.Module):
-    """FeatureMaps -> (map (B, H, W), score (B,)); a cell's score is |R(f) - f| (section 3.5).
+    """FeatureMaps -> (map (B, H, W), score (B,)); a cell's score is |R(f) - f|.
 
     centre: (stride, offset) of the grid in pixels for images of its size. For those of another size, or with
     None, the grid's corners are the image's, as released."""

@@ -18,8 +18,8 @@ LEVEL = 0.001
 
 
 def other_product(unlike: int, images: int, decision: Decision | None) -> str | None:
-    """What to say of a batch of which `unlike` images look unlike the good ones as a
-    whole (`Prediction.unlike`): None unless these are at least half of it, and more than chance explains."""
+    """What to say of a batch of which `unlike` images look unlike the good ones as a whole
+    (`Prediction.unlike`): None unless these are at least half of it, and more than chance explains."""
     look = decision.appearance if decision else None
     if look is None or 2 * unlike < images:
         return None

@@ -1,5 +1,5 @@
 """The two halves of a transformer layer on tokens (B, P, C): attention whose keys and values may be kept, and
-an MLP that may have a gate. No layer norm: who builds a layer decides."""
+an MLP that may have a gate. No layer norm: who builds a layer decides. `attend` is the attention itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,29 @@ from torch.nn import functional
 
 EXPANSION, REDUCTION = 4, 4
 """Hidden units of the MLP, of C; those of its gate, C by this number."""
+
+
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    heads: int,
+    *,
+    allowed: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(q k^T / sqrt(C / heads)) v in each head: queries (B, P, C), keys and values (B, N, C) -> (B, P,
+    C). allowed: (P, N) bool, who may attend to whom; None: all to all. dropout: share of the weights that is
+    left out.
+
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2.2.
+
+    >>> attend(torch.zeros(1, 1, 2), torch.zeros(1, 3, 2), torch.eye(3, 2)[None], heads=1)
+    tensor([[[0.3333, 0.3333]]])
+    """
+    q, k, v = (rows.unflatten(2, (heads, -1)).transpose(1, 2) for rows in (queries, keys, values))
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+    return attended.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -46,9 +69,8 @@ class Attention(nn.Module):
         else:
             raise RuntimeError("Attention needs a context, or one that was kept.")
         rows = tokens.reshape(1, -1, tokens.shape[2]) if len(keys) == 1 else tokens
-        query = self._split(self.query(rows.to(dtype)))
-        heads = functional.scaled_dot_product_attention(query, keys, values)
-        return self.out(heads.transpose(1, 2).reshape(tokens.shape)).to(tokens.dtype)
+        attended = attend(self.query(rows.to(dtype)), keys, values, self.heads)
+        return self.out(attended.reshape(tokens.shape)).to(tokens.dtype)
 
     @torch.no_grad()
     def keep(self, context: Tensor) -> None:
@@ -58,13 +80,8 @@ class Attention(nn.Module):
         self.key = self.value = nn.Identity()
 
     def _keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (B or 1, heads, N, C / heads)."""
-        return self._split(self.key(context)), self._split(self.value(context))
-
-    def _split(self, rows: Tensor) -> Tensor:
-        """(B, P, C) -> (B, heads, P, C / heads)."""
-        B, P, _ = rows.shape
-        return rows.view(B, P, self.heads, -1).transpose(1, 2)
+        """Both (B or 1, N, C)."""
+        return self.key(context), self.value(context)
 
 
 class MLP(nn.Module):

@@ -1,17 +1,17 @@
 """Transformer layers in which a cell of a grid attends to all cells but its neighbours, so that it cannot be
 copied.
 
-Source: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022, sections 3.2 and 3.3;
-the layers themselves are those of Vaswani et al., 2017, with the normalisation after each sum. Tokens are
-(B, P, D), the P = h w cells of a grid row by row."""
+Source: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022 (neighbour masked
+attention, layer-wise query decoder); the layers themselves are those of Vaswani et al., 2017, with the
+normalisation after each sum. Tokens are (B, P, D), the P = h w cells of a grid row by row."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kizu.errors import UsageError
+from kizu.nn.attention import attend
 
 
 def neighbour_mask(grid: tuple[int, int], neighbourhood: int) -> Tensor:
@@ -70,18 +70,10 @@ class MaskedAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
         """allowed: (P, N) bool, who may attend to whom."""
-        q, k, v = (
-            self._split(part(tokens))
-            for part, tokens in ((self.query, query), (self.key, key), (self.value, value))
-        )
+        q, k, v = self.query(query), self.key(key), self.value(value)
         dropout = self.dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
-        merged: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        merged: Tensor = self.out(attend(q, k, v, self.heads, allowed=allowed, dropout=dropout))
         return merged
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """(B, P, D) -> (B, heads, P, D / heads)."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
@@ -111,7 +103,7 @@ class EncoderLayer(nn.Module):
 
 
 class QueryDecoderLayer(nn.Module):
-    """A decoder layer with learned queries of its own (layer-wise query decoder, UniAD's section 3.3).
+    """A decoder layer with learned queries of its own (UniAD's layer-wise query decoder).
 
     Its queries attend to the encoder's output, what comes of it attends to the previous layer's output, then
     a feed-forward network; each is added to its input and normalised. Queries do not attend to each other."""

@@ -103,8 +103,8 @@ def pooled_neighbourhood(feature: Tensor, neighbourhood: int, dimensions: int) -
 
 
 def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | None) -> Tensor:
-    """Patch features (B, D, h, w) on the finest level's grid: section 3.1, or pooled to `dimensions` as
-    released."""
+    """Patch features (B, D, h, w) on the finest level's grid, of [(B, C_l, h_l, w_l)]: means over the
+    neighbourhood (PatchCore, CVPR 2022, section 3.1), or pooled to `dimensions` as its released code does."""
     if dimensions is None:
         return align_levels([local_mean(level, neighbourhood) for level in features])
     pooled = align_levels([pooled_neighbourhood(level, neighbourhood, dimensions) for level in features])

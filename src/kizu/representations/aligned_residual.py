@@ -8,13 +8,13 @@ very images that are references, whose residuals would all be zero."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from kizu import store
+from kizu.digests import floats_digest
 from kizu.errors import ModelFileError, ShapeError, TooFewImages, UnknownName, UsageError
 from kizu.neighbours import NearestNeighbours
 from kizu.neighbours.matching import MATCHINGS, comparable
@@ -211,10 +211,10 @@ class AlignedResidual(Representation):
 
 
 def identity(image: Tensor) -> int:
-    """A signed 64-bit digest of an image's numbers: two images have the same one when they are equal, and
-    with probability 1e-19 otherwise."""
-    values = image.detach().cpu().contiguous().numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(values, digest_size=8).digest(), "little", signed=True)
+    """64 bits, with a sign, of what identifies an image (3, H, W) that came as numbers: two images have the
+    same ones when they are equal, and with probability 1e-19 otherwise."""
+    whole = floats_digest(image.detach().float().cpu().contiguous().numpy())
+    return int.from_bytes(bytes.fromhex(whole)[:8], "little", signed=True)
 
 
 def _check(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kizu import accel
 from kizu.accel import inference
+from kizu.digests import file_digest
 from kizu.errors import ModelFileError, ShapeError, UsageError
 from kizu.representations import imagebind, imagenet
 from kizu.representations import weights as weight_sources
@@ -90,7 +91,7 @@ class Backbone(Representation):
         elif source == "imagenet" and weights in imagenet.PACKAGES:
             self.card["offsets"] = imagenet.offsets_of(str(weights), self.levels)
         if source == "imagebind" and opened:
-            self.card["sha256"] = imagebind.sha256(Path(str(weights)))
+            self.card["sha256"] = file_digest(str(weights))
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Images (B, 3, H, W) in [0, 1] -> [(B, C_l, h_l, w_l)], finest first.

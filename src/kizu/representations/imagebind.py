@@ -12,7 +12,6 @@ in timm's."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,12 +109,6 @@ def vision_state(path: Path) -> dict[str, Tensor]:
         return to_timm(tensors)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _one_frame(kernel: Tensor) -> Tensor:
