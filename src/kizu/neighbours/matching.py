@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kizu.errors import UsageError
-from kizu.neighbours.index import nearest
+from kizu.neighbours.index import NearestNeighbours
 
 MATCHINGS = ("cosine", "l2")
 
@@ -18,6 +18,19 @@ def comparable(rows: Tensor, matching: str) -> Tensor:
     """Rows (N, D) in the space in which the nearest is sought: unit vectors for "cosine", as they are for
     "l2"."""
     return functional.normalize(rows, dim=1) if matching == "cosine" else rows
+
+
+@torch.no_grad()
+def minus_nearest(rows: Tensor, bank: Tensor, matching: str = "l2") -> Tensor:
+    """Rows (M, C), each minus its nearest row of a bank (N, C): (M, C). The row is subtracted as it is,
+    whatever the matching.
+
+    >>> minus_nearest(torch.tensor([[5.0]]), torch.tensor([[1.0], [4.0]]))
+    tensor([[1.]])
+    """
+    index = NearestNeighbours(comparable(bank, matching), many_queries=False)
+    _, found = index.query(comparable(rows, matching), 1)
+    return rows - bank[found[:, 0]]
 
 
 @torch.no_grad()
@@ -36,6 +49,5 @@ def leave_one_out(bank: Tensor, images: int, matching: str = "l2") -> Tensor:
     residuals = []
     for first in range(0, len(bank), step):
         own, others = bank[first : first + step], torch.cat([bank[:first], bank[first + step :]])
-        _, indices = nearest(comparable(own, matching), comparable(others, matching))
-        residuals.append(own - others[indices[:, 0]])
+        residuals.append(minus_nearest(own, others, matching))
     return torch.cat(residuals)

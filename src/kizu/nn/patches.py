@@ -115,6 +115,17 @@ def patch_features(features: FeatureMaps, neighbourhood: int, dimensions: int | 
     return rows.reshape(B, h, w, dimensions).permute(0, 3, 1, 2)
 
 
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `to_rows`: (B*h*w, D) -> the shape of `like`, (B, D, h, w).
+
+    >>> level = torch.arange(12.0).reshape(1, 3, 2, 2)
+    >>> torch.equal(from_rows(to_rows(level), level), level)
+    True
+    """
+    B, D, h, w = like.shape
+    return rows.reshape(B, h, w, D).permute(0, 3, 1, 2)
+
+
 def to_rows(grid: Tensor) -> Tensor:
     """(B, D, h, w) -> (B*h*w, D), image by image, row by row."""
     B, D, h, w = grid.shape

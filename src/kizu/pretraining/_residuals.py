@@ -8,9 +8,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from kizu.neighbours import NearestNeighbours
-from kizu.neighbours.matching import comparable
-from kizu.nn.patches import to_rows
+from kizu.neighbours.matching import minus_nearest
+from kizu.nn.patches import from_rows, to_rows
 from kizu.representations.base import InferenceCopy, Representation
 from kizu.training.sample_store import MEMORY_SHARE
 from kizu.types import FeatureMaps
@@ -68,17 +67,10 @@ def residuals(features: FeatureMaps, banks: list[list[Tensor]], matching: str) -
     for number, level in enumerate(features):
         out = torch.empty_like(level)
         for image, bank in enumerate(banks):
-            out[image::count] = _minus_nearest(level[image::count], bank[number], matching)
+            views = level[image::count]
+            out[image::count] = from_rows(minus_nearest(to_rows(views), bank[number], matching), views)
         found.append(out)
     return found
-
-
-def _minus_nearest(level: Tensor, bank: Tensor, matching: str) -> Tensor:
-    """(V, C, h, w) minus the nearest rows of bank (N, C)."""
-    V, C, h, w = level.shape
-    search = NearestNeighbours(comparable(bank, matching), many_queries=False)
-    _, nearest = search.query(comparable(to_rows(level), matching), 1)
-    return level - bank[nearest[:, 0]].reshape(V, h, w, C).permute(0, 3, 1, 2)
 
 
 def _free_memory(device: torch.device) -> int:

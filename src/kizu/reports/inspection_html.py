@@ -34,10 +34,9 @@ def inspection_html(
     "panel"}; "panel" is the path of a PNG inside the folder. A line may also have a "name", what is shown of
     the path, and "regions", the flaw regions (kizu.regions). inspection.json may name the folders that were
     "passed_over", as [folder, reason], and have sentences under "warnings", which stand first. out: the file,
-    by default report.html in the
-    folder; an old one is replaced. limit: how many panels at most, the lowest p-values and then the highest
-    scores first; the report says how many are not shown. Raises LayoutError when the folder is no such folder
-    or results.jsonl is damaged."""
+    by default report.html in the folder; an old one is replaced. limit: how many panels at most, the lowest
+    p-values and then the highest scores first; the report says how many are not shown. Raises LayoutError
+    when the folder is no such folder or results.jsonl is damaged."""
     if limit < 1:
         raise UsageError(f"inspection_html needs limit >= 1, got {limit}.")
     folder = Path(folder)

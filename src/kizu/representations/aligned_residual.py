@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from kizu import store
 from kizu.digests import floats_digest
 from kizu.errors import ModelFileError, ShapeError, TooFewImages, UnknownName, UsageError
-from kizu.neighbours import NearestNeighbours
-from kizu.neighbours.matching import MATCHINGS, comparable
-from kizu.nn.patches import finest_level, to_rows
+from kizu.neighbours.matching import MATCHINGS, minus_nearest
+from kizu.nn.patches import finest_level, from_rows, to_rows
 from kizu.nn.semantic_alignment import cells, divergences, histograms, self_information
 from kizu.representations.base import Representation
 from kizu.representations.sources import from_card
@@ -113,7 +112,7 @@ class AlignedResidual(Representation):
                 raise self._other_size(level)
         chosen = [self.most_alike(image, own) for image, own in zip(images, likeness, strict=True)]
         return [
-            torch.stack([self._minus_nearest(*pair, bank) for pair in zip(level, chosen, strict=True)])
+            torch.cat([self._minus_nearest(*pair, bank) for pair in zip(level, chosen, strict=True)])
             for level, bank in zip(levels, self._detached(), strict=True)
         ]
 
@@ -193,14 +192,10 @@ class AlignedResidual(Representation):
             raise self._other_size(level)
         return torch.stack([histograms(rows, self.centres) for rows in level.flatten(2).transpose(1, 2)])
 
-    @torch.no_grad()
     def _minus_nearest(self, feature: Tensor, chosen: Tensor, bank: Tensor) -> Tensor:
         """One image's level (C, h, w) minus the nearest rows of the images chosen of the bank (n, P, C)."""
-        C, h, w = feature.shape
-        rows, references = to_rows(feature[None]), bank[chosen].flatten(0, 1)
-        index = NearestNeighbours(comparable(references, self.matching), many_queries=False)
-        _, nearest = index.query(comparable(rows, self.matching))
-        return (rows - references[nearest[:, 0]]).view(h, w, C).permute(2, 0, 1)
+        level, references = feature[None], bank[chosen].flatten(0, 1)
+        return from_rows(minus_nearest(to_rows(level), references, self.matching), level)
 
     def _other_size(self, level: Tensor) -> ShapeError:
         return ShapeError(

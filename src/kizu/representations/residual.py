@@ -15,7 +15,7 @@ from kizu import store
 from kizu.errors import ModelFileError, ShapeError, UnknownName
 from kizu.neighbours import NearestNeighbours
 from kizu.neighbours.matching import MATCHINGS, comparable, leave_one_out
-from kizu.nn.patches import to_rows
+from kizu.nn.patches import from_rows, to_rows
 from kizu.representations.base import Representation
 from kizu.representations.sources import from_card
 from kizu.types import FeatureMaps
@@ -117,7 +117,5 @@ class Residual(Representation):
     @torch.no_grad()
     def _nearest(self, number: int, level: Tensor) -> Tensor:
         """The reference nearest to each feature of a level, (B, C, h, w)."""
-        B, C, h, w = level.shape
         _, indices = self._indexes[number].query(comparable(to_rows(level), self.matching))
-        nearest = self.references[number].detach()[indices[:, 0]]
-        return nearest.reshape(B, h, w, C).permute(0, 3, 1, 2)
+        return from_rows(self.references[number].detach()[indices[:, 0]], level)
