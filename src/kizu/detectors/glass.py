@@ -143,7 +143,15 @@ class GLASS(LearnedDetector):
         return GlassScorer(self.network_, self.sigma, self.centres)
 
     def _check_samples(self, samples: SampleStore) -> None:
-        """And what the objective needs of the samples: the mean of their patches at each position."""
+        features = self._warm_up()(samples.take([0]).require_images())
+        positions = max(level.shape[2] * level.shape[3] for level in features)
+        if positions * self.batch_size < 2:
+            raise UsageError(
+                "Batch norm takes at least 2 patches a batch: larger images, or a larger batch_size."
+            )
+
+    def _measure(self, samples: SampleStore) -> None:
+        """Textures, and the mean of the samples' patches at each position, (P, D)."""
         self._textures = Textures(self.textures, samples.size)
         total: Tensor | float = 0.0
         for batch in samples.batches(self.batch_size):
@@ -152,10 +160,6 @@ class GLASS(LearnedDetector):
             total = total + patches.double().sum(0)  # (D, h, w)
         assert isinstance(total, Tensor)  # there is a sample
         self._mean = (total / len(samples)).float().flatten(1).T.contiguous()
-        if len(self._mean) * self.batch_size < 2:
-            raise UsageError(
-                "Batch norm takes at least 2 patches a batch: larger images, or a larger batch_size."
-            )
 
     def _check_parameters(self) -> None:
         if self.distribution not in DISTRIBUTIONS:

@@ -59,6 +59,9 @@ class LearnedDetector(Detector):
     def _check_samples(self, samples: SampleStore) -> None:
         """Raise UsageError for samples that cannot be learned from."""
 
+    def _measure(self, samples: SampleStore) -> None:
+        """What the objective needs of the samples, computed once before the training: a mean, textures."""
+
     def _complete(self, samples: SampleStore) -> None:
         """What is computed once from the trained network and the samples: a density, a bank."""
 
@@ -92,6 +95,7 @@ class LearnedDetector(Detector):
         if self.trains_on == "images":
             self._first_features(samples)
         self._check_samples(samples)
+        self._measure(samples)
         network = self.network()
         seen, objective = len(samples), self.objective(network)
         self.log_: list[dict[str, Any]] = train(
